@@ -1,0 +1,1 @@
+"""First floor: one room per provider, no doors between them."""

@@ -1,0 +1,140 @@
+"""Bells: arq jobs that carry nothing and say only "look". Redis may lose them all; the sweep looks anyway.
+
+Two rules keep a bell from being lost while one of its kind is pending or running:
+a ring is refused only while an earlier one has not been heard, and a worker says that it heard *before* it looks.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Iterable
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import orjson
+import structlog
+from arq.connections import RedisSettings
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from ulid import ULID
+
+Kind = Literal["relay", "deliver", "send"]
+
+QUEUE = "spine:bells"
+GRAIN_MS = 50
+"""Due times are rung in steps of this many milliseconds: how late a bell may be, and how many there may be in a second."""
+_UNHEARD_TTL_MS = 2_000
+_JOB_TTL_MS = 4 * 3600 * 1000
+
+# One round trip: nothing when a ring of this kind is still unheard, else the job and its place in the queue.
+_RING = """
+if redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) then
+    redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
+    redis.call('ZADD', KEYS[3], ARGV[4], ARGV[5])
+    return 1
+end
+return 0
+"""
+
+_log = structlog.get_logger("spine.bell")
+
+serialize = orjson.dumps
+deserialize = orjson.loads
+
+
+def redis_settings(url: str, *, retries: int = 20) -> RedisSettings:
+    """What arq and we connect with; it reconnects instead of dying when Redis restarts."""
+    retry: dict[str, Any] = {
+        "retry": Retry(ExponentialBackoff(cap=1, base=0.05), retries),  # type: ignore[no-untyped-call]  # redis-py 5 leaves it untyped
+        "retry_on_error": [RedisConnectionError, RedisTimeoutError, ConnectionRefusedError, ConnectionResetError, FileNotFoundError],
+        "conn_timeout": 2,
+        "conn_retries": 60,
+    }
+    parts = urlsplit(url)
+    if parts.scheme == "sentinel":
+        hosts = [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in parts.netloc.rpartition("@")[2].split(",")]
+        master, _, database = parts.path.strip("/").partition("/")
+        return RedisSettings(host=hosts, sentinel=True, sentinel_master=master, database=int(database or 0), password=parts.password, **retry)
+    settings = RedisSettings.from_dsn(url)
+    for name, value in retry.items():
+        setattr(settings, name, value)
+    return settings
+
+
+def _unheard(kind: Kind) -> str:
+    return f"spine:unheard:{kind}"
+
+
+def _job(kind: Kind) -> bytes:
+    payload = serialize_job(kind, (), {}, None, int(time.time() * 1000), serializer=serialize)
+    assert payload is not None
+    return payload
+
+
+class Bell:
+    """Rings without making anybody wait: a ring is sent in the background, one at a time, and never raises."""
+
+    def __init__(self, redis: "Redis[bytes]") -> None:
+        self._redis = redis
+        self._script = redis.register_script(_RING)
+        self._wanted: set[Kind] = set()
+        self._due: dict[Kind, set[int]] = {}
+        self._ringing: asyncio.Task[None] | None = None
+
+    def ring(self, kind: Kind) -> None:
+        """Say that there is work of this kind now. Rings made while one is under way become one."""
+        self._wanted.add(kind)
+        self._start()
+
+    def ring_at(self, kind: Kind, due_times_s: Iterable[float]) -> None:
+        """Say that there will be work at these times (seconds since the epoch)."""
+        self._due.setdefault(kind, set()).update(math.ceil(due_s * 1000 / GRAIN_MS) for due_s in due_times_s)
+        self._start()
+
+    async def heard(self, kind: Kind) -> None:
+        """Say, before looking, that a ring was heard; from here on a new one is let through."""
+        await self._redis.delete(_unheard(kind))
+
+    async def close(self) -> None:
+        """Send what is still to be rung."""
+        while self._ringing is not None:
+            await asyncio.wait([self._ringing])
+
+    def _start(self) -> None:
+        if self._ringing is None:
+            self._ringing = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        try:
+            while self._wanted or self._due:
+                wanted, self._wanted = self._wanted, set()
+                due, self._due = self._due, {}
+                for kind in wanted:
+                    await self._send_now(kind)
+                for kind, steps in due.items():
+                    await self._send_due(kind, steps)
+        except (RedisError, OSError) as error:
+            # The sweep finds what this bell would have told of.
+            _log.warning("bell not rung", error=repr(error))
+            self._wanted, self._due = set(), {}
+        finally:
+            self._ringing = None
+
+    async def _send_now(self, kind: Kind) -> None:
+        job_id = f"{kind}:{ULID()}"
+        keys = [_unheard(kind), job_key_prefix + job_id, QUEUE]
+        await self._script(keys=keys, args=[_UNHEARD_TTL_MS, _job(kind), _JOB_TTL_MS, int(time.time() * 1000), job_id])
+
+    async def _send_due(self, kind: Kind, steps: set[int]) -> None:
+        payload = _job(kind)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for step in steps:
+                pipe.set(f"{job_key_prefix}{kind}@{step}", payload, px=_JOB_TTL_MS, nx=True)
+            pipe.zadd(QUEUE, {f"{kind}@{step}": step * GRAIN_MS for step in steps}, nx=True)
+            await pipe.execute()

@@ -1,0 +1,53 @@
+"""Secrets at rest: sealed with AES-256-GCM under the installation's key (settings: SPINE_ENCRYPTION_KEY)."""
+
+import base64
+import binascii
+import hashlib
+import os
+from typing import Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_VERSION = b"\x01"
+_KEY_ID_BYTES = 4
+_NONCE_BYTES = 12
+
+
+class Unsealable(Exception):
+    """The sealed text was changed, or sealed with a key that SPINE_ENCRYPTION_KEY no longer lists."""
+
+
+class Vault:
+    """Seals with the first key, opens with any: put a new key in front to rotate."""
+
+    def __init__(self, keys: list[bytes]) -> None:
+        if not keys or any(len(key) != 32 for key in keys):
+            raise ValueError("SPINE_ENCRYPTION_KEY: give the base64 of 32 random bytes (openssl rand -base64 32), several separated by commas")
+        self._ciphers = {hashlib.sha256(key).digest()[:_KEY_ID_BYTES]: AESGCM(key) for key in keys}
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """From the setting's text. ValueError says how to mend it."""
+        try:
+            return cls([base64.b64decode(part.strip(), validate=True) for part in text.split(",") if part.strip()])
+        except binascii.Error:
+            return cls([])
+
+    def seal(self, plain: bytes) -> bytes:
+        """Ciphertext that names its version and key."""
+        key_id, cipher = next(iter(self._ciphers.items()))
+        nonce = os.urandom(_NONCE_BYTES)
+        return _VERSION + key_id + nonce + cipher.encrypt(nonce, plain, _VERSION)
+
+    def open(self, sealed: bytes) -> bytes:
+        """The plain bytes again. Raises Unsealable."""
+        key_id = sealed[1 : 1 + _KEY_ID_BYTES]
+        nonce = sealed[1 + _KEY_ID_BYTES : 1 + _KEY_ID_BYTES + _NONCE_BYTES]
+        cipher = self._ciphers.get(key_id)
+        if sealed[:1] != _VERSION or cipher is None:
+            raise Unsealable
+        try:
+            return cipher.decrypt(nonce, sealed[1 + _KEY_ID_BYTES + _NONCE_BYTES :], _VERSION)
+        except InvalidTag as error:
+            raise Unsealable from error

@@ -1,0 +1,1 @@
+"""Third floor: claims work, calls out, records what came of it."""
