@@ -21,7 +21,7 @@ _HTTP_DATE_FORMATS: Final = (
 
 
 def next_attempt_at(failures: int, ended_at: datetime, retry_after_s: float | None = None) -> datetime | None:
-    """When the attempt after failure number `failures` (from 1) starts; None when there is none and the delivery is dead.
+    """When the attempt after failure number `failures` (from 1) starts; None when that failure makes it dead.
 
     `retry_after_s` is what `parse_retry_after` gave. A receiver may slow us, never hurry us: the longer wait counts.
     """
