@@ -1,0 +1,1 @@
+"""Webhooks: endpoints, deliveries, replays, and the signatures that receivers check."""
