@@ -1,0 +1,51 @@
+# Everything a person does here, in few words. Needs Python 3.11 or newer and make; nothing else has to be installed.
+#   make up      run Spine on this machine (Ctrl-C stops it)      make test    everything that CI runs
+#   make check   lint, types, floors                              make bench   the benchmarks (bench-quick: a short run)
+#   make chaos   the long fault run                               make lock    re-make the lock files
+#   make openapi write openapi.json anew
+
+PYTHON ?= python3
+PY := .venv/bin/python
+# The stamp carries the checksum of its lock file, so a second run is instant and a changed lock installs anew.
+RUN := .venv/run-$(shell cksum <requirements.lock | cut -d' ' -f1)
+DEV := .venv/dev-$(shell cksum <requirements-dev.lock | cut -d' ' -f1)
+WHERE ?= tests
+LOCK := .venv/locking/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock"
+
+.PHONY: up check test bench bench-quick chaos lock openapi
+
+up: $(RUN)
+	@exec $(PY) -m spine.up
+
+check: $(DEV)
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+test: check
+	$(PY) -m pytest -n 2 --dist loadfile -m "not long" $(WHERE)
+
+bench: $(RUN)
+	$(PY) -m bench
+
+bench-quick: $(RUN)
+	$(PY) -m bench --quick
+
+chaos: $(DEV)
+	$(PY) -m pytest tests/chaos
+
+openapi: $(RUN)
+	$(PY) -m products.openapi >openapi.json.new && mv openapi.json.new openapi.json
+
+# uv only re-makes the lock; it lives in an environment of its own.
+lock:
+	$(PYTHON) -m venv .venv/locking && .venv/locking/bin/python -m pip install --quiet "uv>=0.13,<0.14"
+	$(LOCK) pyproject.toml --output-file requirements.lock
+	$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+$(RUN):
+	@PYTHON=$(PYTHON) .ci/install requirements.lock && rm -f .venv/run-* && touch $@
+
+$(DEV):
+	@PYTHON=$(PYTHON) .ci/install requirements-dev.lock && rm -f .venv/dev-* && touch $@

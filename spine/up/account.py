@@ -1,0 +1,71 @@
+"""As whom Postgres runs: as ourselves, or, where we are root, as nobody, since it refuses root."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spine.up.command import StartError
+
+NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Account:
+    """How to become another one: `uid` to change to, words to put before the command, and who owns the files."""
+
+    uid: int | None = None
+    prefix: tuple[str, ...] = ()
+    owner: int | None = None
+
+
+OURSELVES = Account()
+# A user namespace in which root's own files are nobody's: reaches what lies below /root, opens it to no one.
+MAPPED = Account(prefix=("unshare", "-U", f"--map-user={NOBODY}", f"--map-group={NOBODY}"), owner=0)
+# Containers often forbid user namespaces yet leave root this capability, which passes closed parent directories.
+CAPABLE = Account(
+    prefix=(
+        *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+        *("--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--bounding-set=-all,+dac_override"),
+    ),
+    owner=NOBODY,
+)
+PLAIN_NOBODY = Account(uid=NOBODY, owner=NOBODY)
+
+
+def account_for(binary: Path, directory: Path) -> Account:
+    """Choose for a server program and the directory that holds its data.
+
+    Never changes the rights of a directory that is not Spine's own. Raises StartError when no way is open.
+    """
+    if os.geteuid() != 0:
+        return OURSELVES
+    for account in (PLAIN_NOBODY, MAPPED, CAPABLE):
+        if _works(account, ("sh", "-c", 'cd "$1" && exec "$0" --version', str(binary), str(directory))):
+            return account
+    raise StartError(
+        f"Postgres refuses to run as root, and nobody may not enter {directory} or run {binary}. Start Spine as "
+        "another user, set DATABASE_URL, or set SPINE_DATA_DIR to a directory that others may enter (/srv/spine, say)."
+    )
+
+
+def _works(account: Account, argv: Sequence[str]) -> bool:
+    as_whom = {} if account.uid is None else {"user": account.uid, "group": account.uid, "extra_groups": []}
+    try:
+        done = subprocess.run(  # type: ignore[call-overload]
+            [*account.prefix, *argv], cwd="/", capture_output=True, check=False, timeout=20, **as_whom
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return bool(done.returncode == 0)
+
+
+def give(account: Account, path: Path) -> None:
+    """Hand a directory and all in it to the account, where root is the one who gives."""
+    if account.owner is None or path.stat().st_uid == account.owner:
+        return
+    for parent, _, names in os.walk(path):
+        os.chown(parent, account.owner, account.owner)
+        for name in names:
+            os.chown(Path(parent, name), account.owner, account.owner, follow_symlinks=False)

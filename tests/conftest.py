@@ -1,0 +1,114 @@
+"""What every room of tests may ask for: real servers, fresh databases, and no traffic beyond this machine."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from redis import Redis
+
+from tests.servers import run_migrations, throwaway_postgres, throwaway_redis
+
+_HERE = Path(__file__).parent
+_TEMPLATE = "spine_template"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Unit tests get no sockets; the others reach this machine only."""
+    for item in items:
+        if item.path.is_relative_to(_HERE / "unit"):
+            item.add_marker(pytest.mark.disable_socket)
+        elif item.get_closest_marker("allow_hosts") is None:
+            item.add_marker(pytest.mark.allow_hosts(["127.0.0.0/8", "::1/128", "localhost"]))
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Postgres server for this run, as its owner: SPINE_TEST_DATABASE_URL, or a throwaway one."""
+    given = os.environ.get("SPINE_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    with throwaway_postgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+def other_database(url: str, name: str) -> str:
+    """The address of another database of the same server."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: str) -> str:
+    """The name of a migrated, empty database that the others are cloned from."""
+    name = f"{_TEMPLATE}_{secrets.token_hex(4)}"
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
+    run_migrations(other_database(postgres_url, name))
+    return name
+
+
+@contextmanager
+def _clone(postgres_url: str, template: str) -> Iterator[str]:
+    name = f"spine_test_{secrets.token_hex(6)}"
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    try:
+        yield other_database(postgres_url, name)
+    finally:
+        asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def database(postgres_url: str, template_database: str) -> Iterator[str]:
+    """The address of a migrated database that this test has to itself."""
+    with _clone(postgres_url, template_database) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres_url: str, template_database: str) -> Iterator[str]:
+    """The address of a migrated database that the tests of one file share."""
+    with _clone(postgres_url, template_database) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis server for this run: SPINE_TEST_REDIS_URL (it is emptied), or a throwaway one."""
+    given = os.environ.get("SPINE_TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    with throwaway_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+def _emptied(url: str) -> str:
+    with Redis.from_url(url) as client:
+        client.flushall()
+    return url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The address of a Redis that is empty when the test begins."""
+    return _emptied(redis_server)
+
+
+@pytest.fixture(scope="module")
+def module_redis_url(redis_server: str) -> str:
+    """The address of a Redis that is empty when a file's first test begins."""
+    return _emptied(redis_server)
