@@ -83,7 +83,7 @@ class Verifier:
 
 def sign(message_id: str, timestamp_s: int, body: bytes, secrets: Iterable[str]) -> str:
     """`Signer.sign` for a single use."""
-    return Signer(secrets).sign(id, timestamp_s, body)
+    return Signer(secrets).sign(message_id, timestamp_s, body)
 
 
 def _content(message_id: str, timestamp: int | str, body: bytes) -> bytes:
