@@ -66,7 +66,7 @@ def redis_command(server: RedisServer) -> Command:
         name="redis",
         argv=(
             *(str(server.program), "--port", "0", "--unixsocket", str(server.socket), "--unixsocketperm", "700"),
-            *("--dir", str(server.data), "--save", "", *keep, "--maxmemory-policy", "noeviction", "--daemonize", "no"),
+            *("--dir", str(server.data), "--save", "", *keep, "--maxmemory-policy", "noeviction", "--loglevel", "warning"),
         ),
         cwd=server.data,
         env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
@@ -76,7 +76,8 @@ def redis_command(server: RedisServer) -> Command:
 
 def clear_way(server: RedisServer) -> None:
     """Make the directory where there is none, and end a server that an earlier run left in it."""
-    server.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    server.data.parent.mkdir(mode=0o700, exist_ok=True)
+    server.data.mkdir(mode=0o700, exist_ok=True)
     evict(lambda: standing_in(server.data, _PROGRAMS), ((signal.SIGTERM, 5.0), (signal.SIGKILL, 3.0)))
 
 

@@ -1,0 +1,133 @@
+"""The whole installation: servers, then migrations, then workers and API; down in the reverse order.
+
+Each floor is a tuple of keepers. A floor starts when the one below answers and stops when the one above is gone, so
+the API takes no request that it cannot store and a draining worker still has its database.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import asyncpg
+import httpx
+
+from spine.up import postgres, redis
+from spine.up.command import Command, StartError
+from spine.up.directory import socket_directory
+from spine.up.keeper import Keeper
+from spine.up.keychain import write
+from spine.up.output import Output
+from spine.up.plan import Plan, api_command, connected, migrate_command, worker_commands
+from spine.up.welcome import first_keys, welcome
+
+_SERVER_READY_S = 60.0
+_READY_S = 120.0
+_POLL_S = 0.1
+# A process that ended this often in a row before anything answered will not come up by itself.
+_HOPELESS = 4
+
+
+class House:
+    """What is running. `come_up` builds it floor by floor, `go_down` takes down as much as there is."""
+
+    def __init__(self, plan: Plan, output: Output) -> None:
+        self._plan = plan
+        self._output = output
+        self._floors: list[tuple[Keeper, ...]] = []
+
+    async def come_up(self) -> None:
+        """Start everything and say so. Raises StartError when a part does not come up."""
+        plan = self._plan
+        database_url, redis_url = await self._postgres(), await self._redis()
+        environment = connected(plan, database_url, redis_url)
+        names = ("DATABASE_URL", "REDIS_URL", "SPINE_ENCRYPTION_KEY", "SPINE_OPERATOR_TOKEN")
+        # The command line reads it, so that `spine` in another terminal finds this installation.
+        write(plan.directory / "environment", "".join(f"{name}={environment[name]}\n" for name in names))
+        await self._run_once(migrate_command(plan, environment))
+        self._start(*(Keeper(command, self._output) for command in worker_commands(plan, environment)))
+        self._start(Keeper(api_command(plan, environment), self._output))
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+            await self._until(lambda: self._is_ready(http), "the API", _READY_S)
+            keys = plan.directory / "keys.json"
+            test_key = await first_keys(plan.address, keys, http)
+        self._output.show(welcome(plan.address, test_key, keys))
+        if plan.metrics_port:
+            ports = ", ".join(str(plan.metrics_port + index) for index in range(plan.work.workers))
+            self._output.say(f"metrics: {plan.address}/metrics; the workers' on ports {ports}")
+
+    async def go_down(self, hurry: asyncio.Event) -> None:
+        """Stop every floor, the highest first."""
+        while self._floors:
+            floor = self._floors.pop()
+            self._output.say(f"stopping {', '.join(keeper.name for keeper in floor)}")
+            await asyncio.gather(*(keeper.stop(hurry) for keeper in floor))
+
+    def _start(self, *keepers: Keeper) -> None:
+        self._floors.append(keepers)
+        for keeper in keepers:
+            keeper.start()
+
+    async def _postgres(self) -> str:
+        url = self._plan.database_url
+        if url is not None:
+            await self._until(lambda: _database_answers(url), "the database at DATABASE_URL", _SERVER_READY_S)
+            return url
+        sockets = socket_directory(self._plan.directory)
+        server = await asyncio.to_thread(postgres.describe_postgres, self._plan.directory, sockets)
+        self._output.say(f"starting Postgres from {server.programs}, data in {server.data}")
+        await asyncio.to_thread(postgres.make_ready, server)
+        command = postgres.postgres_command(server)
+        self._start(Keeper(command, self._output, lambda: postgres.clear_way(server)))
+        await self._until(lambda: postgres.postgres_answers(server), "Postgres", _SERVER_READY_S)
+        return server.url()
+
+    async def _redis(self) -> str:
+        url = self._plan.redis_url
+        if url is not None:
+            # A list of Sentinels is not an address that can be asked; the API's own /readyz tells of it.
+            if not url.startswith("sentinel:"):
+                await self._until(lambda: redis.redis_answers(url), "the Redis at REDIS_URL", _SERVER_READY_S)
+            return url
+        sockets = socket_directory(self._plan.directory)
+        server = await asyncio.to_thread(redis.describe_redis, self._plan.directory, sockets)
+        self._output.say(f"starting Redis from {server.program}, data in {server.data}")
+        self._start(Keeper(redis.redis_command(server), self._output, lambda: redis.clear_way(server)))
+        await self._until(lambda: redis.redis_answers(server.url), "Redis", _SERVER_READY_S)
+        return server.url
+
+    async def _run_once(self, command: Command) -> None:
+        keeper = Keeper(command, self._output)
+        self._floors.append((keeper,))
+        code = await keeper.run_once()
+        self._floors.pop()
+        if code != 0:
+            raise StartError(f"{command.name} failed (exit code {code}); what it said stands above.")
+
+    async def _is_ready(self, http: httpx.AsyncClient) -> bool:
+        try:
+            return (await http.get(f"{self._plan.address}/readyz")).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    async def _until(self, answers: Callable[[], Awaitable[bool]], what: str, within_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within_s
+        while not await answers():
+            hopeless = [keeper.name for keeper in _all(self._floors) if keeper.quick_deaths >= _HOPELESS]
+            if hopeless:
+                raise StartError(f"{hopeless[0]} ends as soon as it starts; what it said stands above.")
+            if loop.time() > end:
+                raise StartError(f"{what} does not answer after {within_s:g} s.")
+            await asyncio.sleep(_POLL_S)
+
+
+def _all(floors: Sequence[tuple[Keeper, ...]]) -> list[Keeper]:
+    return [keeper for floor in floors for keeper in floor]
+
+
+async def _database_answers(url: str) -> bool:
+    try:
+        connection = await asyncpg.connect(url, timeout=5)
+    except (OSError, asyncpg.PostgresError):
+        return False
+    await connection.close()
+    return True

@@ -1,0 +1,126 @@
+"""What is to be run, decided before anything starts: settings in, addresses, environment and commands out."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from spine.settings import HttpSettings, WorkSettings
+from spine.up import keychain
+from spine.up.command import Command
+from spine.up.ports import free_range, require_port
+
+ROOT = Path(__file__).parent.parent.parent
+_API_GRACE_S = 15.0
+# A worker drains for its own `drain_s`; this much more, and it is taken to hang.
+_WORKER_MARGIN_S = 5.0
+
+
+class UpSettings(BaseSettings):
+    """What only `make up` asks for. Without an address of Postgres or Redis it starts one of its own."""
+
+    model_config = SettingsConfigDict(env_prefix="SPINE_", frozen=True, extra="ignore")
+
+    data_dir: Path = Path(".spine")
+    """Everything that must survive a restart lies here."""
+    database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The command lines of our own processes; tests put small ones in their place."""
+
+    migrate: tuple[str, ...] = (sys.executable, "-m", "spine.migrations")
+    api: tuple[str, ...] = (sys.executable, "-m", "products.app")
+    worker: tuple[str, ...] = (sys.executable, "-m", "arq", "workers.main.WorkerSettings")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One installation on this machine."""
+
+    directory: Path
+    database_url: str | None
+    redis_url: str | None
+    http: HttpSettings
+    work: WorkSettings
+    metrics_port: int
+    environment: Mapping[str, str]
+    programs: Programs = field(default_factory=Programs)
+
+    @property
+    def address(self) -> str:
+        """The API's own address, as reached from this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http.http_host, self.http.http_host)  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.http.http_port}"
+
+
+def make_plan(settings: UpSettings, directory: Path, programs: Programs | None = None) -> Plan:
+    """Look at settings and ports. Raises StartError when a port that was asked for is taken."""
+    http, work = HttpSettings(), WorkSettings()
+    require_port(http.http_host, http.http_port, "SPINE_HTTP_PORT")
+    secrets = keychain.own_secrets(directory / "secrets.json")
+    return Plan(
+        directory=directory,
+        database_url=settings.database_url,
+        redis_url=settings.redis_url,
+        http=http,
+        work=work,
+        metrics_port=_metrics_port(work),
+        # On one's own machine signup is open and a receiver may stand next door; whoever says otherwise is heard.
+        environment={
+            "SPINE_SIGNUP": "open",
+            "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
+            **secrets,
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+        },
+        programs=programs or Programs(),
+    )
+
+
+def _metrics_port(work: WorkSettings) -> int:
+    """The first of the workers' ports. One that was asked for must be free; the default gives way to a second Spine."""
+    if work.metrics_port == 0:
+        return 0
+    if "metrics_port" not in work.model_fields_set:
+        return free_range(work.metrics_host, work.metrics_port, work.workers)
+    for index in range(work.workers):
+        require_port(work.metrics_host, work.metrics_port + index, "SPINE_METRICS_PORT")
+    return work.metrics_port
+
+
+def connected(plan: Plan, database_url: str, redis_url: str) -> dict[str, str]:
+    """The environment of our own processes once both servers have an address."""
+    return {**plan.environment, "DATABASE_URL": database_url, "REDIS_URL": redis_url}
+
+
+def migrate_command(plan: Plan, environment: Mapping[str, str]) -> Command:
+    """Brings the database up to date and ends."""
+    return Command("migrate", plan.programs.migrate, ROOT, environment)
+
+
+def api_command(plan: Plan, environment: Mapping[str, str]) -> Command:
+    """The API process."""
+    return Command("api", plan.programs.api, ROOT, environment, stops=((signal.SIGTERM, _API_GRACE_S),))
+
+
+def worker_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command, ...]:
+    """The worker processes, each with its number."""
+    grace_s = plan.work.drain_s + _WORKER_MARGIN_S
+    return tuple(
+        Command(
+            f"worker-{index}",
+            plan.programs.worker,
+            ROOT,
+            {**environment, "SPINE_WORKER_INDEX": str(index), "SPINE_METRICS_PORT": str(plan.metrics_port)},
+            stops=((signal.SIGTERM, grace_s),),
+        )
+        for index in range(plan.work.workers)
+    )
