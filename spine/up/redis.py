@@ -66,7 +66,8 @@ def redis_command(server: RedisServer) -> Command:
         name="redis",
         argv=(
             *(str(server.program), "--port", "0", "--unixsocket", str(server.socket), "--unixsocketperm", "700"),
-            *("--dir", str(server.data), "--save", "", *keep, "--maxmemory-policy", "noeviction", "--loglevel", "warning"),
+            *("--dir", str(server.data), "--save", "", *keep),
+            *("--maxmemory-policy", "noeviction", "--loglevel", "warning"),
         ),
         cwd=server.data,
         env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},

@@ -15,7 +15,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """/v1/signup."""
-        self._answer(201, {env: {"api_key": f"sk_{env}_{os.getpid()}", "workspace_id": "wsp_1"} for env in ("test", "live")})
+        keys = {env: {"api_key": f"sk_{env}_{os.getpid()}", "workspace_id": "wsp_1"} for env in ("test", "live")}
+        self._answer(201, keys)
 
     def _answer(self, status: int, body: object) -> None:
         content = json.dumps(body).encode()
@@ -26,5 +27,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    if "STANDIN_FAILS" in os.environ:
+        sys.exit("this API cannot start")
     print("standing in for", sys.argv[1:], flush=True)
     ThreadingHTTPServer((os.environ["SPINE_HTTP_HOST"], int(os.environ["SPINE_HTTP_PORT"])), Handler).serve_forever()

@@ -1,0 +1,228 @@
+"""`make up` as a process: real servers and migrations, stand-ins for the API and the workers."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+STANDINS = Path(__file__).parent / "standins"
+BACK_S = 20
+"""The promise: what dies is back within this time."""
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Up:
+    """One running `make up`."""
+
+    process: psutil.Popen
+    directory: Path
+    port: int
+    log: Path
+
+    def children(self) -> dict[str, psutil.Process]:
+        """The supervised processes by what their command line says."""
+        marks = {"products.app": "api", "workers.main": "worker", "bin/postgres": "postgres", "-server": "redis"}
+        found: dict[str, psutil.Process] = {}
+        for child in self.process.children():
+            try:
+                line = " ".join(child.cmdline())
+            except psutil.Error:
+                continue
+            found |= {name: child for mark, name in marks.items() if mark in line}
+        return found
+
+    def says(self, text: str) -> bool:
+        """Whether it has printed this."""
+        return text in self.log.read_text()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Tell it to stop; gives its exit code."""
+        self.process.send_signal(number)
+        return int(self.process.wait(timeout=60))
+
+
+def until(condition: Callable[[], object], within_s: float = 60) -> None:
+    """Wait for a condition, or fail."""
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.05)
+
+
+def environment(directory: Path, port: int, **more: str) -> dict[str, str]:
+    """The settings of one installation."""
+    inherited = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}}
+    mine = {"SPINE_HTTP_HOST": "127.0.0.1", "SPINE_HTTP_PORT": str(port), "SPINE_DATA_DIR": str(directory)}
+    return inherited | mine | {"SPINE_WORKERS": "1", "PYTHONPATH": str(ROOT)} | more
+
+
+def try_up(directory: Path, port: int, **more: str) -> subprocess.CompletedProcess[str]:
+    """One that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, STANDINS / "up.py"],
+        env=environment(directory, port, **more),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+@contextmanager
+def up(directory: Path, **more: str) -> Iterator[Up]:
+    """Run `make up` until the block ends; nothing of it may remain."""
+    port, log = free_port(), directory.with_name(f"{directory.name}.log")
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as output:
+        process = psutil.Popen(
+            [sys.executable, STANDINS / "up.py"],
+            env=environment(directory, port, **more),
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    running = Up(process, directory, port, log)
+    everybody: list[psutil.Process] = []
+    try:
+        until(lambda: running.says("Spine is running at") or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        everybody = process.children(recursive=True)
+        yield running
+        everybody += process.children(recursive=True) if process.is_running() else []
+    finally:
+        if process.poll() is None:
+            running.stop()
+        _, left = psutil.wait_procs(everybody, timeout=15)
+        for orphan in left:
+            orphan.kill()
+    assert left == [], f"left behind: {left}"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """One installation that the tests of this file share."""
+    with up(tmp_path_factory.mktemp("house") / "data") as running:
+        yield running
+
+
+def test_it_says_where_it_is_and_what_to_try(house: Up) -> None:
+    """Once ready, the address, a test key and a complete curl stand on the terminal; the keys are kept closed."""
+    keys = json.loads((house.directory / "keys.json").read_text())
+    printed = house.log.read_text()
+    assert f"http://127.0.0.1:{house.port}" in printed
+    assert f"Authorization: Bearer {keys['test_key']}" in printed
+    for name in ("keys.json", "secrets.json", "environment"):
+        assert (house.directory / name).stat().st_mode & 0o777 == 0o600
+    assert httpx.get(f"http://127.0.0.1:{house.port}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "redis", "postgres"])
+def test_what_is_killed_is_back(house: Up, name: str) -> None:
+    """A process or server that is killed with -9 is there again, as another process, within 20 s."""
+    killed = house.children()[name]
+    killed.kill()
+    until(lambda: name in house.children() and house.children()[name].pid != killed.pid, BACK_S)
+    if name == "postgres":
+        ready = re.compile("ready to accept connections")
+        until(lambda: len(ready.findall(house.log.read_text())) == 2, BACK_S)
+    if name == "api":
+        until(lambda: _answers(house.port), BACK_S)
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_one_directory_serves_one_at_a_time(house: Up) -> None:
+    """A second start on the same data is refused with a sentence that says whose it is; the first runs on."""
+    refused = try_up(house.directory, free_port())
+    assert refused.returncode == 1
+    assert f"in use by another `make up` (process {house.process.pid})" in refused.stdout
+    assert _answers(house.port)
+
+
+def test_a_taken_port_is_named_with_its_holder(house: Up, tmp_path: Path) -> None:
+    """When the port is taken, the sentence names it, who holds it, and the setting that chooses another."""
+    refused = try_up(tmp_path / "data", house.port)
+    assert refused.returncode == 1
+    assert f"port {house.port} on 127.0.0.1 is taken by python" in refused.stdout
+    assert f"(process {house.children()['api'].pid})" in refused.stdout
+    assert f"SPINE_HTTP_PORT={house.port + 1}" in refused.stdout
+
+
+def test_two_run_side_by_side_and_each_keeps_its_data(house: Up, tmp_path: Path) -> None:
+    """Another port and directory give another Spine; Ctrl-C ends it; started again it has the same keys and data."""
+    # Longer than a socket's path may be: the sockets then lie elsewhere.
+    directory = tmp_path / ("long-" * 20) / "data"
+    with up(directory) as second:
+        first_key = json.loads((directory / "keys.json").read_text())["test_key"]
+        assert first_key != json.loads((house.directory / "keys.json").read_text())["test_key"]
+        assert _answers(house.port)
+        assert second.stop(signal.SIGINT) == 0
+        assert second.says("database system is shut down")
+    directory.with_name("data.log").rename(directory.with_name("first.log"))
+    with up(directory) as again:
+        assert again.says(first_key)
+        assert not again.says("automatic recovery in progress")
+
+
+def test_a_killed_supervisor_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    """After kill -9 of the supervisor its processes end too, and the next start finds the way clear."""
+    with up(tmp_path / "data") as first:
+        children = first.process.children(recursive=True)
+        first.process.kill()
+        first.process.wait()
+        _, left = psutil.wait_procs(children, timeout=20)
+        assert left == []
+    with up(tmp_path / "data") as second:
+        assert _answers(second.port)
+
+
+def test_a_second_signal_hurries(tmp_path: Path) -> None:
+    """A worker that does not heed SIGTERM holds the first Ctrl-C up, and not the second."""
+    with up(tmp_path / "data", STANDIN_IS_DEAF="1") as running:
+        running.process.send_signal(signal.SIGINT)
+        until(lambda: running.says("stopping worker-0"))
+        assert running.stop(signal.SIGINT) == 0
+        assert running.says("hurrying")
+
+
+def test_what_cannot_start_is_said_and_ends_it(tmp_path: Path) -> None:
+    """An API that ends as soon as it starts is not restarted for ever at the first start: exit code 1, nothing left."""
+    done = try_up(tmp_path / "data", free_port(), STANDIN_FAILS="1")
+    assert done.returncode == 1
+    assert "api ends as soon as it starts" in done.stdout
+    assert "database system is shut down" in done.stdout
+
+
+def test_a_setting_that_is_not_one_is_named(tmp_path: Path) -> None:
+    """A wrong setting is told by its name, without a traceback."""
+    done = try_up(tmp_path / "data", free_port(), SPINE_WORKERS="many")
+    assert done.returncode == 1
+    assert "workers" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
