@@ -18,6 +18,7 @@ from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -51,20 +52,53 @@ deserialize = orjson.loads
 def redis_settings(url: str, *, retries: int = 20) -> RedisSettings:
     """What arq and we connect with; it reconnects instead of dying when Redis restarts."""
     retry: dict[str, Any] = {
-        "retry": Retry(ExponentialBackoff(cap=1, base=0.05), retries),  # type: ignore[no-untyped-call]  # redis-py 5 leaves it untyped
-        "retry_on_error": [RedisConnectionError, RedisTimeoutError, ConnectionRefusedError, ConnectionResetError, FileNotFoundError],
+        "retry": Retry(ExponentialBackoff(cap=1, base=0.05), retries),
+        "retry_on_error": [
+            RedisConnectionError,
+            RedisTimeoutError,
+            ConnectionRefusedError,
+            ConnectionResetError,
+            FileNotFoundError,
+        ],
         "conn_timeout": 2,
         "conn_retries": 60,
     }
     parts = urlsplit(url)
     if parts.scheme == "sentinel":
-        hosts = [(host.rpartition(":")[0], int(host.rpartition(":")[2])) for host in parts.netloc.rpartition("@")[2].split(",")]
+        hosts = [
+            (host.rpartition(":")[0], int(host.rpartition(":")[2]))
+            for host in parts.netloc.rpartition("@")[2].split(",")
+        ]
         master, _, database = parts.path.strip("/").partition("/")
-        return RedisSettings(host=hosts, sentinel=True, sentinel_master=master, database=int(database or 0), password=parts.password, **retry)
+        return RedisSettings(
+            host=hosts,
+            sentinel=True,
+            sentinel_master=master,
+            database=int(database or 0),
+            password=parts.password,
+            **retry,
+        )
     settings = RedisSettings.from_dsn(url)
     for name, value in retry.items():
         setattr(settings, name, value)
     return settings
+
+
+def open_redis(url: str) -> Redis:
+    """A client that connects when it is first used, and gives up on a call after a second: no caller waits for a bell."""
+    settings = redis_settings(url, retries=1)
+    options: dict[str, Any] = {
+        "socket_timeout": 1,
+        "socket_connect_timeout": 1,
+        "retry": settings.retry,
+        "retry_on_error": settings.retry_on_error,
+    }
+    if settings.sentinel:
+        sentinel = Sentinel(settings.host, socket_timeout=1, password=settings.password)  # type: ignore[no-untyped-call]  # redis-py 5
+        master: Redis = sentinel.master_for(settings.sentinel_master, db=settings.database, **options)
+        return master
+    client: Redis = Redis.from_url(url, **options)
+    return client
 
 
 def _unheard(kind: Kind) -> str:
@@ -80,7 +114,7 @@ def _job(kind: Kind) -> bytes:
 class Bell:
     """Rings without making anybody wait: a ring is sent in the background, one at a time, and never raises."""
 
-    def __init__(self, redis: "Redis[bytes]") -> None:
+    def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._script = redis.register_script(_RING)
         self._wanted: set[Kind] = set()

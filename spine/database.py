@@ -1,7 +1,7 @@
 """The database: pools that connect as a role which owns nothing, and the way up to the newest revision."""
 
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import asyncpg
 import orjson
@@ -50,7 +50,7 @@ async def open_pool(url: str, role: Role, application_name: str, size: int) -> "
         timeout=10,
         max_inactive_connection_lifetime=300,
     )
-    return cast("asyncpg.Pool[asyncpg.Record]", pool)
+    return pool
 
 
 def open_engine(url: str, role: Role, application_name: str, size: int) -> AsyncEngine:
@@ -69,6 +69,14 @@ def open_engine(url: str, role: Role, application_name: str, size: int) -> Async
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
+
+
+async def cluster_epoch(pool: "asyncpg.Pool[asyncpg.Record]") -> str:
+    """Names the server that transaction ids belong to: in a restored copy elsewhere, old cursors mean nothing."""
+    epoch: str = await pool.fetchval(
+        "SELECT concat(system_identifier, '.', (SELECT oid FROM pg_database WHERE datname = current_database())) FROM pg_control_system()"
+    )
+    return epoch
 
 
 def _upgrade(connection: Connection) -> None:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 from typing import Self
 
@@ -23,7 +24,10 @@ class Vault:
 
     def __init__(self, keys: list[bytes]) -> None:
         if not keys or any(len(key) != 32 for key in keys):
-            raise ValueError("SPINE_ENCRYPTION_KEY: give the base64 of 32 random bytes (openssl rand -base64 32), several separated by commas")
+            raise ValueError(
+                "SPINE_ENCRYPTION_KEY: give the base64 of 32 random bytes (openssl rand -base64 32), several separated by commas"
+            )
+        self._first = keys[0]
         self._ciphers = {hashlib.sha256(key).digest()[:_KEY_ID_BYTES]: AESGCM(key) for key in keys}
 
     @classmethod
@@ -33,6 +37,10 @@ class Vault:
             return cls([base64.b64decode(part.strip(), validate=True) for part in text.split(",") if part.strip()])
         except binascii.Error:
             return cls([])
+
+    def derive(self, purpose: bytes) -> bytes:
+        """A key for another purpose, such as signing cursors; it changes when the first key does."""
+        return hmac.digest(self._first, b"spine." + purpose, "sha256")
 
     def seal(self, plain: bytes) -> bytes:
         """Ciphertext that names its version and key."""

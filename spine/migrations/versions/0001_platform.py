@@ -32,6 +32,7 @@ CREATE TABLE spine.workspaces (
     workspace_id text COLLATE "C" PRIMARY KEY,
     organisation_id text COLLATE "C" NOT NULL REFERENCES spine.organisations (id),
     env text NOT NULL CHECK (env IN ('test', 'live')),
+    event_types_version integer NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (organisation_id, env)
 );
@@ -112,17 +113,23 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
      WHERE k.hash = p_hash AND k.status <> 'revoked' AND (k.expires_at IS NULL OR k.expires_at > now())
 $$;
 
+-- Notes that keys were used, to the minute.
+CREATE FUNCTION spine.keys_touch(p_ids text[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    UPDATE spine.api_keys SET last_used_at = now()
+     WHERE id = ANY (p_ids) AND (last_used_at IS NULL OR last_used_at < now() - interval '30 s')
+$$;
+
 -- Claims an idempotency key for the running transaction (requirements P-06 to P-08). A second transaction with the same
 -- key waits here until the first one ends, for lock_timeout at most. Expiry is judged now, not when a reaper runs.
-CREATE FUNCTION spine.idempotency_claim(p_key text, p_fingerprint bytea, p_keep interval)
+CREATE FUNCTION spine.idempotency_claim(p_workspace_id text, p_key text, p_fingerprint bytea, p_keep interval)
 RETURNS TABLE (claimed boolean, fingerprint bytea, status smallint, location text, body bytea, sealed boolean, event_ids text[])
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
-DECLARE
-    ws text := current_setting('app.ws');
 BEGIN
+    PERFORM set_config('app.ws', p_workspace_id, true);
     LOOP
         INSERT INTO spine.idempotency_keys AS k (workspace_id, key, fingerprint, expires_at)
-        VALUES (ws, p_key, p_fingerprint, now() + p_keep)
+        VALUES (p_workspace_id, p_key, p_fingerprint, now() + p_keep)
         ON CONFLICT (workspace_id, key) DO UPDATE
             SET fingerprint = EXCLUDED.fingerprint, status = NULL, location = NULL, body = NULL, sealed = false,
                 event_ids = NULL, created_at = now(), expires_at = EXCLUDED.expires_at
@@ -132,23 +139,24 @@ BEGIN
             RETURN;
         END IF;
         RETURN QUERY SELECT false, k.fingerprint, k.status, k.location, k.body, k.sealed, k.event_ids
-            FROM spine.idempotency_keys k WHERE k.workspace_id = ws AND k.key = p_key;
+            FROM spine.idempotency_keys k WHERE k.workspace_id = p_workspace_id AND k.key = p_key;
         IF FOUND THEN RETURN; END IF;
     END LOOP;
 END $$;
-GRANT EXECUTE ON FUNCTION spine.idempotency_claim(text, bytea, interval) TO spine_app;
+GRANT EXECUTE ON FUNCTION spine.idempotency_claim(text, text, bytea, interval) TO spine_app;
 """
 
 
 def upgrade() -> None:
     script(ROLES + TABLES)
     script(
-        tenant_table("spine.workspaces", app="SELECT, INSERT", worker="SELECT")
+        tenant_table("spine.workspaces", app="SELECT, INSERT, UPDATE (event_types_version)", worker="SELECT")
         + tenant_table("spine.api_keys", app="SELECT, INSERT, UPDATE", worker="SELECT, UPDATE")
         + tenant_table("spine.users", app="SELECT, INSERT, UPDATE", worker="SELECT")
         + tenant_table("spine.idempotency_keys", app="SELECT, INSERT, UPDATE", worker="SELECT, DELETE")
         + FUNCTIONS
         + definer("spine.key_find(bytea)")
+        + definer("spine.keys_touch(text[])")
     )
 
 

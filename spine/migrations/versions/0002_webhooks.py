@@ -255,14 +255,32 @@ LANGUAGE sql SET search_path = pg_catalog AS $$
       FROM unnest(p_ids, p_types, p_not_endpoint_ids) AS u (id, type, not_endpoint_id);
 $$;
 
+-- The end of a unit of work: its events, and its answer under the idempotency key.
+CREATE FUNCTION spine.unit_finish(
+    p_key text, p_status smallint, p_location text, p_body bytea, p_sealed boolean,
+    p_ids text[], p_types text[], p_bodies bytea[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    IF cardinality(p_ids) > 0 THEN
+        PERFORM spine.events_put(p_ids, p_types, p_bodies);
+    END IF;
+    IF p_key IS NOT NULL THEN
+        UPDATE spine.idempotency_keys SET status = p_status, location = p_location, body = p_body, sealed = p_sealed
+         WHERE workspace_id = current_setting('app.ws') AND key = p_key;
+    END IF;
+END $$;
+
 -- The whole of POST /v1/events in one round trip: claim of the key, events, outbox; the answer is made of the events.
 CREATE FUNCTION spine.events_accept(
-    p_workspace_id text, p_key text, p_fingerprint bytea, p_keep interval, p_status smallint, p_location text,
-    p_ids text[], p_types text[], p_bodies bytea[])
+    p_workspace_id text, p_event_types_version integer, p_key text, p_fingerprint bytea, p_keep interval,
+    p_status smallint, p_location text, p_ids text[], p_types text[], p_bodies bytea[])
 RETURNS TABLE (claimed boolean, fingerprint bytea, status smallint, location text, body bytea, sealed boolean, event_ids text[])
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
     PERFORM set_config('app.ws', p_workspace_id, true);
+    IF p_event_types_version IS DISTINCT FROM (SELECT w.event_types_version FROM spine.workspaces w WHERE w.workspace_id = p_workspace_id) THEN
+        RETURN;  -- the caller's view of the registered types is stale: no row tells it to look again
+    END IF;
     INSERT INTO spine.idempotency_keys AS k (workspace_id, key, fingerprint, status, location, event_ids, expires_at)
     VALUES (p_workspace_id, p_key, p_fingerprint, p_status, p_location, p_ids, now() + p_keep)
     ON CONFLICT (workspace_id, key) DO UPDATE
@@ -278,6 +296,12 @@ BEGIN
     END IF;
 END $$;
 
+-- About how many events wait in the outbox, for backpressure: the span of its sequence, read off the ends of an index.
+CREATE FUNCTION spine.outbox_depth() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+    SELECT coalesce((SELECT seq FROM spine.outbox ORDER BY seq DESC LIMIT 1) - (SELECT seq FROM spine.outbox ORDER BY seq LIMIT 1), 0)
+$$;
+
 -- The public keys of one endpoint, for anybody who has its id: they are public.
 CREATE FUNCTION spine.webhook_public_keys(p_endpoint_id text)
 RETURNS TABLE (public_key text, created_at timestamptz, expires_at timestamptz)
@@ -287,6 +311,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
      ORDER BY s.seq DESC
 $$;
 GRANT EXECUTE ON FUNCTION spine.events_put(text[], text[], bytea[], text[]) TO spine_app, spine_worker;
+GRANT EXECUTE ON FUNCTION spine.unit_finish(text, smallint, text, bytea, boolean, text[], text[], bytea[]) TO spine_app;
 REVOKE ALL ON FUNCTION spine.partitions_ensure(integer), spine.partitions_drop(timestamptz) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION spine.partitions_ensure(integer), spine.partitions_drop(timestamptz) TO spine_worker;
 CREATE TABLE spine.events_default PARTITION OF spine.events DEFAULT;
@@ -316,7 +341,7 @@ def upgrade() -> None:
         + tenant_table("spine.replays", app="SELECT, INSERT, UPDATE", worker="SELECT, UPDATE")
         + "GRANT SELECT ON spine.deliveries TO spine_app, spine_worker;"
     )
-    script(FUNCTIONS + definer("spine.webhook_public_keys(text)"))
+    script(FUNCTIONS + definer("spine.webhook_public_keys(text)") + definer("spine.outbox_depth()"))
 
 
 def downgrade() -> None:

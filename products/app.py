@@ -1,0 +1,113 @@
+"""The API's front door: reads the settings, holds the platform, serves the catalogue. Run by `python -m products.app`."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS
+from products.errors import install_error_handlers
+from products.requests import RequestIds
+from products.system import router as system_router
+from spine import __version__
+from spine.bell import Bell, open_redis
+from spine.cursor import Cursors
+from spine.database import cluster_epoch, open_engine, open_pool
+from spine.egress import Egress
+from spine.log import configure_log
+from spine.metrics import EVENT_TYPES
+from spine.openapi import document
+from spine.platform import Platform
+from spine.ratelimit import RateLimiter
+from spine.settings import BellSettings, DatabaseSettings, EgressSettings, HttpSettings, VaultSettings
+from spine.tenancy import Authenticator
+from spine.vault import Vault
+from spine.webhooks.accept import Accepting
+
+
+@contextlib.asynccontextmanager
+async def _platform(app: FastAPI) -> AsyncIterator[None]:
+    database, http = DatabaseSettings(), HttpSettings()
+    vault = Vault.from_text(VaultSettings().encryption_key.get_secret_value())
+    async with contextlib.AsyncExitStack() as held:
+        pool = await open_pool(database.database_url, "spine_app", "spine api", database.database_pool_size)
+        held.push_async_callback(pool.close)
+        engine = open_engine(database.database_url, "spine_app", "spine api", database.database_pool_size)
+        held.push_async_callback(engine.dispose)
+        redis = open_redis(BellSettings().redis_url)
+        held.push_async_callback(redis.aclose)
+        bell = Bell(redis)
+        held.push_async_callback(bell.close)
+        authenticator = Authenticator(pool)
+        accepting = Accepting(pool, bell, CATALOGUE, http.max_outbox)
+        for duty in (authenticator.note_use(), accepting.watch_backlog()):
+            held.callback(asyncio.create_task(duty).cancel)
+        app.state.platform = Platform(
+            http=http,
+            egress=await held.enter_async_context(Egress(EgressSettings())),
+            pool=pool,
+            engine=engine,
+            vault=vault,
+            redis=redis,
+            bell=bell,
+            cursors=Cursors(vault.derive(b"cursor"), await cluster_epoch(pool)),
+            authenticator=authenticator,
+            limiter=RateLimiter(redis, http.rate_limit_requests),
+            catalogue=CATALOGUE,
+            accepting=accepting,
+        )
+        EVENT_TYPES.declare(CATALOGUE.types)
+        yield
+
+
+def build() -> FastAPI:
+    """The application with every route; it reads no setting and opens nothing before its lifespan starts."""
+    app = FastAPI(
+        title="Spine", version=__version__, lifespan=_platform, openapi_url=None, docs_url=None, redoc_url=None
+    )
+    app.include_router(system_router)
+    for router in ROUTERS:
+        app.include_router(router)
+    install_error_handlers(app)
+    app.add_middleware(RequestIds)
+    app.state.documents = {"spine": document(app, CATALOGUE)} | {
+        name: document(app, CATALOGUE, prefixes, families) for name, (prefixes, families) in PRODUCTS.items()
+    }
+    return app
+
+
+app = build()
+
+
+def _listening(settings: HttpSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # several API processes share one port
+    listening.bind((settings.http_host, settings.http_port))
+    return listening
+
+
+def main() -> None:
+    """Serve until a signal says stop."""
+    configure_log()
+    settings = HttpSettings()
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=10,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    server.run(sockets=[_listening(settings)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""What is served: every room's router, every event type, in one place and in plain sight."""
+
+from itertools import chain
+
+from fastapi import APIRouter
+
+from spine import api_keys, signup, users
+from spine.events import Catalogue
+from spine.resource import Resource
+from spine.webhooks import endpoints, event_types, events
+
+RESOURCES: tuple[Resource, ...] = (
+    api_keys.API_KEY,
+    users.USER,
+    endpoints.ENDPOINT,
+    event_types.EVENT_TYPE,
+)
+
+ROUTERS: tuple[APIRouter, ...] = (
+    signup.router,
+    api_keys.router,
+    users.router,
+    endpoints.router,
+    event_types.router,
+    events.router,
+)
+
+OTHER_EVENTS = (events.ERASED,)
+"""Events of nouns that are no generic resource."""
+
+CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS))
+
+PRODUCTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
+    "platform": (
+        ("/v1/",),
+        frozenset({"api_key", "user", "webhook_endpoint", "delivery", "event_type", "event", "replay"}),
+    ),
+}
+"""Each product's own document: the paths it covers, and the families of its events."""

@@ -1,0 +1,94 @@
+"""Health, metrics and the OpenAPI documents: the routes that stand beside the products."""
+
+import asyncio
+import hmac
+from ipaddress import ip_address
+from typing import Any
+
+import asyncpg
+import orjson
+from fastapi import APIRouter, Request, Response
+from redis.exceptions import RedisError
+
+from spine.errors import Forbidden, NotFound
+from spine.metrics import exposition
+from spine.platform import Platform
+from spine.routes import JSON
+
+router = APIRouter(include_in_schema=False)
+_CHECK_TIMEOUT_S = 2
+
+
+@router.get("/livez")
+async def livez() -> Response:
+    """The process answers."""
+    return Response(b'{"status":"ok"}', media_type=JSON)
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """Whether requests can be served, and what is missing where not."""
+    platform: Platform = request.app.state.platform
+    missing = [text for text in (await _database_missing(platform), await _redis_missing(platform)) if text]
+    # Without Redis events are accepted and delivered all the same, a little later: that is worth telling, and no reason to refuse.
+    ready = not any(text.startswith("database") for text in missing)
+    body = orjson.dumps({"status": "ok" if ready else "unavailable", "missing": missing})
+    return Response(body, 200 if ready else 503, media_type=JSON)
+
+
+async def _database_missing(platform: Platform) -> str | None:
+    try:
+        async with asyncio.timeout(_CHECK_TIMEOUT_S):
+            current = await platform.pool.fetchval("SELECT to_regclass('spine.outbox') IS NOT NULL")
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return f"database: not reachable at DATABASE_URL ({type(error).__name__})"
+    return None if current else "database: not migrated; run `python -m spine.migrations`"
+
+
+async def _redis_missing(platform: Platform) -> str | None:
+    try:
+        async with asyncio.timeout(_CHECK_TIMEOUT_S):
+            await platform.redis.ping()
+    except (OSError, TimeoutError, RedisError) as error:
+        return f"redis: not reachable at REDIS_URL ({type(error).__name__}); work goes on by the sweep"
+    return None
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics, for this machine or the holder of the operator's token."""
+    platform: Platform = request.app.state.platform
+    token = platform.http.operator_token
+    given = (request.headers.get("authorization") or "").removeprefix("Bearer ").encode()
+    by_token = token is not None and hmac.compare_digest(given, token.get_secret_value().encode())
+    if not (by_token or (request.client is not None and ip_address(request.client.host).is_loopback)):
+        raise Forbidden(
+            "metrics are for this machine, or for SPINE_OPERATOR_TOKEN as a bearer token", code="operator_only"
+        )
+    body, media_type = exposition()
+    return Response(body, media_type=media_type)
+
+
+def _document(request: Request, name: str) -> Response:
+    documents: dict[str, dict[str, Any]] = request.app.state.documents
+    if name not in documents:
+        raise NotFound("there is no such path")
+    return Response(orjson.dumps(documents[name]), media_type=JSON)
+
+
+@router.get("/openapi.json")
+async def openapi_of_all(request: Request) -> Response:
+    """All of it."""
+    return _document(request, "spine")
+
+
+@router.get("/v1/openapi.json")
+async def openapi_of_platform(request: Request) -> Response:
+    """The platform's part."""
+    return _document(request, "platform")
+
+
+@router.get("/{product}/v1/openapi.json")
+async def openapi_of_product(product: str, request: Request) -> Response:
+    """One product's part."""
+    return _document(request, product)

@@ -1,0 +1,96 @@
+"""Event types and the body that is signed and sent: one declaration per type, everything else derived from it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import orjson
+from pydantic import BaseModel
+
+API_VERSION = "2026-11-01"
+
+
+class Actor(BaseModel):
+    """Who did it."""
+
+    type: Literal["api_key", "system", "provider", "contact"]
+    id: str
+
+
+SYSTEM = Actor(type="system", id="spine")
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """A type of event: its dotted name, the model of its `data`, and one line that says when it fires."""
+
+    name: str
+    data: type[BaseModel]
+    text: str
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event on its way into the ledger: the body is the exact text that will be signed."""
+
+    id: str
+    type: str
+    body: bytes
+
+
+def timestamp(at: datetime) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def event_body(
+    *,
+    id: str,
+    type: str,
+    at: datetime,
+    workspace_id: str,
+    env: str,
+    request_id: str,
+    actor: Actor,
+    sequence: int,
+    data: bytes,
+) -> bytes:
+    """The body of an event (webhooks.md, "On the wire"), serialised once. `data` is JSON text already."""
+    return orjson.dumps(
+        {
+            "id": id,
+            "type": type,
+            "timestamp": timestamp(at),
+            "workspace_id": workspace_id,
+            "env": env,
+            "api_version": API_VERSION,
+            "request_id": request_id,
+            "actor": {"type": actor.type, "id": actor.id},
+            "sequence": sequence,
+            "data": orjson.Fragment(data),
+        }
+    )
+
+
+def patterns(type: str) -> list[str]:
+    """The subscription patterns that match a type: itself, each of its families with `.*`, and `*`."""
+    words = type.split(".")
+    return [type, *(".".join(words[:n]) + ".*" for n in range(len(words) - 1, 0, -1)), "*"]
+
+
+class Catalogue:
+    """All event types that the suite itself emits; nothing undeclared is emitted."""
+
+    def __init__(self, types: Iterable[EventType]) -> None:
+        self.types: dict[str, EventType] = {}
+        for type in types:
+            if type.name in self.types:
+                raise ValueError(f"event type {type.name} is declared twice")
+            self.types[type.name] = type
+        self.families = frozenset(name.partition(".")[0] for name in self.types)
+
+    def is_reserved(self, name: str) -> bool:
+        """Whether a caller may not use this name for events of its own."""
+        return name.partition(".")[0] in self.families

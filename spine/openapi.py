@@ -1,0 +1,166 @@
+"""OpenAPI 3.1, read off the routes, the models that validate at run time, and the catalogue of events (P-22 to P-24)."""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
+
+from spine import __version__
+from spine.errors import Error
+from spine.events import Actor, Catalogue
+from spine.idempotency import HEADER
+from spine.store import Page
+
+_REF: Final = "#/components/schemas/"
+_MUTATING: Final = {"post", "put", "patch", "delete"}
+_PROBLEMS: Final = {
+    "400": "The Idempotency-Key, the cursor or a header is missing or malformed.",
+    "401": "No valid key was given.",
+    "403": "The key lacks the scope.",
+    "404": "There is no such thing in this workspace.",
+    "409": "It conflicts with the present state, or the Idempotency-Key was used for something else.",
+    "413": "The body is too large.",
+    "422": "The request does not fit its schema, or breaks a rule.",
+    "429": "Too many requests; Retry-After says when to go on.",
+    "500": "Our fault; the same request with the same Idempotency-Key is safe to send again.",
+    "503": "Out of reach for a moment; the same request with the same Idempotency-Key is safe to send again.",
+}
+_INTRODUCTION: Final = (
+    "Bearer keys, prefixed ULIDs, cursors that never skip or repeat, an Idempotency-Key on every mutation, signed webhooks. "
+    "Every error is an RFC 9457 problem."
+)
+
+
+class Event(BaseModel):
+    """What a webhook carries, signed over these very bytes (Standard Webhooks)."""
+
+    id: str = Field(description="Equal to the webhook-id header; constant over retries and replays.")
+    type: str
+    timestamp: str = Field(description="When it happened, RFC 3339 in UTC.", json_schema_extra={"format": "date-time"})
+    workspace_id: str
+    env: str
+    api_version: str
+    request_id: str
+    actor: Actor
+    sequence: int = Field(description="Rises with each event of one object; deliveries may overtake each other.")
+    data: dict[str, Any]
+
+
+def document(
+    app: FastAPI, catalogue: Catalogue, prefixes: Iterable[str] = ("/",), families: frozenset[str] | None = None
+) -> dict[str, Any]:
+    """The document of the paths under `prefixes`, with the webhooks of these event families (all where None)."""
+    made = get_openapi(
+        title="Spine",
+        version=__version__,
+        openapi_version="3.1.0",
+        summary="Webhooks and notifications, none lost.",
+        description=_INTRODUCTION,
+        routes=app.routes,
+    )
+    made["paths"] = {path: item for path, item in made["paths"].items() if path.startswith(tuple(prefixes))}
+    schemas = made.setdefault("components", {}).setdefault("schemas", {})
+    schemas |= _schemas([Error, Event, Page[Any]])
+    schemas["Page"] = schemas.pop("Page_Any_", None) or schemas["Page"]
+    made["webhooks"] = _webhooks(catalogue, families, schemas)
+    made["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "sk_test_… or sk_live_…"}
+    }
+    made["security"] = [{"bearer": []}]
+    for item in made["paths"].values():
+        for method, operation in item.items():
+            _complete(operation, method in _MUTATING)
+    made["components"]["schemas"] = _referenced(made, schemas)
+    made.pop("tags", None)
+    return made
+
+
+def _schemas(models: list[Any]) -> dict[str, Any]:
+    _, definitions = models_json_schema([(model, "serialization") for model in models], ref_template=_REF + "{model}")
+    found: dict[str, Any] = definitions.get("$defs", {})
+    return {re.sub(r"[^A-Za-z0-9_]", "_", name): schema for name, schema in found.items()}
+
+
+def _webhooks(catalogue: Catalogue, families: frozenset[str] | None, schemas: dict[str, Any]) -> dict[str, Any]:
+    chosen = [
+        event for event in catalogue.types.values() if families is None or event.name.partition(".")[0] in families
+    ]
+    for name, schema in _schemas(list({event.data for event in chosen})).items():
+        schemas.setdefault(name, schema)
+    return {
+        event.name: {
+            "post": {
+                "summary": event.text,
+                "operationId": f"webhook_{event.name}",
+                "security": [],
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "application/json": {
+                            "schema": {
+                                "allOf": [
+                                    {"$ref": _REF + "Event"},
+                                    {
+                                        "properties": {
+                                            "type": {"const": event.name},
+                                            "data": {"$ref": _REF + event.data.__name__},
+                                        }
+                                    },
+                                ]
+                            }
+                        }
+                    },
+                },
+                "responses": {
+                    "2XX": {"description": "Any 2xx within 15 s: delivered. Anything else is retried on the schedule."}
+                },
+            }
+        }
+        for event in sorted(chosen, key=lambda event: event.name)
+    }
+
+
+def _complete(operation: dict[str, Any], mutating: bool) -> None:
+    parameters = operation.setdefault("parameters", [])
+    responses = operation["responses"]
+    public = operation.get("security") == []
+    if mutating and not public:
+        parameters.append(
+            {
+                "name": HEADER,
+                "in": "header",
+                "required": True,
+                "description": "Same key and same request: the first answer again, for 24 hours. Same key, another request: 409.",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"},
+            }
+        )
+    responses.pop("422", None)
+    for status, description in _PROBLEMS.items():
+        responses[status] = {
+            "description": description,
+            "content": {"application/problem+json": {"schema": {"$ref": _REF + "Error"}}},
+        }
+    for parameter in parameters:
+        if parameter["in"] == "path":
+            parameter["description"] = parameter.get(
+                "description", "Another kind's id, or another workspace's, is not found."
+            )
+    if not parameters:
+        operation.pop("parameters")
+
+
+def _referenced(document: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    wanted = {"Error", "Event", "Page"}
+    queue = [json.dumps({key: value for key, value in document.items() if key != "components"})]
+    queue += [json.dumps(schemas[name]) for name in wanted]
+    while queue:
+        for name in re.findall(re.escape(_REF) + r"([A-Za-z0-9_.\-]+)", queue.pop()):
+            if name not in wanted:
+                wanted.add(name)
+                queue.append(json.dumps(schemas[name]))
+    return {name: schemas[name] for name in sorted(wanted)}

@@ -1,0 +1,123 @@
+"""What a resource is: one frozen definition, from which routes, OpenAPI, event types, scopes and tools are read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from sqlalchemy import DateTime, Integer, MetaData, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import UserDefinedType
+
+from spine.errors import SpineError
+from spine.events import EventType
+from spine.ids import PREFIXES
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=64)],
+        Annotated[str, StringConstraints(max_length=500)],
+    ],
+    Field(max_length=50, description="Up to 50 short texts of your own."),
+]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+
+
+class Xid8(UserDefinedType[str]):
+    """A transaction id that never wraps."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """The column's type in SQL."""
+        return "xid8"
+
+
+class Row(DeclarativeBase):
+    """The root of all rows."""
+
+    metadata = MetaData(schema="spine")
+    type_annotation_map = {  # SQLAlchemy reads a plain dictionary
+        str: Text(collation="C"),
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        dict[str, str]: JSONB,
+        list[Any]: JSONB,
+        int: Integer,
+    }
+
+
+class TenantRow(Row):
+    """What every resource's row has. `version` rises with each change; `xid` is the transaction that made the row."""
+
+    __abstract__ = True
+    refusals: ClassVar[Mapping[str, Callable[[], SpineError]]] = {}
+    """What a caller is told when a constraint of this name is broken."""
+
+    workspace_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    version: Mapped[int] = mapped_column(default=1)
+    meta: Mapped[dict[str, str]] = mapped_column("metadata", default=dict)
+    xid: Mapped[str] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
+
+
+class Body(BaseModel):
+    """What a caller sends: unknown fields are refused by name, never silently dropped."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Out(BaseModel):
+    """What a caller gets; read off a row's attributes."""
+
+    model_config = ConfigDict(from_attributes=True, populate_by_name=True)
+
+
+class ResourceOut(Out):
+    """What every resource shows (products.md)."""
+
+    id: str
+    object: str
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    metadata: dict[str, str] = Field(validation_alias="meta")
+
+
+class NoStates(StrEnum):
+    """For resources that have no state of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One resource, as data: no callables and no flags. What does not fit is written out by hand in its room."""
+
+    noun: str
+    row: type[TenantRow]
+    create: type[Body] | None
+    update: type[Body] | None
+    out: type[ResourceOut]
+    scope: str
+    events: tuple[EventType, ...] = ()
+    states: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """From each state, the states that a move may lead to."""
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of its ids."""
+        return PREFIXES[self.noun]
+
+    @property
+    def plural(self) -> str:
+        """Its name in paths."""
+        return self.noun[:-1] + "ies" if self.noun.endswith("y") and self.noun[-2] not in "aeiou" else self.noun + "s"
+
+    def event(self, verb: str) -> EventType | None:
+        """Its event for a verb in the past tense, where it declares one."""
+        name = f"{self.noun}.{verb}"
+        return next((event for event in self.events if event.name == name), None)

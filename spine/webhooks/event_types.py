@@ -1,0 +1,131 @@
+"""Event types of the caller's own, with an optional JSON Schema that their data must fit."""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import jsonschema
+import orjson
+from pydantic import Field, StringConstraints, field_validator
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import Text
+
+from spine import store
+from spine.errors import Conflict
+from spine.events import EventType
+from spine.resource import Body, Metadata, Resource, ResourceOut, TenantRow
+from spine.routes import Work, crud_router, declares
+from spine.unit import Unit
+from spine.webhooks.accept import reserved
+
+MAX_SCHEMA_BYTES: Final = 64 * 1024
+_REMOTE: Final = re.compile(r'"\$(?:ref|dynamicRef|recursiveRef)"\s*:\s*"(?!#)')
+
+TypeName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$", max_length=128),
+    Field(description="Dotted lower-case words, outside the suite's own families."),
+]
+
+
+class TypeStatus(StrEnum):
+    """Events of an archived type are refused."""
+
+    ACTIVE = "active"
+    ARCHIVED = "archived"
+
+
+class EventTypeRow(TenantRow):
+    __tablename__ = "event_types"
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(Text, default="")
+    schema: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    status: Mapped[str] = mapped_column(Text, default=TypeStatus.ACTIVE)
+
+    refusals = {  # read-only
+        "event_types_workspace_id_name_key": lambda: Conflict(
+            "an event type of this name exists", code="event_type_exists", param="name"
+        ),
+    }
+
+
+class EventTypeCreate(Body):
+    name: TypeName
+    description: Annotated[str, StringConstraints(max_length=1000)] = ""
+    schema_: dict[str, Any] | None = Field(
+        default=None, alias="schema", description="A JSON Schema (2020-12) without references to elsewhere."
+    )
+    metadata: Metadata = {}
+
+    @field_validator("schema_")
+    @classmethod
+    def _usable(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        if schema is None:
+            return None
+        serialised = orjson.dumps(schema)
+        if len(serialised) > MAX_SCHEMA_BYTES:
+            raise ValueError(f"a schema may have {MAX_SCHEMA_BYTES} bytes")
+        if _REMOTE.search(serialised.decode()):
+            raise ValueError("$ref may only point inside the schema itself (#/…)")
+        try:
+            jsonschema.Draft202012Validator.check_schema(schema)
+        except jsonschema.SchemaError as error:
+            raise ValueError(f"no valid JSON Schema: {error.message}") from error
+        return schema
+
+
+class EventTypeOut(ResourceOut):
+    object: str = "event_type"
+    name: str
+    description: str
+    schema_: dict[str, Any] | None = Field(alias="schema")
+    status: TypeStatus
+
+
+CREATED = EventType("event_type.created", EventTypeOut, "An event type was registered.")
+ARCHIVED = EventType(
+    "event_type.archived", EventTypeOut, "An event type was archived; its events are refused from now on."
+)
+EVENT_TYPE = Resource(
+    noun="event_type",
+    row=EventTypeRow,
+    create=EventTypeCreate,
+    update=None,
+    out=EventTypeOut,
+    scope="events",
+    events=(CREATED, ARCHIVED),
+    states={TypeStatus.ACTIVE: frozenset({TypeStatus.ARCHIVED}), TypeStatus.ARCHIVED: frozenset()},
+)
+
+router = crud_router(EVENT_TYPE, "", "get", "list")
+
+
+async def _types_changed(unit: Unit) -> None:
+    await unit.session.execute(
+        text("UPDATE spine.workspaces SET event_types_version = event_types_version + 1 WHERE workspace_id = :ws"),
+        {"ws": unit.workspace_id},
+    )
+
+
+@router.post(
+    "", status_code=201, openapi_extra=declares("events:write", CREATED), summary="Register an event type of your own"
+)
+async def create_event_type(body: EventTypeCreate, unit: Work) -> EventTypeOut:
+    if unit.platform.catalogue.is_reserved(body.name):
+        raise reserved(body.name, "name")
+    row = await store.create(
+        unit, EVENT_TYPE, name=body.name, description=body.description, schema=body.schema_, meta=body.metadata
+    )
+    await _types_changed(unit)
+    out: EventTypeOut = await store.announce(unit, EVENT_TYPE, row, "created")
+    return out
+
+
+@router.post("/{id}/archive", openapi_extra=declares("events:write", ARCHIVED), summary="Archive an event type")
+async def archive_event_type(id: str, unit: Work) -> EventTypeOut:
+    row = await store.move(unit, EVENT_TYPE, id, TypeStatus.ARCHIVED)
+    await _types_changed(unit)
+    out: EventTypeOut = await store.announce(unit, EVENT_TYPE, row, "archived")
+    return out

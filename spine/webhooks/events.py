@@ -1,0 +1,246 @@
+"""Events: the caller's own, one by one and in batches; the forward feed; the catalogue; erasure of a payload."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import AwareDatetime, BaseModel, Field
+from sqlalchemy import text
+
+from spine import ids
+from spine.cursor import Position
+from spine.errors import NotFound
+from spine.events import Actor, Catalogue, EventType
+from spine.examples import example
+from spine.resource import Body
+from spine.routes import JSON, Door, Gate, Paging, Work, answer, declares, gate_of
+from spine.store import Page
+from spine.webhooks.accept import Incoming, body_of, shown
+from spine.webhooks.event_types import TypeName
+
+MAX_BATCH: Final = 1_000
+
+
+class EventCreate(Body):
+    type: TypeName
+    data: dict[str, Any]
+    occurred_at: AwareDatetime | None = None
+
+
+class EventBatch(Body):
+    events: Annotated[list[EventCreate], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class EventOut(BaseModel):
+    """An event: what its webhooks carry, and when it was accepted."""
+
+    object: Literal["event"] = "event"
+    created_at: datetime
+    id: str
+    type: str
+    timestamp: datetime
+    workspace_id: str | None = None
+    env: Literal["test", "live"] | None = None
+    api_version: str | None = None
+    request_id: str | None = None
+    actor: Actor | None = None
+    sequence: int | None = None
+    data: dict[str, Any] | None = Field(description="Null once the payload was erased.")
+    erased_at: datetime | None = None
+
+
+class EventsOut(BaseModel):
+    data: list[EventOut]
+
+
+class EventErased(BaseModel):
+    """Which event's payload is gone."""
+
+    event_id: str
+    event_type: str
+
+
+class CatalogueEntry(BaseModel):
+    """One event type: when it fires, and what its data looks like."""
+
+    name: str
+    version: int
+    description: str
+    schema_: dict[str, Any] | None = Field(
+        alias="schema", description="JSON Schema of `data`; null where the caller registered none."
+    )
+    example: Any
+
+
+class CatalogueOut(BaseModel):
+    data: list[CatalogueEntry]
+
+
+ERASED = EventType("event.erased", EventErased, "The payload of an event was erased.")
+
+router = APIRouter(prefix="/v1/events", tags=["events"], route_class=Door)
+Behind = Annotated[Gate, Depends(gate_of)]
+
+
+async def _accept(gate: Gate, events: list[EventCreate], *, batch: bool) -> Response:
+    claim = await gate.claim()
+    assert claim is not None  # the door lets no POST pass without a key
+    incoming = [Incoming(event.type, event.data, event.occurred_at) for event in events]
+    stored, replayed = await gate.platform.accepting.accept(
+        gate.caller, gate.request_id, claim, "/v1/events", incoming, batch=batch
+    )
+    return answer(stored, replayed)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=EventOut,
+    openapi_extra=declares("events:write"),
+    summary="Send an event of your own",
+)
+async def create_event(body: EventCreate, gate: Behind) -> Response:
+    return await _accept(gate, [body], batch=False)
+
+
+@router.post(
+    "/batch",
+    status_code=201,
+    response_model=EventsOut,
+    openapi_extra=declares("events:write"),
+    summary="Send up to 1,000 events",
+)
+async def create_events(body: EventBatch, gate: Behind) -> Response:
+    return await _accept(gate, body.events, batch=True)
+
+
+@router.get(
+    "/types", openapi_extra=declares("events:read"), summary="The catalogue: every event type, with schema and example"
+)
+async def list_catalogue(unit: Work) -> CatalogueOut:
+    rows = await unit.session.execute(
+        text(
+            "SELECT name, description, schema FROM spine.event_types WHERE workspace_id = :ws AND status = 'active' ORDER BY name"
+        ),
+        {"ws": unit.workspace_id},
+    )
+    own = [
+        CatalogueEntry(
+            name=row.name,
+            version=1,
+            description=row.description,
+            schema=row.schema,
+            example=example(row.schema or {"type": "object"}),
+        )
+        for row in rows
+    ]
+    return CatalogueOut(data=[*_suite(unit.platform.catalogue), *own])
+
+
+def _suite(catalogue: Catalogue) -> list[CatalogueEntry]:
+    entries = []
+    for event in sorted(catalogue.types.values(), key=lambda event: event.name):
+        schema = event.data.model_json_schema(mode="serialization")
+        entries.append(
+            CatalogueEntry(
+                name=event.name, version=event.version, description=event.text, schema=schema, example=example(schema)
+            )
+        )
+    return entries
+
+
+_LATER: Final = "xid >= pg_snapshot_xmin(cast(:read AS pg_snapshot)) AND NOT pg_visible_in_snapshot(xid, cast(:read AS pg_snapshot))"
+_FEED: Final = """
+    SELECT id, type, body, erased_at, xid::text AS xid, pg_current_snapshot()::text AS snapshot
+      FROM spine.events
+     WHERE workspace_id = :ws {conditions}
+     ORDER BY xid, id LIMIT :limit
+"""
+
+
+@router.get(
+    "",
+    response_model=Page[EventOut],
+    openapi_extra=declares("events:read"),
+    summary="The feed: events oldest first, from where you left off",
+)
+async def list_events(
+    unit: Work,
+    paging: Paging,
+    type: Annotated[
+        list[Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(\.\*)?)$")]] | None,
+        Query(max_length=50, description="Only these types: exact, a family (`ticket.*`), or all (`*`)."),
+    ] = None,
+) -> Response:
+    binding = f"{unit.workspace_id} {unit.path} {sorted(type or [])}"
+    position = unit.platform.cursors.read(binding, paging.cursor) if paging.cursor else Position("")
+    conditions, values = _conditions(position, type)
+    query = text(_FEED.format(conditions="".join(f" AND {condition}" for condition in conditions)))
+    rows = (await unit.session.execute(query, {"ws": unit.workspace_id, "limit": paging.limit + 1, **values})).all()
+    has_more = len(rows) > paging.limit
+    page = rows[: paging.limit]
+    next_cursor = None
+    if page:
+        snapshot = position.snapshot or page[0].snapshot
+        reached = (
+            Position(snapshot, (page[-1].xid, page[-1].id), position.read) if has_more else Position("", (), snapshot)
+        )
+        next_cursor = unit.platform.cursors.write(binding, reached)
+    data = b",".join(shown(body_of(row._mapping)) for row in page)  # SQLAlchemy's public name for a row as a mapping
+    tail = orjson.dumps({"has_more": has_more, "next_cursor": next_cursor})
+    return Response(b'{"data":[' + data + b"]," + tail[1:], media_type=JSON)
+
+
+def _conditions(position: Position, types: list[str] | None) -> tuple[list[str], dict[str, Any]]:
+    conditions: list[str] = []
+    values: dict[str, Any] = {}
+    if position.snapshot:
+        conditions.append("pg_visible_in_snapshot(xid, cast(:snapshot AS pg_snapshot))")
+        values["snapshot"] = position.snapshot
+    if position.read:
+        conditions.append(_LATER)
+        values["read"] = position.read
+    if position.after:
+        conditions.append("(xid, id) > (cast(cast(:xid AS text) AS xid8), :after)")
+        values |= {"xid": position.after[0], "after": position.after[1]}
+    if types and "*" not in types:
+        conditions.append(
+            "(type = ANY (cast(:types AS text[])) OR EXISTS (SELECT FROM unnest(cast(:families AS text[])) f WHERE starts_with(type, f)))"
+        )
+        values |= {
+            "types": [name for name in types if not name.endswith(".*")],
+            "families": [name.removesuffix("*") for name in types if name.endswith(".*")],
+        }
+    return conditions, values
+
+
+@router.get("/{id}", response_model=EventOut, openapi_extra=declares("events:read"), summary="Read an event")
+async def get_event(id: str, unit: Work) -> Response:
+    row = None
+    if ids.is_id(id, "evt"):
+        query = text("SELECT id, type, body, erased_at FROM spine.events WHERE workspace_id = :ws AND id = :id")
+        row = (await unit.session.execute(query, {"ws": unit.workspace_id, "id": id})).mappings().first()
+    if row is None:
+        raise NotFound("there is no such event")
+    return Response(shown(body_of(row)), media_type=JSON)
+
+
+@router.post(
+    "/{id}/erase",
+    response_model=EventOut,
+    openapi_extra=declares("events:write", ERASED),
+    summary="Erase an event's payload, for good",
+)
+async def erase_event(id: str, unit: Work) -> EventOut:
+    row = None
+    if ids.is_id(id, "evt"):
+        query = text(
+            "UPDATE spine.events SET body = NULL, erased_at = coalesce(erased_at, now()) WHERE workspace_id = :ws AND id = :id "
+            "RETURNING id, type, body, erased_at"
+        )
+        row = (await unit.session.execute(query, {"ws": unit.workspace_id, "id": id})).mappings().first()
+    if row is None:
+        raise NotFound("there is no such event")
+    unit.emit(ERASED, EventErased(event_id=id, event_type=row["type"]), sequence=1)
+    return EventOut.model_validate(orjson.loads(shown(body_of(row))))

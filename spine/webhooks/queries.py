@@ -1,0 +1,227 @@
+"""The hot SQL of the delivery engine, by name. Everything here runs as the worker role, across workspaces.
+
+Rows are found by `ctid` or by their whole key through a lateral subquery: both keep the plan an index walk, whatever
+the planner believes of a table that was empty a minute ago.
+"""
+
+from typing import Final
+
+from spine.ledger import QueueTable
+
+DELIVERIES: Final = QueueTable("spine.deliveries_open")
+
+# --- relay -----------------------------------------------------------------------------------------------------------
+
+OUTBOX_TAKE: Final = """
+    WITH oldest AS (SELECT * FROM spine.outbox ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED),
+         newest AS (SELECT * FROM spine.outbox ORDER BY seq DESC LIMIT $2 FOR UPDATE SKIP LOCKED)
+    SELECT p.workspace_id, p.seq, p.event_id, p.type, p.accepted_at, p.not_endpoint_id, e.body
+      FROM (SELECT * FROM oldest UNION SELECT * FROM newest) p
+      LEFT JOIN LATERAL (SELECT body FROM spine.events e WHERE e.workspace_id = p.workspace_id AND e.id = p.event_id) e ON true
+     ORDER BY p.seq
+"""
+"""Locks the `$1` oldest and the `$2` newest rows that nobody else has locked, and reads their payloads."""
+
+SUBSCRIPTIONS_FIND: Final = """
+    SELECT s.workspace_id, s.pattern, s.endpoint_id, s.valid_from, s.valid_to, w.deleted_at IS NOT NULL AS deleted,
+           w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
+      FROM unnest($1::text[], $2::text[]) AS u (workspace_id, pattern)
+      JOIN spine.subscriptions s ON s.workspace_id = u.workspace_id AND s.pattern = u.pattern
+      JOIN spine.webhook_endpoints w ON w.workspace_id = s.workspace_id AND w.id = s.endpoint_id
+     WHERE s.valid_from <= $4 AND s.valid_to > $3
+"""
+"""Who listened to these patterns at any time from `$3` to `$4`; the relay looks at the very instant of each event."""
+
+OUTBOX_DONE: Final = """
+    WITH gone AS (DELETE FROM spine.outbox WHERE seq = ANY ($1::bigint[]))
+    INSERT INTO spine.deliveries_open
+        (workspace_id, id, event_id, type, endpoint_id, accepted_at, state, due_at, leased_by)
+    SELECT u.workspace_id, u.id, u.event_id, u.type, u.endpoint_id, u.accepted_at,
+           CASE u.way WHEN 3 THEN 'held' ELSE 'pending' END,
+           CASE u.way WHEN 0 THEN now() + $3::interval WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END,
+           CASE u.way WHEN 0 THEN $2::text END
+      FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::smallint[])
+        AS u (workspace_id, id, event_id, type, endpoint_id, accepted_at, way)
+"""
+"""Deletes what the relay took and writes its deliveries, each its way (`workers.cargo.Way`)."""
+
+STILLBORN_PUT: Final = """
+    INSERT INTO spine.deliveries_closed
+        (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, accepted_at, created_at, xid)
+    SELECT u.workspace_id, u.id, u.event_id, u.type, u.endpoint_id, 'dead', u.reason, 1, '[]', u.accepted_at,
+           clock_timestamp(), pg_current_xact_id()
+      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
+        AS u (workspace_id, id, event_id, type, endpoint_id, accepted_at, reason)
+"""
+"""Deliveries that can never be attempted: their endpoint was deleted, or their payload erased, before the relay came."""
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+_CLAIMED: Final = """
+    claimed AS (
+        UPDATE spine.deliveries_open o SET due_at = now() + $2::interval, leased_by = $1
+         WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked))
+        RETURNING o.workspace_id, o.id, o.event_id, o.type, o.endpoint_id, o.failures, o.series, o.replay_id, o.accepted_at
+    )
+    SELECT c.*, e.body, e.id IS NULL AS expired, w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled,
+           w.version, w.max_in_flight, w.rate_per_s
+      FROM claimed c
+      JOIN LATERAL (
+               SELECT * FROM spine.webhook_endpoints w WHERE w.workspace_id = c.workspace_id AND w.id = c.endpoint_id LIMIT 1
+           ) w ON true
+      LEFT JOIN LATERAL (
+               SELECT e.id, e.body FROM spine.events e WHERE e.workspace_id = c.workspace_id AND e.id = c.event_id LIMIT 1
+           ) e ON true
+"""
+
+DUE_CLAIM: Final = f"""
+    WITH picked AS MATERIALIZED (
+        SELECT ctid FROM spine.deliveries_open
+         WHERE due_at <= now() AND due_at < 'infinity' ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    ), {_CLAIMED}
+"""
+"""Leases up to `$3` due rows, the longest due first: new work, retries, and what a dead worker left."""
+
+PARKED_CLAIM: Final = f"""
+    WITH picked AS MATERIALIZED (
+        SELECT o.ctid FROM unnest($3::text[], $4::integer[]) AS lane (endpoint_id, room)
+         CROSS JOIN LATERAL (
+               SELECT ctid FROM spine.deliveries_open o WHERE o.endpoint_id = lane.endpoint_id AND o.due_at = 'infinity'
+                ORDER BY o.id LIMIT lane.room FOR UPDATE SKIP LOCKED
+           ) o
+    ), {_CLAIMED}
+"""
+"""Leases rows that were parked behind these endpoints' lanes, each up to its room, the oldest first."""
+
+PARKED_FIND: Final = """
+    WITH RECURSIVE lane AS (
+        (SELECT endpoint_id FROM spine.deliveries_open WHERE due_at = 'infinity' AND endpoint_id > $1 ORDER BY endpoint_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT o.endpoint_id FROM spine.deliveries_open o
+                 WHERE o.due_at = 'infinity' AND o.endpoint_id > lane.endpoint_id ORDER BY o.endpoint_id LIMIT 1)
+          FROM lane WHERE lane.endpoint_id IS NOT NULL
+    )
+    SELECT w.workspace_id, w.id AS endpoint_id, w.version, w.max_in_flight, w.rate_per_s
+      FROM (SELECT endpoint_id FROM lane WHERE endpoint_id IS NOT NULL LIMIT $2) l
+      JOIN LATERAL (
+               SELECT o.workspace_id FROM spine.deliveries_open o WHERE o.due_at = 'infinity' AND o.endpoint_id = l.endpoint_id LIMIT 1
+           ) o ON true
+      JOIN spine.webhook_endpoints w ON w.workspace_id = o.workspace_id AND w.id = l.endpoint_id
+     ORDER BY w.id
+"""
+"""The next `$2` endpoints above `$1` that have parked rows: a loose index scan, one probe for each."""
+
+LEASES_TURN: Final = """
+    UPDATE spine.deliveries_open q
+       SET due_at = CASE mine.way WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END, leased_by = NULL,
+           state = CASE mine.way WHEN 3 THEN 'held' ELSE q.state END
+      FROM unnest($2::text[], $3::text[], $4::smallint[]) AS mine (workspace_id, id, way)
+     WHERE q.workspace_id = mine.workspace_id AND q.id = mine.id AND q.leased_by = $1
+"""
+"""Gives leased rows back, each its way: parked, due or held."""
+
+ENDPOINTS_LOAD: Final = """
+    SELECT w.workspace_id, w.id, w.url, w.headers, w.rate_per_s, w.max_in_flight, w.version, s.env,
+           w.status = 'disabled' AS disabled, w.deleted_at IS NOT NULL AS deleted,
+           ARRAY(SELECT k.secret FROM spine.endpoint_secrets k
+                  WHERE k.workspace_id = w.workspace_id AND k.endpoint_id = w.id AND (k.expires_at IS NULL OR k.expires_at > now())
+                  ORDER BY k.seq DESC) AS secrets
+      FROM unnest($1::text[], $2::text[]) AS u (workspace_id, id)
+      JOIN spine.webhook_endpoints w ON w.workspace_id = u.workspace_id AND w.id = u.id
+      JOIN spine.workspaces s ON s.workspace_id = w.workspace_id
+"""
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+_COUNTED: Final = """
+    counted AS (
+        UPDATE spine.replays p SET {column} = p.{column} + n.count, updated_at = now()
+          FROM (SELECT workspace_id, replay_id, count(*) FROM gone WHERE replay_id IS NOT NULL GROUP BY 1, 2) n
+         WHERE p.workspace_id = n.workspace_id AND p.id = n.replay_id
+    )
+"""
+
+DELIVERED_PUT: Final = f"""
+    WITH gone AS (
+        DELETE FROM spine.deliveries_open o
+         USING unnest($1::text[], $2::text[], $3::smallint[], $4::text[]) AS r (workspace_id, id, series, attempt)
+         WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series
+        RETURNING o.*, r.attempt
+    ), {_COUNTED.format(column="done")}, mended AS (
+        UPDATE spine.endpoint_health h SET failing_since = NULL
+          FROM unnest($5::text[], $6::text[]) AS u (workspace_id, endpoint_id)
+         WHERE h.workspace_id = u.workspace_id AND h.endpoint_id = u.endpoint_id AND h.failing_since IS NOT NULL
+    )
+    INSERT INTO spine.deliveries_closed
+        (workspace_id, id, event_id, type, endpoint_id, state, series, attempts, replay_id, accepted_at, created_at, xid)
+    SELECT workspace_id, id, event_id, type, endpoint_id, 'delivered', series, attempts || attempt::jsonb, replay_id,
+           accepted_at, created_at, xid
+      FROM gone
+"""
+"""Closes what was delivered, whoever holds the lease by now; ends the failing of the endpoints `($5, $6)`."""
+
+FAILED_PUT: Final = """
+    UPDATE spine.deliveries_open o
+       SET state = 'retrying', failures = o.failures + 1, attempts = o.attempts || r.attempt::jsonb, due_at = r.due_at, leased_by = NULL
+      FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::timestamptz[], $6::text[])
+        AS r (workspace_id, id, series, failures, due_at, attempt)
+     WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series AND o.failures = r.failures
+"""
+"""Sets the next attempt, only where no other result of this attempt came first."""
+
+DEAD_PUT: Final = f"""
+    WITH gone AS (
+        DELETE FROM spine.deliveries_open o
+         USING unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::text[], $6::text[])
+            AS r (workspace_id, id, series, failures, reason, attempt)
+         WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series AND o.failures = r.failures
+        RETURNING o.*, r.reason, coalesce(o.attempts || r.attempt::jsonb, o.attempts) AS all_attempts
+    ), {_COUNTED.format(column="failed")}
+    INSERT INTO spine.deliveries_closed
+        (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, accepted_at, created_at, xid)
+    SELECT workspace_id, id, event_id, type, endpoint_id, 'dead', reason, series, all_attempts, replay_id, accepted_at, created_at, xid
+      FROM gone
+    RETURNING workspace_id, id, event_id, type, endpoint_id, reason, series, attempts, closed_at
+"""
+"""Moves what will not be attempted again to the dead letters; answers what it moved."""
+
+FAILING_PUT: Final = """
+    INSERT INTO spine.endpoint_health AS h (workspace_id, endpoint_id, failing_since)
+    SELECT u.workspace_id, u.endpoint_id, u.failing_since
+      FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS u (workspace_id, endpoint_id, failing_since)
+     WHERE NOT EXISTS (
+               SELECT FROM spine.endpoint_health f
+                WHERE f.workspace_id = u.workspace_id AND f.endpoint_id = u.endpoint_id AND f.failing_since IS NOT NULL)
+     ORDER BY 1, 2
+    ON CONFLICT (workspace_id, endpoint_id) DO UPDATE SET failing_since = EXCLUDED.failing_since WHERE h.failing_since IS NULL
+"""
+"""Notes since when endpoints fail; touches nothing for those that are known to."""
+
+ENDPOINTS_DISABLE: Final = """
+    UPDATE spine.webhook_endpoints w
+       SET status = 'disabled', disabled_reason = $3, disabled_at = now(), updated_at = now(), version = w.version + 1
+      FROM unnest($1::text[], $2::text[]) AS u (workspace_id, id)
+     WHERE w.workspace_id = u.workspace_id AND w.id = u.id AND w.status = 'enabled' AND w.deleted_at IS NULL
+    RETURNING w.*
+"""
+"""Disables endpoints that are not yet; answers those, so that each is told of once."""
+
+ENDPOINTS_HOLD: Final = """
+    UPDATE spine.deliveries_open o SET state = 'held', due_at = NULL
+      FROM unnest($1::text[], $2::text[]) AS u (workspace_id, id)
+     WHERE o.workspace_id = u.workspace_id AND o.endpoint_id = u.id AND o.leased_by IS NULL AND o.state <> 'held'
+"""
+"""Holds what waits for these endpoints; what is leased is held when its claim or its result finds out."""
+
+WORKSPACES_ENV: Final = "SELECT workspace_id, env FROM spine.workspaces WHERE workspace_id = ANY ($1::text[])"
+
+EVENTS_PUT: Final = """
+    WITH u AS (
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::text[])
+            AS u (workspace_id, id, type, body, not_endpoint_id)
+    ), put AS (
+        INSERT INTO spine.events (workspace_id, id, type, body) SELECT workspace_id, id, type, body FROM u
+    )
+    INSERT INTO spine.outbox (workspace_id, event_id, type, not_endpoint_id) SELECT workspace_id, id, type, not_endpoint_id FROM u
+"""
+"""`spine.events_put` for events of several workspaces at once."""
