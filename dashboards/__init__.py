@@ -1,0 +1,1 @@
+"""The garden: Grafana boards and Prometheus rules, which read the metric names that spine.metrics declares."""
