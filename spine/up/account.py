@@ -1,9 +1,10 @@
 """As whom Postgres runs: as ourselves, or, where we are root, as nobody, since it refuses root."""
 
 import os
+import pwd
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spine.up.command import StartError
@@ -26,7 +27,7 @@ MAPPED = Account(prefix=("unshare", "-U", f"--map-user={NOBODY}", f"--map-group=
 # Containers often forbid user namespaces yet leave root this capability, which passes closed parent directories.
 CAPABLE = Account(
     prefix=(
-        *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"),
+        *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=INT"),
         *("--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--bounding-set=-all,+dac_override"),
     ),
     owner=NOBODY,
@@ -39,15 +40,27 @@ def account_for(binary: Path, directory: Path) -> Account:
 
     Never changes the rights of a directory that is not Spine's own. Raises StartError when no way is open.
     """
+    ways: tuple[Account, ...] = (PLAIN_NOBODY, MAPPED, CAPABLE)
     if os.geteuid() != 0:
-        return OURSELVES
-    for account in (PLAIN_NOBODY, MAPPED, CAPABLE):
+        # initdb asks for the name of its user; containers often run under a number that has none.
+        ways = (OURSELVES,) if _has_name(os.geteuid()) else (replace(MAPPED, owner=None), OURSELVES)
+    for account in ways:
         if _works(account, ("sh", "-c", 'cd "$1" && exec "$0" --version', str(binary), str(directory))):
             return account
+    if os.geteuid() != 0:
+        raise StartError(f"cannot run {binary} in {directory}.")
     raise StartError(
         f"Postgres refuses to run as root, and nobody may not enter {directory} or run {binary}. Start Spine as "
         "another user, set DATABASE_URL, or set SPINE_DATA_DIR to a directory that others may enter (/srv/spine, say)."
     )
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _works(account: Account, argv: Sequence[str]) -> bool:

@@ -24,7 +24,7 @@ _WORKER_MARGIN_S = 5.0
 class UpSettings(BaseSettings):
     """What only `make up` asks for. Without an address of Postgres or Redis it starts one of its own."""
 
-    model_config = SettingsConfigDict(env_prefix="SPINE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SPINE_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     data_dir: Path = Path(".spine")
     """Everything that must survive a restart lies here."""

@@ -71,7 +71,8 @@ def until(condition: Callable[[], object], within_s: float = 60) -> None:
 
 def environment(directory: Path, port: int, **more: str) -> dict[str, str]:
     """The settings of one installation."""
-    inherited = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}}
+    # Empty, not absent: a developer's .env must not lend its servers to the tests.
+    inherited = os.environ | {"DATABASE_URL": "", "REDIS_URL": ""}
     mine = {"SPINE_HTTP_HOST": "127.0.0.1", "SPINE_HTTP_PORT": str(port), "SPINE_DATA_DIR": str(directory)}
     return inherited | mine | {"SPINE_WORKERS": "1", "PYTHONPATH": str(ROOT)} | more
 

@@ -11,7 +11,7 @@ from spine import settings
 from spine.up.plan import UpSettings
 
 EXAMPLE = Path(__file__).parent.parent.parent / ".env.example"
-GROUPS = [
+GROUPS: list[type[BaseSettings]] = [
     UpSettings,
     *(
         group
