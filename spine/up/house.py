@@ -16,7 +16,7 @@ from spine.up.directory import socket_directory
 from spine.up.keeper import Keeper
 from spine.up.keychain import write
 from spine.up.output import Output
-from spine.up.plan import Plan, api_command, connected, migrate_command, worker_commands
+from spine.up.plan import Plan, api_commands, connected, migrate_command, worker_commands
 from spine.up.welcome import first_keys, welcome
 
 _SERVER_READY_S = 60.0
@@ -44,7 +44,7 @@ class House:
         write(plan.directory / "environment", "".join(f"{name}={environment[name]}\n" for name in names))
         await self._run_once(migrate_command(plan, environment))
         self._start(*(Keeper(command, self._output) for command in worker_commands(plan, environment)))
-        self._start(Keeper(api_command(plan, environment), self._output))
+        self._start(*(Keeper(command, self._output) for command in api_commands(plan, environment)))
         async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
             await self._until(lambda: self._is_ready(http), "the API", _READY_S)
             keys = plan.directory / "keys.json"

@@ -106,9 +106,12 @@ def migrate_command(plan: Plan, environment: Mapping[str, str]) -> Command:
     return Command("migrate", plan.programs.migrate, ROOT, environment)
 
 
-def api_command(plan: Plan, environment: Mapping[str, str]) -> Command:
-    """The API process."""
-    return Command("api", plan.programs.api, ROOT, environment, stops=((signal.SIGTERM, _API_GRACE_S),))
+def api_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command, ...]:
+    """The API processes; where there are several, they share the port."""
+    count = plan.http.http_processes
+    names = ("api",) if count == 1 else tuple(f"api-{index}" for index in range(count))
+    stops = ((signal.SIGTERM, _API_GRACE_S),)
+    return tuple(Command(name, plan.programs.api, ROOT, environment, stops=stops) for name in names)
 
 
 def worker_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command, ...]:

@@ -11,7 +11,8 @@ from spine.up import keychain
 async def first_keys(address: str, path: Path, http: httpx.AsyncClient) -> str | None:
     """The test key of this data directory; signs up at the first start. None when signup is closed."""
     kept = keychain.read(path)
-    if not kept:
+    # The directory may have been given another database since.
+    if not kept or await _is_unknown(kept["test_key"], address, http):
         answer = await http.post(f"{address}/v1/signup", json={"name": "My workspace", "email": "me@example.com"})
         if answer.status_code != httpx.codes.CREATED:
             return None
@@ -24,6 +25,11 @@ async def first_keys(address: str, path: Path, http: httpx.AsyncClient) -> str |
         }
         keychain.write(path, json.dumps(kept, indent=2) + "\n")
     return kept["test_key"]
+
+
+async def _is_unknown(key: str, address: str, http: httpx.AsyncClient) -> bool:
+    answer = await http.get(f"{address}/v1/api_keys", headers={"Authorization": f"Bearer {key}"})
+    return answer.status_code == httpx.codes.UNAUTHORIZED
 
 
 def welcome(address: str, test_key: str | None, keys: Path) -> str:

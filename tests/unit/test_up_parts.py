@@ -15,7 +15,7 @@ from spine.up.directory import hold, open_directory, socket_directory
 from spine.up.keeper import restart_delay_s
 from spine.up.keychain import own_secrets, read, write
 from spine.up.output import Output
-from spine.up.plan import Plan, api_command, connected, worker_commands
+from spine.up.plan import Plan, api_commands, connected, worker_commands
 from spine.up.postgres import PostgresServer, find_programs, postgres_command
 from spine.up.redis import RedisServer, redis_command
 from spine.up.welcome import welcome
@@ -103,9 +103,15 @@ def test_the_address_can_be_reached_from_here() -> None:
 def test_processes_are_known_by_their_command_lines() -> None:
     """Operators find the API and the workers by `products.app` and `workers.main`."""
     environment = connected(plan(), "postgresql://d", "redis://r")
-    assert "products.app" in " ".join(api_command(plan(), environment).argv)
+    assert all("products.app" in " ".join(command.argv) for command in api_commands(plan(), environment))
     assert all("workers.main" in " ".join(command.argv) for command in worker_commands(plan(), environment))
     assert (environment["DATABASE_URL"], environment["REDIS_URL"]) == ("postgresql://d", "redis://r")
+
+
+def test_several_api_processes_have_names_of_their_own() -> None:
+    """One API process is called api; several are counted, so that their lines can be told apart."""
+    assert [command.name for command in api_commands(plan(), {})] == ["api"]
+    assert [command.name for command in api_commands(plan(http_processes=2), {})] == ["api-0", "api-1"]
 
 
 def test_workers_are_numbered_and_given_time_to_drain() -> None:
