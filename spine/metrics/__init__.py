@@ -21,7 +21,6 @@ from spine.metrics.scrape import exposition as exposition
 from spine.metrics.scrape import serve as serve
 
 Cargo = Literal["delivery", "message"]
-Attempt = Literal["first", "retry"]
 
 FAILING_FOR: Final[Mapping[str, int]] = {"5m": 300, "1h": 3600, "1d": 86_400}
 """How long an endpoint has only failed, in seconds, by the label that counts such endpoints."""
@@ -81,9 +80,11 @@ attempt_errors: Final = _counter(
     "spine_delivery_attempt_errors_total", "Failed attempts at a delivery, by error code", "error"
 )
 retries: Final = _counter("spine_delivery_retries_total", "Retries scheduled, by step of the schedule (1 to 7)", "step")
-attempt_seconds: Final = _histogram("spine_delivery_attempt_seconds", "Time from request to verdict", _CALL, "outcome")
+attempt_seconds: Final = _histogram(
+    "spine_delivery_attempt_seconds", "Time from request to verdict (delivered, failed)", _CALL, "outcome"
+)
 lateness_seconds: Final = _histogram(
-    "spine_delivery_lateness_seconds", "Time from due to the start of the attempt", _LATE, "attempt"
+    "spine_delivery_lateness_seconds", "Time from due to the start of an attempt (first, retry)", _LATE, "attempt"
 )
 _first_byte_seconds: Final = Histogram(
     "spine_commit_to_first_byte_seconds",
