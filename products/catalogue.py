@@ -4,16 +4,17 @@ from itertools import chain
 
 from fastapi import APIRouter
 
-from spine import api_keys, signup, users
+from spine import api_keys, clock, signup, users
 from spine.events import Catalogue
 from spine.resource import Resource
-from spine.webhooks import endpoints, event_types, events
+from spine.webhooks import deliveries, endpoints, event_types, events, replays, testing
 
 RESOURCES: tuple[Resource, ...] = (
     api_keys.API_KEY,
     users.USER,
     endpoints.ENDPOINT,
     event_types.EVENT_TYPE,
+    replays.REPLAY,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -23,9 +24,13 @@ ROUTERS: tuple[APIRouter, ...] = (
     endpoints.router,
     event_types.router,
     events.router,
+    deliveries.router,
+    replays.router,
+    testing.router,
+    clock.router,
 )
 
-OTHER_EVENTS = (events.ERASED,)
+OTHER_EVENTS = (events.ERASED, deliveries.DEAD_LETTERED, deliveries.REPLAYED, testing.TESTED, clock.ADVANCED)
 """Events of nouns that are no generic resource."""
 
 CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS))
@@ -33,7 +38,7 @@ CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in 
 PRODUCTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "platform": (
         ("/v1/",),
-        frozenset({"api_key", "user", "webhook_endpoint", "delivery", "event_type", "event", "replay"}),
+        frozenset({"api_key", "user", "webhook_endpoint", "delivery", "event_type", "event", "replay", "test_clock"}),
     ),
 }
 """Each product's own document: the paths it covers, and the families of its events."""

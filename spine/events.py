@@ -74,12 +74,6 @@ def event_body(
     )
 
 
-def patterns(type: str) -> list[str]:
-    """The subscription patterns that match a type: itself, each of its families with `.*`, and `*`."""
-    words = type.split(".")
-    return [type, *(".".join(words[:n]) + ".*" for n in range(len(words) - 1, 0, -1)), "*"]
-
-
 class Catalogue:
     """All event types that the suite itself emits; nothing undeclared is emitted."""
 

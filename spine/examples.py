@@ -29,15 +29,12 @@ def _example(schema: Any, root: dict[str, Any], depth: int) -> Any:
     for keyword in ("examples", "enum"):
         if schema.get(keyword):
             return schema[keyword][0]
-    for keyword in ("anyOf", "oneOf"):
-        if schema.get(keyword):
-            return _example(schema[keyword][0], root, depth + 1)
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if choices:
+        return _example(choices[0], root, depth + 1)
     if schema.get("allOf"):
-        merged: dict[str, Any] = {}
-        for part in schema["allOf"]:
-            value = _example(part, root, depth + 1)
-            merged |= value if isinstance(value, dict) else {}
-        return merged
+        parts = [_example(part, root, depth + 1) for part in schema["allOf"]]
+        return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
     kind = schema.get("type", "object" if "properties" in schema else None)
     return _of_kind(kind[0] if isinstance(kind, list) else kind, schema, root, depth)
 

@@ -123,8 +123,9 @@ def _in_one_transaction(
 
     def render(path: str) -> Callable[[Any], Stored]:
         def as_stored(value: Any) -> Stored:
-            location = f"{path}/{value.id}" if status == 201 and hasattr(value, "id") else None
-            return Stored(status, adapter.dump_json(value, by_alias=True), location)
+            final = getattr(value, "http_status", status)
+            location = f"{path}/{value.id}" if final == 201 and hasattr(value, "id") else None
+            return Stored(final, adapter.dump_json(value, by_alias=True), location)
 
         return as_stored
 

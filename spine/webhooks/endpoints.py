@@ -22,6 +22,7 @@ from spine.routes import IfMatch, Paging, Work, declares, prepared_by, version_o
 from spine.routes import router as new_router
 from spine.store import Page
 from spine.unit import Unit
+from spine.webhooks.patterns import Pattern
 from spine.webhooks.signing import new_private_key, new_secret, public_key
 
 MAX_OVERLAP_S: Final = 7 * 24 * 3600
@@ -29,12 +30,13 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,100}")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,1024}")
 _OURS: Final = frozenset(
     {
-        "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "upgrade", "te", "trailer",
-        "keep-alive", "proxy-authorization", "proxy-connection", "expect", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature",
+        "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "upgrade",
+        "te", "trailer",
+        "keep-alive", "proxy-authorization", "proxy-connection", "expect", "user-agent",
+        "webhook-id", "webhook-timestamp", "webhook-signature",
     }
 )  # fmt: skip
 
-Pattern = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(\.\*)?)$", max_length=128)]
 Patterns = Annotated[
     list[Pattern],
     Field(

@@ -18,6 +18,7 @@ from spine.routes import JSON, Door, Gate, Paging, Work, answer, declares, gate_
 from spine.store import Page
 from spine.webhooks.accept import Incoming, body_of, shown
 from spine.webhooks.event_types import TypeName
+from spine.webhooks.patterns import Pattern, type_condition
 
 MAX_BATCH: Final = 1_000
 
@@ -169,7 +170,7 @@ async def list_events(
     unit: Work,
     paging: Paging,
     type: Annotated[
-        list[Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(\.\*)?)$")]] | None,
+        list[Pattern] | None,
         Query(max_length=50, description="Only these types: exact, a family (`ticket.*`), or all (`*`)."),
     ] = None,
 ) -> Response:
@@ -204,15 +205,8 @@ def _conditions(position: Position, types: list[str] | None) -> tuple[list[str],
     if position.after:
         conditions.append("(xid, id) > (cast(cast(:xid AS text) AS xid8), :after)")
         values |= {"xid": position.after[0], "after": position.after[1]}
-    if types and "*" not in types:
-        conditions.append(
-            "(type = ANY (cast(:types AS text[])) OR EXISTS (SELECT FROM unnest(cast(:families AS text[])) f WHERE starts_with(type, f)))"
-        )
-        values |= {
-            "types": [name for name in types if not name.endswith(".*")],
-            "families": [name.removesuffix("*") for name in types if name.endswith(".*")],
-        }
-    return conditions, values
+    matching, of_types = type_condition(types)
+    return [*conditions, *matching], values | of_types
 
 
 @router.get("/{id}", response_model=EventOut, openapi_extra=declares("events:read"), summary="Read an event")

@@ -1,0 +1,215 @@
+"""Replays: many deliveries put back at once, counted before they start, with progress, pause and a rate (promise 5).
+
+This room says what is to be replayed; the workers walk through it, batch by batch.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, Field, computed_field
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import BigInteger, Double, Text
+
+from spine import store
+from spine.errors import IllegalTransition
+from spine.events import EventType
+from spine.resource import Body, Out, Resource, ResourceOut, TenantRow
+from spine.routes import Work, crud_router, declares
+from spine.unit import Unit
+from spine.webhooks.deliveries import closed_conditions
+from spine.webhooks.endpoints import Rate, find
+from spine.webhooks.endpoints import router as endpoints_router
+from spine.webhooks.patterns import Pattern, type_condition
+
+LAST: Final = "~"
+"""Sorts behind every id."""
+
+
+class ReplayStatus(StrEnum):
+    """A running replay can be paused and resumed; a paused or running one can be cancelled."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+class ReplayRow(TenantRow):
+    __tablename__ = "replays"
+    kind: Mapped[str] = mapped_column(Text)
+    filter: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    rate_per_s: Mapped[float | None] = mapped_column(Double)
+    status: Mapped[str] = mapped_column(Text, default=ReplayStatus.RUNNING)
+    total: Mapped[int] = mapped_column(BigInteger)
+    started: Mapped[int] = mapped_column(BigInteger, default=0)
+    done: Mapped[int] = mapped_column(BigInteger, default=0)
+    failed: Mapped[int] = mapped_column(BigInteger, default=0)
+    position: Mapped[str] = mapped_column(default="")
+    upto: Mapped[str]
+    due_at: Mapped[datetime | None]
+    leased_by: Mapped[str | None]
+
+
+class ReplayFilter(Body):
+    """Which deliveries; all that are given must hold."""
+
+    endpoint_id: Annotated[str | None, Field(max_length=64)] = None
+    types: Annotated[list[Pattern], Field(max_length=50)] | None = None
+    since: AwareDatetime | None = Field(default=None, description="Events accepted at this time or later.")
+    until: AwareDatetime | None = Field(default=None, description="Events accepted before this time.")
+    status: Literal["dead", "delivered"] = "dead"
+
+
+class ReplayCreate(Body):
+    filter: ReplayFilter
+    dry_run: bool = Field(default=False, description="Only count.")
+    rate_per_s: Rate | None = None
+
+
+class MissingBody(Body):
+    since: AwareDatetime = Field(description="Events accepted at this time or later.")
+    rate_per_s: Rate | None = None
+
+
+class Progress(BaseModel):
+    """How far a replay is: of `total`, `done` were delivered and `failed` died again."""
+
+    total: int
+    done: int
+    failed: int
+
+
+class ReplayOut(ResourceOut):
+    object: str = "replay"
+    kind: Literal["closed", "missing"] = Field(
+        description="`closed` puts ended deliveries back; `missing` makes those that never were."
+    )
+    filter: dict[str, Any]
+    rate_per_s: float | None
+    status: ReplayStatus
+    total: int
+    done: int = Field(exclude=True)
+    failed: int = Field(exclude=True)
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's own way of deriving a field
+    @property
+    def progress(self) -> Progress:
+        """Of how many, how far."""
+        return Progress(total=self.total, done=self.done, failed=self.failed)
+
+
+class CountOut(Out):
+    """How many deliveries a replay would put back."""
+
+    http_status: ClassVar[int] = 200
+    total: int
+
+
+CREATED = EventType("replay.created", ReplayOut, "A replay was started.")
+UPDATED = EventType("replay.updated", ReplayOut, "A replay was paused, resumed or cancelled.")
+COMPLETED = EventType(
+    "replay.completed", ReplayOut, "A replay reached its end: every delivery of it was delivered or died again."
+)
+REPLAY = Resource(
+    noun="replay",
+    row=ReplayRow,
+    create=None,
+    update=None,
+    out=ReplayOut,
+    scope="webhooks",
+    events=(CREATED, UPDATED, COMPLETED),
+    states={
+        ReplayStatus.RUNNING: frozenset({ReplayStatus.PAUSED, ReplayStatus.CANCELLED}),
+        ReplayStatus.PAUSED: frozenset({ReplayStatus.RUNNING, ReplayStatus.CANCELLED}),
+        ReplayStatus.DONE: frozenset(),
+        ReplayStatus.CANCELLED: frozenset(),
+    },
+)
+
+router = crud_router(REPLAY, "", "get", "list")
+
+
+async def _start(unit: Unit, kind: str, filter: dict[str, Any], total: int, rate_per_s: float | None) -> ReplayOut:
+    now = await unit.now()
+    row = await store.create(
+        unit, REPLAY, kind=kind, filter=filter, total=total, rate_per_s=rate_per_s, upto=LAST, due_at=now
+    )
+    unit.ring("deliver")
+    out: ReplayOut = await store.announce(unit, REPLAY, row, "created")
+    return out
+
+
+@router.post(
+    "",
+    status_code=201,
+    responses={200: {"model": CountOut, "description": "With dry_run: how many there would be."}},
+    openapi_extra=declares("webhooks:write", CREATED),
+    summary="Replay ended deliveries, or count them first",
+)
+async def create_replay(body: ReplayCreate, unit: Work) -> ReplayOut | CountOut:
+    wish = body.filter
+    if wish.endpoint_id is not None:
+        await find(unit, wish.endpoint_id)
+    conditions, values = closed_conditions(wish.endpoint_id, wish.types, wish.since, wish.until)
+    query = "SELECT count(*) FROM spine.deliveries_closed WHERE workspace_id = :ws AND state = :state"
+    query += "".join(f" AND {condition}" for condition in conditions)
+    total = await unit.session.scalar(text(query), {"ws": unit.workspace_id, "state": wish.status, **values})
+    if body.dry_run:
+        return CountOut(total=total or 0)
+    return await _start(unit, "closed", wish.model_dump(mode="json", exclude_none=True), total or 0, body.rate_per_s)
+
+
+# What an endpoint should have and has not: events of its types with no delivery to it, and none about to be made.
+_MISSING: Final = """
+    SELECT count(*) FROM spine.events e
+     WHERE workspace_id = :ws AND accepted_at >= :since AND body IS NOT NULL {conditions}
+       AND NOT EXISTS (SELECT FROM spine.deliveries d WHERE d.workspace_id = :ws AND d.event_id = e.id AND d.endpoint_id = :endpoint)
+       AND NOT EXISTS (SELECT FROM spine.outbox o WHERE o.workspace_id = :ws AND o.event_id = e.id)
+"""
+
+
+@endpoints_router.post(
+    "/{id}/replay_missing",
+    status_code=201,
+    openapi_extra=declares("webhooks:write", CREATED),
+    summary="Deliver the events that this endpoint never got",
+)
+async def replay_missing(id: str, body: MissingBody, unit: Work) -> ReplayOut:
+    endpoint = await find(unit, id)
+    conditions, values = type_condition(endpoint.events)
+    query = text(_MISSING.format(conditions="".join(f" AND {condition}" for condition in conditions)))
+    total = await unit.session.scalar(query, {"ws": unit.workspace_id, "since": body.since, "endpoint": id, **values})
+    filter = {"endpoint_id": id, "types": endpoint.events, "since": body.since.isoformat()}
+    return await _start(unit, "missing", filter, total or 0, body.rate_per_s)
+
+
+async def _move(unit: Unit, id: str, to: ReplayStatus, **values: Any) -> ReplayOut:
+    row = await store.move(unit, REPLAY, id, to, **values)
+    out: ReplayOut = await store.announce(unit, REPLAY, row, "updated")
+    return out
+
+
+@router.post("/{id}/pause", openapi_extra=declares("webhooks:write", UPDATED), summary="Pause a replay")
+async def pause_replay(id: str, unit: Work) -> ReplayOut:
+    return await _move(unit, id, ReplayStatus.PAUSED, due_at=None)
+
+
+@router.post("/{id}/resume", openapi_extra=declares("webhooks:write", UPDATED), summary="Resume a paused replay")
+async def resume_replay(id: str, unit: Work) -> ReplayOut:
+    unit.ring("deliver")
+    row = await store.get(unit, REPLAY, id, lock=True)
+    if row.status != ReplayStatus.PAUSED:
+        raise IllegalTransition(f"it is {row.status}, not paused", allowed=sorted(REPLAY.states[row.status]))
+    return await _move(unit, id, ReplayStatus.RUNNING, due_at=await unit.now())
+
+
+@router.post(
+    "/{id}/cancel",
+    openapi_extra=declares("webhooks:write", UPDATED),
+    summary="Cancel a replay; what it put back already goes on",
+)
+async def cancel_replay(id: str, unit: Work) -> ReplayOut:
+    return await _move(unit, id, ReplayStatus.CANCELLED, due_at=None)
