@@ -21,7 +21,7 @@ up: $(RUN)
 check: $(DEV)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 
 test: check
 	$(PY) -m pytest -n 2 --dist loadfile -m "not long" $(WHERE)

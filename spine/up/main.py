@@ -54,8 +54,10 @@ async def _run(plan: Plan, output: Output) -> None:
             stop.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup's wish is kept
+        loop.add_signal_handler(signal.SIGHUP, on_signal)
     house = House(plan, output)
     coming_up = asyncio.create_task(house.come_up())
     stopped = asyncio.create_task(stop.wait())
