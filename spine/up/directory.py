@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import TextIO
@@ -45,6 +46,16 @@ def hold(directory: Path) -> TextIO:
     return lock
 
 
+def _elsewhere(directory: Path) -> Path:
+    key = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
+    return Path("/tmp") / f"spine-{os.geteuid()}-{key}"  # noqa: S108  used only when ours, and closed to others
+
+
+def remove_sockets(directory: Path) -> None:
+    """Take away the directory below /tmp, where there is one; call when the servers have ended."""
+    shutil.rmtree(_elsewhere(directory), ignore_errors=True)
+
+
 def socket_directory(directory: Path) -> Path:
     """Where the servers' sockets lie: in the data directory, or below /tmp when that path is too long for a socket."""
     inside = directory / "run"
@@ -52,8 +63,7 @@ def socket_directory(directory: Path) -> Path:
     if len(os.fsencode(inside / _LONGEST_SOCKET_NAME)) <= _SOCKET_PATH_MAX:
         inside.mkdir(mode=mode, exist_ok=True)
         return inside
-    key = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
-    outside = Path("/tmp") / f"spine-{os.geteuid()}-{key}"  # noqa: S108  checked below: ours, and closed to others
+    outside = _elsewhere(directory)
     outside.mkdir(mode=mode, exist_ok=True)
     found = outside.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o066:

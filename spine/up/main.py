@@ -9,7 +9,7 @@ from dotenv import load_dotenv
 from pydantic import ValidationError
 
 from spine.up.command import StartError
-from spine.up.directory import hold, open_directory
+from spine.up.directory import hold, open_directory, remove_sockets
 from spine.up.house import House
 from spine.up.output import Output
 from spine.up.plan import ROOT, Plan, Programs, UpSettings, make_plan
@@ -30,7 +30,10 @@ def _up(programs: Programs | None, output: Output) -> int:
         settings = UpSettings()
         directory = open_directory(settings.data_dir)
         with hold(directory):
-            asyncio.run(_run(make_plan(settings, directory, programs), output))
+            try:
+                asyncio.run(_run(make_plan(settings, directory, programs), output))
+            finally:
+                remove_sockets(directory)
     except StartError as error:
         output.say(f"cannot start: {error}")
         return 1

@@ -11,7 +11,7 @@ import pytest
 from spine.settings import HttpSettings, WorkSettings
 from spine.up.account import OURSELVES, Account
 from spine.up.command import StartError
-from spine.up.directory import hold, open_directory, socket_directory
+from spine.up.directory import hold, open_directory, remove_sockets, socket_directory
 from spine.up.keeper import restart_delay_s
 from spine.up.keychain import own_secrets, read, write
 from spine.up.output import Output
@@ -60,7 +60,8 @@ def test_sockets_move_when_their_path_would_be_too_long(tmp_path: Path) -> None:
         with pytest.raises(StartError, match="not a directory of ours alone"):
             socket_directory(directory)
     finally:
-        found.rmdir()
+        remove_sockets(directory)
+    assert not found.exists()
 
 
 def test_a_directory_is_held_by_one(tmp_path: Path) -> None:
