@@ -14,6 +14,8 @@ from redis import Redis
 
 from tests.servers import run_migrations, throwaway_postgres, throwaway_redis
 
+pytest_plugins = ("tests.api",)
+
 _HERE = Path(__file__).parent
 _TEMPLATE = "spine_template"
 

@@ -1,0 +1,177 @@
+"""The real API on a loopback port, in a thread of the test's process, over real servers.
+
+`api` is shared by the tests of one file; each test founds organisations of its own in it (`org`), so none meets another's
+rows. `serve(...)` runs further ones, with other settings or on the same database.
+"""
+
+import base64
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from products.app import build
+
+MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_ENCRYPTION_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def unique_key() -> str:
+    """An Idempotency-Key that nobody used before."""
+    return secrets.token_hex(12)
+
+
+def _with_key(request: httpx.Request) -> None:
+    if request.method in MUTATING:
+        request.headers.setdefault("Idempotency-Key", unique_key())
+
+
+async def _with_key_async(request: httpx.Request) -> None:
+    _with_key(request)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A workspace and the first key to it."""
+
+    url: str
+    organisation_id: str
+    workspace_id: str
+    key: str
+
+    def client(self, key: str | None = None) -> httpx.Client:
+        """A client with this workspace's key (or another one); it mints an Idempotency-Key where the call gives none."""
+        return client(self.url, key or self.key)
+
+    def async_client(self, key: str | None = None, *, connections: int = 100) -> httpx.AsyncClient:
+        """The same for coroutines."""
+        return httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key or self.key}"},
+            event_hooks={"request": [_with_key_async]},
+            timeout=30,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=connections),
+        )
+
+
+def client(url: str, key: str | None) -> httpx.Client:
+    """A client that mints an Idempotency-Key where the call gives none; without a key it is nobody."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(
+        base_url=url, headers=headers, event_hooks={"request": [_with_key]}, timeout=30, trust_env=False
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Organisation:
+    """What one signup answers."""
+
+    test: Account
+    live: Account
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """A running API."""
+
+    url: str
+    app: FastAPI
+    database_url: str
+    redis_url: str
+
+    def sign_up(self, name: str = "Acme") -> Organisation:
+        """Found an organisation."""
+        with client(self.url, None) as anybody:
+            made = anybody.post("/v1/signup", json={"name": name, "email": f"{secrets.token_hex(6)}@example.com"})
+        assert made.status_code == 201, made.text
+        body = made.json()
+        accounts: dict[str, Any] = {
+            env: Account(self.url, body["organisation"]["id"], body[env]["workspace_id"], body[env]["api_key"])
+            for env in ("test", "live")
+        }
+        return Organisation(**accounts)
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def serve(database_url: str, redis_url: str, **settings: str) -> Iterator[Api]:
+    """Serve the API with these settings (environment names) until the block ends."""
+    environment = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "SPINE_ENCRYPTION_KEY": _ENCRYPTION_KEY,
+        "SPINE_SIGNUP": "open",
+        "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
+        **settings,
+    }
+    app = build()
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server = uvicorn.Server(
+        uvicorn.Config(app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", server_header=False)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    with _environment(environment):
+        thread.start()
+        while not server.started:
+            if not thread.is_alive():
+                raise RuntimeError("the API did not start; its log says why")
+            time.sleep(0.01)
+    try:
+        yield Api(url, app, database_url, redis_url)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        listening.close()
+
+
+@pytest.fixture(scope="module")
+def api(module_database: str, module_redis_url: str) -> Iterator[Api]:
+    """The API that the tests of one file share."""
+    with serve(module_database, module_redis_url) as running:
+        yield running
+
+
+@pytest.fixture
+def org(api: Api) -> Organisation:
+    """An organisation that this test has to itself."""
+    return api.sign_up()
+
+
+@pytest.fixture
+def http(org: Organisation) -> Iterator[httpx.Client]:
+    """A client in the organisation's test workspace, with every scope."""
+    with org.test.client() as made:
+        yield made
+
+
+@pytest.fixture
+def live_http(org: Organisation) -> Iterator[httpx.Client]:
+    """A client in the organisation's live workspace, with every scope."""
+    with org.live.client() as made:
+        yield made
