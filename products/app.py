@@ -87,6 +87,7 @@ def _listening(settings: HttpSettings) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # several API processes share one port
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
     listening.bind((settings.http_host, settings.http_port))
     return listening
 
@@ -102,6 +103,7 @@ def main() -> None:
         lifespan="on",
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=10,
         server_header=False,
     )

@@ -39,18 +39,22 @@ async def _json_as_objects(connection: "asyncpg.Connection[asyncpg.Record]") -> 
     )
 
 
+async def _nothing_to_reset(_: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Every setting here is local to a transaction, so a connection goes back as it came, without a round trip."""
+
+
 async def open_pool(url: str, role: Role, application_name: str, size: int) -> "asyncpg.Pool[asyncpg.Record]":
     """Connections for hand-written SQL. jsonb columns come and go as Python values."""
-    pool = await asyncpg.create_pool(
+    return await asyncpg.create_pool(
         url,
         min_size=1,
         max_size=size,
         server_settings=_session(role, application_name),
         init=_json_as_objects,
+        reset=_nothing_to_reset,
         timeout=10,
         max_inactive_connection_lifetime=300,
     )
-    return pool
 
 
 def open_engine(url: str, role: Role, application_name: str, size: int) -> AsyncEngine:
