@@ -16,6 +16,7 @@ from spine.examples import example
 from spine.resource import Body
 from spine.routes import JSON, Door, Gate, Paging, Work, answer, declares, gate_of
 from spine.store import Page
+from spine.unit import Unit
 from spine.webhooks.accept import Incoming, body_of, shown
 from spine.webhooks.event_types import TypeName
 from spine.webhooks.patterns import Pattern, type_condition
@@ -173,8 +174,14 @@ async def list_events(
         list[Pattern] | None,
         Query(max_length=50, description="Only these types: exact, a family (`ticket.*`), or all (`*`)."),
     ] = None,
+    start: Annotated[
+        Literal["oldest", "now"],
+        Query(description="Where a traversal without a cursor begins; `now` answers the cursor of what comes after."),
+    ] = "oldest",
 ) -> Response:
     binding = f"{unit.workspace_id} {unit.path} {sorted(type or [])}"
+    if start == "now" and not paging.cursor:
+        return await _from_now_on(unit, binding)
     position = unit.platform.cursors.read(binding, paging.cursor) if paging.cursor else Position("")
     conditions, values = _conditions(position, type)
     query = text(_FEED.format(conditions="".join(f" AND {condition}" for condition in conditions)))
@@ -191,6 +198,12 @@ async def list_events(
     data = b",".join(shown(body_of(row._mapping)) for row in page)  # SQLAlchemy's public name for a row as a mapping
     tail = orjson.dumps({"has_more": has_more, "next_cursor": next_cursor})
     return Response(b'{"data":[' + data + b"]," + tail[1:], media_type=JSON)
+
+
+async def _from_now_on(unit: Unit, binding: str) -> Response:
+    snapshot: str = await unit.session.scalar(text("SELECT pg_current_snapshot()::text"))
+    cursor = unit.platform.cursors.write(binding, Position("", (), snapshot))
+    return Response(orjson.dumps({"data": [], "has_more": False, "next_cursor": cursor}), media_type=JSON)
 
 
 def _conditions(position: Position, types: list[str] | None) -> tuple[list[str], dict[str, Any]]:

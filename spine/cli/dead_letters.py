@@ -1,0 +1,109 @@
+"""Dead letters from the command line: looked at, counted, put back."""
+
+import sys
+from typing import Annotated, Any, Final
+
+import typer
+
+from spine.cli.deliveries import show_delivery
+from spine.cli.door import Count, Endpoint, Here, Since, Types, Until, command, group
+from spine.cli.failure import MISUSED, Failure
+from spine.cli.moments import clock, moment
+from spine.cli.replays import PATH as REPLAYS
+from spine.cli.replays import show_replay, watch
+
+app = group("Dead letters: deliveries we gave up on, and their return.")
+_PATH: Final = "/v1/dead_letters"
+
+
+def _instant(here: Here, text: str | None) -> str | None:
+    return moment(text, here.around.now()) if text else None
+
+
+@command(app, "list")
+def list_(
+    here: Here,
+    endpoint: Endpoint = None,
+    type: Types = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Count = 25,
+) -> None:
+    """List dead letters, newest first."""
+    found = here.api.some(
+        _PATH, limit, endpoint_id=endpoint, type=type, since=_instant(here, since), until=_instant(here, until)
+    )
+    rows = [
+        (
+            *(it[name] for name in ("id", "event_type", "endpoint_id", "reason")),
+            it["last_status_code"] or it["last_error"],
+            it["attempts"],
+            clock(it["died_at"]),
+        )
+        for it in found["data"]
+    ]
+    columns = ("id", "event type", "endpoint", "reason", "last answer", "attempts", "died")
+    here.out.listing(found, columns, rows, "no dead letters")
+
+
+@command(app, "show")
+def show(here: Here, id: Annotated[str, typer.Argument(help="dlv_…")]) -> None:
+    """Show a dead letter: what it was, what its endpoint said last, and every attempt before."""
+    letter = here.api.get(f"{_PATH}/{id}")
+    if here.out.as_json:
+        here.out.document(letter)
+    else:
+        show_delivery(here, here.api.get(f"/v1/deliveries/{letter['delivery_id']}"))
+
+
+@command(app, "replay")
+def replay(
+    here: Here,
+    id: Annotated[str | None, typer.Argument(help="One dead letter; without it, all that the filters choose.")] = None,
+    endpoint: Endpoint = None,
+    type: Types = None,
+    since: Since = None,
+    until: Until = None,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Put back at most so many a second.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    wait: Annotated[bool, typer.Option("--watch/--no-watch", help="Show the progress to its end.")] = True,
+) -> None:
+    """Deliver dead letters once more: counts them, asks, shows the progress; Ctrl-C pauses."""
+    if id is not None:
+        if endpoint or type or since or until or rate:
+            raise Failure("give one dead letter or filters, not both", exit_code=MISUSED)
+        show_delivery(here, here.api.post(f"/v1/deliveries/{id}/replay"))
+        return
+    chosen = {
+        "endpoint_id": endpoint,
+        "types": type,
+        "since": _instant(here, since),
+        "until": _instant(here, until),
+        "status": "dead",
+    }
+    wish: dict[str, Any] = {"filter": {name: value for name, value in chosen.items() if value}}
+    total: int = here.api.post(REPLAYS, {**wish, "dry_run": True})["total"]
+    if not _agreed(here, total, yes):
+        return
+    started = here.api.post(REPLAYS, {**wish, **({"rate_per_s": rate} if rate else {})})
+    if wait:
+        watch(here, started)
+    else:
+        show_replay(here, started)
+
+
+def _agreed(here: Here, total: int, yes: bool) -> bool:
+    if total == 0:
+        if here.out.as_json:
+            here.out.document({"total": 0})
+        else:
+            here.out.note("no dead letters are chosen by these filters; nothing to do")
+        return False
+    if yes:
+        here.out.note(f"replaying {total}")
+        return True
+    if here.out.as_json:
+        raise Failure(f"{total} would be replayed; say --yes", exit_code=MISUSED)
+    if not sys.stdin.isatty():
+        here.out.note("(answer on the standard input, or say --yes)")
+    return typer.confirm(f"Replay {total} dead {'letter' if total == 1 else 'letters'}?", err=True)

@@ -1,0 +1,82 @@
+"""Deliveries from the command line: what became of an event at an endpoint."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import typer
+
+from spine.cli.door import Count, Endpoint, Here, command, group
+from spine.cli.moments import clock
+from spine.cli.timeline import timeline
+
+app = group("Deliveries: events on their way to endpoints, attempt by attempt.")
+_PATH: Final = "/v1/deliveries"
+Id = Annotated[str, typer.Argument(help="dlv_…")]
+
+
+class Status(StrEnum):
+    """States of a delivery."""
+
+    PENDING = "pending"
+    RETRYING = "retrying"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    HELD = "held"
+
+
+def show_delivery(here: Here, delivery: dict[str, Any]) -> None:
+    """A delivery with its attempts as a timeline."""
+    facts = {
+        "delivery": delivery["id"],
+        "event": f"{delivery['event_type']}  {delivery['event_id']}",
+        "endpoint": delivery["endpoint_id"],
+        "status": delivery["status"] + (f"  ({delivery['reason']})" if delivery["reason"] else ""),
+        "created": clock(delivery["created_at"]),
+        "closed": clock(delivery["closed_at"]),
+        "next attempt": clock(delivery["next_attempt_at"]),
+        "replay": delivery["replay_id"],
+    }
+    here.out.thing(delivery, facts)
+    if not here.out.as_json:
+        for line, style in timeline(delivery["attempts"]):
+            here.out.text(line, style)
+
+
+@command(app, "list")
+def list_(
+    here: Here,
+    endpoint: Endpoint = None,
+    event: Annotated[str | None, typer.Option(help="Only this event: evt_….")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only these.")] = None,
+    limit: Count = 25,
+) -> None:
+    """List deliveries, newest first."""
+    found = here.api.some(_PATH, limit, endpoint_id=endpoint, event_id=event, status=status and status.value)
+    rows = [
+        (
+            *(it[name] for name in ("id", "status", "event_type", "endpoint_id")),
+            len(it["attempts"]),
+            _last(it["attempts"]),
+            clock(it["created_at"]),
+            clock(it["next_attempt_at"]),
+        )
+        for it in found["data"]
+    ]
+    columns = ("id", "status", "event type", "endpoint", "attempts", "last answer", "created", "next attempt")
+    here.out.listing(found, columns, rows, "no deliveries")
+
+
+def _last(attempts: list[dict[str, Any]]) -> str:
+    return str(attempts[-1]["status_code"] or attempts[-1]["error"]) if attempts else ""
+
+
+@command(app, "show")
+def show(here: Here, id: Id) -> None:
+    """Show a delivery, its attempts as a timeline."""
+    show_delivery(here, here.api.get(f"{_PATH}/{id}"))
+
+
+@command(app, "replay")
+def replay(here: Here, id: Id) -> None:
+    """Deliver once more: the same id, the same bytes, a new series of attempts."""
+    show_delivery(here, here.api.post(f"{_PATH}/{id}/replay"))

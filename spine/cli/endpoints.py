@@ -1,0 +1,126 @@
+"""Webhook endpoints from the command line."""
+
+from typing import Annotated, Any, Final, Literal
+
+import typer
+
+from spine.cli.deliveries import show_delivery
+from spine.cli.door import Count, Here, command, group
+from spine.cli.failure import MISUSED, Failure
+from spine.cli.moments import clock, moment, seconds
+
+app = group("Webhook endpoints: where events go.")
+_PATH: Final = "/v1/webhook_endpoints"
+_LOOK_EVERY_S: Final = 0.5
+Id = Annotated[str, typer.Argument(help="whe_…")]
+
+
+def _facts(endpoint: dict[str, Any]) -> dict[str, Any]:
+    reason = f"  ({endpoint['disabled_reason']})" if endpoint.get("disabled_reason") else ""
+    return {
+        "id": endpoint["id"],
+        "url": endpoint["url"],
+        "status": endpoint["status"] + reason,
+        "events": endpoint["events"],
+        "description": endpoint["description"],
+        "headers": ", ".join(endpoint.get("headers") or {}),
+        "signature": endpoint["signature"],
+        "at most": f"{endpoint['max_in_flight']} in flight"
+        + (f", {endpoint['rate_per_s']:g} a second" if endpoint["rate_per_s"] else ""),
+        "created": clock(endpoint["created_at"]),
+        "secret": endpoint.get("secret"),
+        "public key": endpoint.get("public_key"),
+    }
+
+
+def _show(here: Here, endpoint: dict[str, Any]) -> None:
+    here.out.thing(endpoint, _facts(endpoint))
+
+
+@command(app, "list")
+def list_(here: Here, limit: Count = 25) -> None:
+    """List endpoints, newest first."""
+    found = here.api.some(_PATH, limit)
+    rows = [(it["id"], it["status"], it["url"], it["events"], clock(it["created_at"])) for it in found["data"]]
+    here.out.listing(found, ("id", "status", "url", "events", "created"), rows, "no endpoints")
+
+
+@command(app, "show")
+def show(here: Here, id: Id) -> None:
+    """Show an endpoint."""
+    _show(here, here.api.get(f"{_PATH}/{id}"))
+
+
+@command(app, "create")
+def create(
+    here: Here,
+    target: Annotated[str, typer.Argument(metavar="URL", help="Where to deliver.")],
+    events: Annotated[list[str] | None, typer.Option(help="Event types: exact, 'ticket.*', '*'; repeatable.")] = None,
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    header: Annotated[list[str] | None, typer.Option(help="'Name: value', sent along; repeatable.")] = None,
+    rate: Annotated[float | None, typer.Option(help="At most so many calls a second.")] = None,
+    max_in_flight: Annotated[int | None, typer.Option(help="At most so many calls at once.")] = None,
+    signature: Annotated[Literal["v1", "v1a"], typer.Option(help="HMAC-SHA256 or ed25519.")] = "v1",
+) -> None:
+    """Create an endpoint; prints the secret that verifies its deliveries, once."""
+    body: dict[str, Any] = {"url": target, "events": events or ["*"], "description": description}
+    optional = {"headers": _headers(header), "rate_per_s": rate, "max_in_flight": max_in_flight}
+    body |= {name: value for name, value in optional.items() if value} | {"signature": signature}
+    _show(here, here.api.post(_PATH, body))
+
+
+def _headers(lines: list[str] | None) -> dict[str, str]:
+    pairs = [line.partition(":") for line in lines or []]
+    if any(not colon for _, colon, _ in pairs):
+        raise Failure("--header takes 'Name: value'", exit_code=MISUSED)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+@command(app, "disable")
+def disable(here: Here, id: Id) -> None:
+    """Disable an endpoint: its events are held, not dropped."""
+    _show(here, here.api.patch(f"{_PATH}/{id}", {"status": "disabled"}))
+
+
+@command(app, "enable")
+def enable(
+    here: Here,
+    id: Id,
+    held: Annotated[
+        str, typer.Option(help="What to deliver of what was held: all, none, or since a time (2h).")
+    ] = "all",
+) -> None:
+    """Enable an endpoint again, and say what becomes of the events held for it."""
+    body: dict[str, Any] = {"held": held}
+    if held not in ("all", "none"):
+        body = {"held": "since", "since": moment(held, here.around.now())}
+    _show(here, here.api.post(f"{_PATH}/{id}/enable", body))
+
+
+@command(app, "rotate-secret")
+def rotate_secret(
+    here: Here,
+    id: Id,
+    overlap: Annotated[str, typer.Option(help="How long the old secret signs beside the new: 0s to 7d.")] = "24h",
+) -> None:
+    """Give an endpoint a new secret; prints it, once."""
+    _show(here, here.api.post(f"{_PATH}/{id}/rotate_secret", {"overlap_s": seconds(overlap)}))
+
+
+@command(app, "test")
+def send_test(
+    here: Here,
+    id: Id,
+    type: Annotated[str | None, typer.Option(help="The type of the event; its example is sent.")] = None,
+    wait: Annotated[str, typer.Option(help="Wait so long for the first attempt.")] = "10s",
+) -> None:
+    """Send an endpoint a test event, and show what it answers."""
+    delivery = here.api.post(f"{_PATH}/{id}/test", {"type": type} if type else {})
+    left_s = float(seconds(wait))
+    while not delivery["attempts"] and delivery["status"] == "pending" and left_s > 0:
+        here.around.sleep(_LOOK_EVERY_S)
+        left_s -= _LOOK_EVERY_S
+        delivery = here.api.get(f"/v1/deliveries/{delivery['id']}")
+    show_delivery(here, delivery)
+    if delivery["status"] in ("retrying", "dead"):
+        raise Failure(f"the endpoint did not take it: the delivery is {delivery['status']}")

@@ -1,0 +1,77 @@
+"""Events from the command line: sent, listed, followed."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import orjson
+import typer
+
+from spine.cli.door import Count, Here, Types, command, group
+from spine.cli.failure import MISUSED, Failure
+from spine.cli.feed import Feed
+from spine.cli.moments import clock
+
+app = group("Events: send your own, see what was sent.")
+_PATH: Final = "/v1/events"
+_COLUMNS: Final = ("time", "type", "id", "data")
+_DATA_WIDTH: Final = 100
+
+
+@command(app, "send")
+def send(
+    here: Here,
+    type: Annotated[str, typer.Argument(help="The event's type, such as order.paid.")],
+    data: Annotated[str, typer.Argument(help="Its data as a JSON object; @FILE or - to read it from there.")] = "{}",
+    idempotency_key: Annotated[str | None, typer.Option(help="Sends it once, however often it is said.")] = None,
+) -> None:
+    """Send an event."""
+    event = here.api.post(_PATH, {"type": type, "data": _object(data)}, idempotency_key=idempotency_key)
+    here.out.thing(event, {"id": event["id"], "type": event["type"], "time": clock(event["timestamp"])})
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        raw = sys.stdin.read() if text == "-" else Path(text[1:]).read_text() if text.startswith("@") else text
+        data = orjson.loads(raw)
+    except OSError as error:
+        raise Failure(f"cannot read {text[1:]}: {error.strerror}", exit_code=MISUSED) from error
+    except orjson.JSONDecodeError as error:
+        raise Failure(f"the data is not JSON: {error}", exit_code=MISUSED) from error
+    if not isinstance(data, dict):
+        raise Failure('the data is a JSON object, such as {"order": "A-1"}', exit_code=MISUSED)
+    return data
+
+
+def _row(event: dict[str, Any]) -> tuple[str, ...]:
+    data = "(erased)" if event["data"] is None else orjson.dumps(event["data"]).decode()
+    short = data if len(data) <= _DATA_WIDTH else data[: _DATA_WIDTH - 1] + "…"
+    return clock(event["timestamp"]), event["type"], event["id"], short
+
+
+@command(app, "list")
+def list_(
+    here: Here,
+    type: Types = None,
+    limit: Count = 25,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print events as they come, until Ctrl-C.")] = False,
+) -> None:
+    """List events, oldest first; with --follow only those that come from now on."""
+    if not follow:
+        found = here.api.some(_PATH, limit, type=type)
+        here.out.listing(found, _COLUMNS, map(_row, found["data"]), "no events")
+        return
+    try:
+        for event in Feed(here.api, type or [], here.around.sleep, here.out.note).follow():
+            if here.out.as_json:
+                here.out.line(event)
+            else:
+                here.out.text("  ".join(_row(event)))
+    except KeyboardInterrupt:
+        here.out.note("stopped")
+
+
+@command(app, "show")
+def show(here: Here, id: Annotated[str, typer.Argument(help="evt_…")]) -> None:
+    """Show an event with its data."""
+    here.out.document(here.api.get(f"{_PATH}/{id}"))

@@ -1,0 +1,85 @@
+"""API keys: made, listed, rolled, revoked; the first ones by whoever holds the database."""
+
+import asyncio
+from typing import Annotated, Any, Final
+
+import typer
+
+from spine.cli.door import Count, Here, command, group, load
+from spine.cli.failure import MISUSED, Failure
+from spine.cli.moments import clock, seconds
+
+app = group("API keys of a workspace, and new organisations with their first ones.")
+_PATH: Final = "/v1/api_keys"
+
+
+@command(app, "create")
+def create(
+    here: Here,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "made by spine keys create",
+    scopes: Annotated[str, typer.Option(help="Comma-separated: *, webhooks:read, events:* …")] = "*",
+    org: Annotated[str | None, typer.Option(help="Found an organisation of this name; needs DATABASE_URL.")] = None,
+    email: Annotated[str | None, typer.Option(help="The organisation's address.")] = None,
+    workspace: Annotated[
+        str | None, typer.Option(help="Make a key for this workspace (wsp_…) in the database; needs DATABASE_URL.")
+    ] = None,
+) -> None:
+    """Make a key: over the API with a key at hand, or in the database for a workspace or a new organisation."""
+    wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
+    if org is not None:
+        if not email or workspace:
+            raise Failure("--org goes with --email, and not with --workspace", exit_code=MISUSED)
+        founded = _in_database(here, "found_organisation", org, email, name, wanted)
+        facts = {"organisation": f"{founded['organisation']['id']}  {org}"}
+        for env in ("test", "live"):
+            facts |= {f"{env} workspace": founded[env]["workspace_id"], f"{env} key": founded[env]["api_key"]}
+        here.out.thing(founded, facts)
+    elif workspace is not None:
+        _show_new(here, _in_database(here, "further_key", workspace, name, wanted))
+    else:
+        _show_new(here, here.api.post(_PATH, {"name": name, "scopes": wanted}))
+    here.out.note("A key is shown once: keep it now.")
+
+
+def _in_database(here: Here, function: str, *arguments: Any) -> Any:
+    database_url = here.around.environ.get("DATABASE_URL")
+    if not database_url:
+        raise Failure("DATABASE_URL is not set; without it keys are made over the API only", exit_code=MISUSED)
+    return asyncio.run(load(f"spine.cli.founding:{function}")(database_url, *arguments))
+
+
+def _show_new(here: Here, key: dict[str, Any]) -> None:
+    here.out.thing(key, {"id": key["id"], "key": key["api_key"], "name": key["name"], "scopes": key["scopes"]})
+
+
+@command(app, "list")
+def list_(here: Here, limit: Count = 25) -> None:
+    """List keys, newest first."""
+    found = here.api.some(_PATH, limit)
+    rows = [
+        (
+            *(key["id"], key["name"], f"{key['prefix']}…{key['last4']}", key["scopes"], key["status"]),
+            clock(key["last_used_at"]),
+            clock(key["expires_at"]),
+        )
+        for key in found["data"]
+    ]
+    here.out.listing(found, ("id", "name", "key", "scopes", "status", "last used", "expires"), rows, "no keys")
+
+
+@command(app, "roll")
+def roll(
+    here: Here,
+    id: Annotated[str, typer.Argument(help="key_…")],
+    overlap: Annotated[str, typer.Option(help="How long the old key still opens: 0s to 7d.")] = "24h",
+) -> None:
+    """Replace a key by a new one; both open until the overlap ends."""
+    _show_new(here, here.api.post(f"{_PATH}/{id}/roll", {"overlap_s": seconds(overlap)}))
+    here.out.note("A key is shown once: keep it now.")
+
+
+@command(app, "revoke")
+def revoke(here: Here, id: Annotated[str, typer.Argument(help="key_…")]) -> None:
+    """Revoke a key: it opens nothing any more, from now on."""
+    key = here.api.post(f"{_PATH}/{id}/revoke")
+    here.out.thing(key, {"id": key["id"], "name": key["name"], "status": key["status"]})

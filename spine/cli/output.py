@@ -1,0 +1,104 @@
+"""What is printed: tables and sentences for people, one JSON document (or a line of one) for machines."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spine.cli.failure import Failure
+
+_PIPED_WIDTH: Final = 240
+"""Where nobody looks, no id is cut to fit a window."""
+_COLOURS: Final = {
+    **dict.fromkeys(("delivered", "enabled", "active", "done", "ok"), "green"),
+    **dict.fromkeys(("retrying", "held", "paused", "rolled", "warn"), "yellow"),
+    **dict.fromkeys(("dead", "disabled", "revoked", "cancelled", "fail"), "red"),
+}
+
+
+class Output:
+    """Answers go to stdout, everything said about them to stderr."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._out = _console(sys.stdout.isatty(), stderr=False)
+        self.err = _console(sys.stderr.isatty(), stderr=True)
+
+    def document(self, content: Any) -> None:
+        """For machines."""
+        sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+    def line(self, content: Any) -> None:
+        """For machines, one of many."""
+        sys.stdout.write(orjson.dumps(content).decode() + "\n")
+        sys.stdout.flush()
+
+    def listing(
+        self, found: Mapping[str, Any], columns: Sequence[str], rows: Iterable[Sequence[Any]], none: str
+    ) -> None:
+        """A page of things: as it came for machines, as a table for people, `none` said where it is empty."""
+        if self.as_json:
+            self.document(found)
+            return
+        if not found["data"]:
+            self.note(none)
+            return
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for column in table.columns:
+            column.overflow = "fold"
+        for row in rows:
+            table.add_row(*(styled(cell) for cell in row))
+        self._out.print(table)
+        if found["has_more"]:
+            self.note("there are more; --limit shows them")
+
+    def thing(self, found: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """One thing: as it came for machines, its facts one to a line for people."""
+        if self.as_json:
+            self.document(found)
+            return
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for name, value in facts.items():
+            if value not in (None, "", [], {}):
+                table.add_row(name, styled(value))
+        self._out.print(table)
+
+    def text(self, text: str, style: str = "") -> None:
+        """A line for people, on stdout."""
+        self._out.print(Text(plain(text), style=style), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """A line for people that is no part of the answer."""
+        self.err.print(Text(plain(text)), soft_wrap=True)
+
+    def failure(self, failure: Failure) -> None:
+        """Why a command failed."""
+        if self.as_json:
+            sys.stderr.write(orjson.dumps(failure.problem).decode() + "\n")
+        else:
+            self.err.print(Text.assemble(("error: ", "bold red"), plain(failure.detail)), soft_wrap=True)
+
+
+def _console(terminal: bool, *, stderr: bool) -> Console:
+    return Console(stderr=stderr, highlight=False, width=None if terminal else _PIPED_WIDTH)
+
+
+def styled(value: Any) -> Text:
+    """A value as a cell, in the colour of the state it names."""
+    if value is None:
+        return Text("")
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return Text(plain(text), style=_COLOURS.get(text, ""))
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere without what would steer the terminal: a receiver's answer may hold anything."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "replace").decode() for c in text
+    )

@@ -1,0 +1,104 @@
+"""Replays from the command line: work in progress, paused and resumed."""
+
+import sys
+from typing import Annotated, Any, Final
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from spine.cli.door import Count, Here, command, group
+from spine.cli.failure import INTERRUPTED, Failure
+from spine.cli.moments import clock
+
+app = group("Replays: many deliveries put back at once.")
+PATH: Final = "/v1/replays"
+_LOOK_EVERY_S: Final = 0.5
+_OVER: Final = {"done", "cancelled"}
+Id = Annotated[str, typer.Argument(help="rpl_…")]
+
+
+def _counts(replay: dict[str, Any]) -> str:
+    progress = replay["progress"]
+    return f"{progress['done']} delivered, {progress['failed']} failed, of {progress['total']}"
+
+
+def show_replay(here: Here, replay: dict[str, Any]) -> None:
+    """A replay and how far it is."""
+    chosen = ", ".join(f"{name}={value}" for name, value in (replay.get("filter") or {}).items() if value)
+    facts = {
+        "replay": replay["id"],
+        "status": replay["status"],
+        "progress": _counts(replay),
+        "filter": chosen,
+        "rate": f"{replay['rate_per_s']:g} a second" if replay.get("rate_per_s") else None,
+        "created": clock(replay.get("created_at")),
+    }
+    here.out.thing(replay, facts)
+
+
+def watch(here: Here, replay: dict[str, Any]) -> None:
+    """Show a replay's progress to its end; Ctrl-C pauses it. Raises Failure where some failed, or where it was interrupted."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = sys.stderr.isatty() and not here.out.as_json
+    with Progress(*columns, console=here.out.err, disable=not shown, transient=True) as bar:
+        task = bar.add_task("replaying", total=replay["progress"]["total"] or None)
+        try:
+            while replay["status"] not in _OVER and replay["status"] != "paused":
+                here.around.sleep(_LOOK_EVERY_S)
+                replay = here.api.get(f"{PATH}/{replay['id']}")
+                progress = replay["progress"]
+                text = f"{progress['done']} delivered, {progress['failed']} failed"
+                bar.update(task, completed=progress["done"] + progress["failed"], description=text)
+        except KeyboardInterrupt:
+            _pause(here, replay["id"])
+    show_replay(here, replay)
+    if replay["progress"]["failed"]:
+        raise Failure(
+            f"{replay['progress']['failed']} of {replay['progress']['total']} failed; see `spine dead-letters list`"
+        )
+
+
+def _pause(here: Here, id: str) -> None:
+    try:
+        here.api.post(f"{PATH}/{id}/pause")
+    except Failure as failure:
+        raise Failure(f"{id} could not be paused: {failure.detail}", exit_code=INTERRUPTED) from failure
+    raise Failure(f"paused {id}; go on with: spine replays resume {id}", exit_code=INTERRUPTED)
+
+
+@command(app, "list")
+def list_(here: Here, limit: Count = 25) -> None:
+    """List replays, newest first."""
+    found = here.api.some(PATH, limit)
+    rows = [(it["id"], it["status"], _counts(it), clock(it.get("created_at"))) for it in found["data"]]
+    here.out.listing(found, ("id", "status", "progress", "created"), rows, "no replays")
+
+
+@command(app, "show")
+def show(here: Here, id: Id) -> None:
+    """Show a replay and how far it is."""
+    show_replay(here, here.api.get(f"{PATH}/{id}"))
+
+
+@command(app, "pause")
+def pause(here: Here, id: Id) -> None:
+    """Stop taking up deliveries; what is under way goes on."""
+    show_replay(here, here.api.post(f"{PATH}/{id}/pause"))
+
+
+@command(app, "resume")
+def resume(
+    here: Here, id: Id, wait: Annotated[bool, typer.Option("--watch", help="Show its progress to the end.")] = False
+) -> None:
+    """Go on with a paused replay."""
+    replay = here.api.post(f"{PATH}/{id}/resume")
+    if wait:
+        watch(here, replay)
+    else:
+        show_replay(here, replay)
+
+
+@command(app, "cancel")
+def cancel(here: Here, id: Id) -> None:
+    """End a replay; what it put back stays put back."""
+    show_replay(here, here.api.post(f"{PATH}/{id}/cancel"))

@@ -1,0 +1,54 @@
+"""Which installation is meant: its data directory, the API's address, the key to use."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from spine.cli.failure import MISUSED, Failure
+from spine.up import keychain
+from spine.up.command import StartError
+
+ROOT = Path(__file__).parent.parent.parent
+_ANY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104  read here, not listened on
+
+
+def data_directory(environ: Mapping[str, str]) -> Path:
+    """SPINE_DATA_DIR, else `.spine` here, else the one beside the code, where `make up` keeps it."""
+    given = environ.get("SPINE_DATA_DIR")
+    if given:
+        return Path(given).expanduser()
+    here = Path(".spine")
+    return here if here.is_dir() else ROOT / ".spine"
+
+
+def api_url(environ: Mapping[str, str], given: str | None) -> str:
+    """--url, SPINE_URL, or the port that the API of this machine listens on. Raises Failure for anything but http(s)."""
+    url = given or environ.get("SPINE_URL")
+    if not url:
+        host = environ.get("SPINE_HTTP_HOST", "")
+        host = "127.0.0.1" if host in _ANY_ADDRESS else f"[{host}]" if ":" in host else host
+        url = f"http://{host}:{environ.get('SPINE_HTTP_PORT') or 8080}"
+    if not url.startswith(("http://", "https://")):
+        raise Failure(f"{url} is no address of an API; give it as http://host:port", exit_code=MISUSED)
+    return url.rstrip("/")
+
+
+def api_key(environ: Mapping[str, str], given: str | None, live: bool) -> str:
+    """--key, SPINE_API_KEY, or the one that `make up` keeps. Raises Failure where there is none, or not of this kind."""
+    env = "live" if live else "test"
+    key = given or environ.get("SPINE_API_KEY")
+    if key:
+        if live and not key.startswith("sk_live_"):
+            raise Failure("--live was asked for, and the key that was given is no sk_live_ one", exit_code=MISUSED)
+        return key
+    path = data_directory(environ) / "keys.json"
+    try:
+        kept = keychain.read(path).get(f"{env}_key")
+    except StartError as error:
+        raise Failure(str(error)) from error
+    if not kept:
+        raise Failure(
+            f"no API key: give --key or SPINE_API_KEY. `make up` keeps one in {path}, which holds no {env} key; "
+            "with access to the database, `spine keys create --org NAME --email ADDRESS` makes one",
+            exit_code=MISUSED,
+        )
+    return kept
