@@ -23,8 +23,8 @@ OUTBOX_TAKE: Final = """
 """Locks the `$1` oldest and the `$2` newest rows that nobody else has locked, and reads their payloads."""
 
 SUBSCRIPTIONS_FIND: Final = """
-    SELECT s.workspace_id, s.pattern, s.endpoint_id, s.valid_from, s.valid_to, w.deleted_at IS NOT NULL AS deleted,
-           w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
+    SELECT s.workspace_id, s.pattern, s.endpoint_id, s.valid_from, least(s.valid_to, '9999-01-01') AS valid_to,
+           w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
       FROM unnest($1::text[], $2::text[]) AS u (workspace_id, pattern)
       JOIN spine.subscriptions s ON s.workspace_id = u.workspace_id AND s.pattern = u.pattern
       JOIN spine.webhook_endpoints w ON w.workspace_id = s.workspace_id AND w.id = s.endpoint_id
@@ -63,9 +63,10 @@ _CLAIMED: Final = """
          WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked))
         RETURNING o.workspace_id, o.id, o.event_id, o.type, o.endpoint_id, o.failures, o.series, o.replay_id, o.accepted_at
     )
-    SELECT c.*, e.body, e.id IS NULL AS expired, w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled,
+    SELECT c.*, p.due_at, e.body, e.id IS NULL AS expired, w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled,
            w.version, w.max_in_flight, w.rate_per_s
       FROM claimed c
+      JOIN picked p ON p.id = c.id
       JOIN LATERAL (
                SELECT * FROM spine.webhook_endpoints w WHERE w.workspace_id = c.workspace_id AND w.id = c.endpoint_id LIMIT 1
            ) w ON true
@@ -76,7 +77,7 @@ _CLAIMED: Final = """
 
 DUE_CLAIM: Final = f"""
     WITH picked AS MATERIALIZED (
-        SELECT ctid FROM spine.deliveries_open
+        SELECT ctid, id, due_at FROM spine.deliveries_open
          WHERE due_at <= now() AND due_at < 'infinity' ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED
     ), {_CLAIMED}
 """
@@ -84,9 +85,10 @@ DUE_CLAIM: Final = f"""
 
 PARKED_CLAIM: Final = f"""
     WITH picked AS MATERIALIZED (
-        SELECT o.ctid FROM unnest($3::text[], $4::integer[]) AS lane (endpoint_id, room)
+        SELECT o.ctid, o.id, o.due_at FROM unnest($3::text[], $4::integer[]) AS lane (endpoint_id, room)
          CROSS JOIN LATERAL (
-               SELECT ctid FROM spine.deliveries_open o WHERE o.endpoint_id = lane.endpoint_id AND o.due_at = 'infinity'
+               SELECT ctid, id, NULL::timestamptz AS due_at FROM spine.deliveries_open o
+                WHERE o.endpoint_id = lane.endpoint_id AND o.due_at = 'infinity'
                 ORDER BY o.id LIMIT lane.room FOR UPDATE SKIP LOCKED
            ) o
     ), {_CLAIMED}
@@ -186,16 +188,21 @@ DEAD_PUT: Final = f"""
 """Moves what will not be attempted again to the dead letters; answers what it moved."""
 
 FAILING_PUT: Final = """
-    INSERT INTO spine.endpoint_health AS h (workspace_id, endpoint_id, failing_since)
-    SELECT u.workspace_id, u.endpoint_id, u.failing_since
-      FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS u (workspace_id, endpoint_id, failing_since)
-     WHERE NOT EXISTS (
-               SELECT FROM spine.endpoint_health f
-                WHERE f.workspace_id = u.workspace_id AND f.endpoint_id = u.endpoint_id AND f.failing_since IS NOT NULL)
-     ORDER BY 1, 2
-    ON CONFLICT (workspace_id, endpoint_id) DO UPDATE SET failing_since = EXCLUDED.failing_since WHERE h.failing_since IS NULL
+    WITH u AS (
+        SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS u (workspace_id, endpoint_id, failing_since)
+    ), known AS (
+        SELECT h.workspace_id, h.endpoint_id, h.failing_since
+          FROM spine.endpoint_health h JOIN u USING (workspace_id, endpoint_id) WHERE h.failing_since IS NOT NULL
+    ), put AS (
+        INSERT INTO spine.endpoint_health AS h (workspace_id, endpoint_id, failing_since)
+        SELECT u.workspace_id, u.endpoint_id, u.failing_since
+          FROM u WHERE NOT EXISTS (SELECT FROM known k WHERE k.workspace_id = u.workspace_id AND k.endpoint_id = u.endpoint_id)
+         ORDER BY 1, 2
+        ON CONFLICT (workspace_id, endpoint_id) DO UPDATE SET failing_since = EXCLUDED.failing_since WHERE h.failing_since IS NULL
+    )
+    SELECT workspace_id, endpoint_id, failing_since, now() AS now FROM known
 """
-"""Notes since when endpoints fail; touches nothing for those that are known to."""
+"""Notes since when endpoints fail; touches nothing for those that are known to, and answers these."""
 
 ENDPOINTS_DISABLE: Final = """
     UPDATE spine.webhook_endpoints w
@@ -225,3 +232,151 @@ EVENTS_PUT: Final = """
     INSERT INTO spine.outbox (workspace_id, event_id, type, not_endpoint_id) SELECT workspace_id, id, type, not_endpoint_id FROM u
 """
 """`spine.events_put` for events of several workspaces at once."""
+
+# --- replays ---------------------------------------------------------------------------------------------------------
+
+REPLAY_TAKE: Final = """
+    SELECT * FROM spine.replays
+     WHERE status = 'running' AND due_at <= now() ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
+"""
+"""A running replay whose next step is due, locked: whoever pauses or cancels it waits for the end of the step."""
+
+_OF_TYPES: Final = """
+    ($4::text[] IS NULL OR {table}.type = ANY ($4)
+     OR EXISTS (SELECT FROM unnest($5::text[]) family WHERE starts_with({table}.type, family)))
+"""
+
+CLOSED_REOPEN: Final = f"""
+    WITH picked AS MATERIALIZED (
+        SELECT c.workspace_id, c.id FROM spine.deliveries_closed c
+         WHERE c.workspace_id = $1 AND c.id > $2 AND c.state = $3 AND {_OF_TYPES.format(table="c")}
+           AND ($6::text IS NULL OR c.endpoint_id = $6)
+           AND ($7::timestamptz IS NULL OR c.accepted_at >= $7) AND ($8::timestamptz IS NULL OR c.accepted_at < $8)
+           AND c.closed_at < $9
+         ORDER BY c.id LIMIT $10
+    ), gone AS (
+        DELETE FROM spine.deliveries_closed c USING picked p WHERE c.workspace_id = p.workspace_id AND c.id = p.id
+        RETURNING c.*
+    ), reopened AS (
+        INSERT INTO spine.deliveries_open
+            (workspace_id, id, event_id, type, endpoint_id, state, series, attempts, replay_id, due_at, accepted_at, created_at, xid)
+        SELECT workspace_id, id, event_id, type, endpoint_id, 'pending', series + 1, attempts, $11, now(), accepted_at, created_at, xid
+          FROM gone
+        RETURNING id
+    )
+    SELECT (SELECT max(id) FROM picked) AS position, (SELECT count(*) FROM picked) AS walked, (SELECT count(*) FROM reopened) AS started
+"""
+"""Puts the next `$10` matching deliveries above `$2` back to the queue, in a new series."""
+
+MISSING_FIND: Final = f"""
+    SELECT e.id, e.type, e.accepted_at,
+           EXISTS (SELECT FROM spine.outbox o WHERE o.workspace_id = $1 AND o.event_id = e.id) AS unrelayed,
+           CASE WHEN e.type = 'delivery.dead_lettered' THEN e.body END AS notice
+      FROM spine.events e
+     WHERE e.workspace_id = $1 AND e.id > $2 AND {_OF_TYPES.format(table="e")} AND e.accepted_at >= $6 AND e.accepted_at < $7
+       AND e.body IS NOT NULL
+       AND NOT EXISTS (SELECT FROM spine.deliveries_closed c WHERE c.workspace_id = $1 AND c.event_id = e.id AND c.endpoint_id = $3)
+       AND NOT EXISTS (SELECT FROM spine.deliveries_open o WHERE o.workspace_id = $1 AND o.event_id = e.id AND o.endpoint_id = $3)
+     ORDER BY e.id LIMIT $8
+"""
+"""The next events above `$2` that endpoint `$3` never had a delivery of; those still in the outbox are marked."""
+
+MISSING_PUT: Final = """
+    INSERT INTO spine.deliveries_open (workspace_id, id, event_id, type, endpoint_id, accepted_at, replay_id, due_at)
+    SELECT $1, u.id, u.event_id, u.type, $2, u.accepted_at, $3, now()
+      FROM unnest($4::text[], $5::text[], $6::text[], $7::timestamptz[]) AS u (id, event_id, type, accepted_at)
+"""
+
+REPLAY_STEP: Final = """
+    UPDATE spine.replays SET position = $3, started = started + $4, due_at = now() + $5::interval, updated_at = now()
+     WHERE workspace_id = $1 AND id = $2
+"""
+
+REPLAY_IS_OPEN: Final = "SELECT EXISTS (SELECT FROM spine.deliveries_open WHERE workspace_id = $1 AND replay_id = $2)"
+
+REPLAY_FINISH: Final = """
+    UPDATE spine.replays SET status = 'done', due_at = NULL, updated_at = now(), version = version + 1
+     WHERE workspace_id = $1 AND id = $2
+    RETURNING *
+"""
+
+# --- upkeep ----------------------------------------------------------------------------------------------------------
+
+_HELD_LANES: Final = """
+    WITH RECURSIVE lane AS (
+        (SELECT endpoint_id FROM spine.deliveries_open WHERE state = 'held' ORDER BY endpoint_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT o.endpoint_id FROM spine.deliveries_open o
+                 WHERE o.state = 'held' AND o.endpoint_id > lane.endpoint_id ORDER BY o.endpoint_id LIMIT 1)
+          FROM lane WHERE lane.endpoint_id IS NOT NULL
+    )
+"""
+
+HELD_RELEASE: Final = f"""
+    {_HELD_LANES}, picked AS (
+        SELECT o.workspace_id, o.id
+          FROM lane CROSS JOIN LATERAL (
+                   SELECT workspace_id, id FROM spine.deliveries_open o
+                    WHERE o.endpoint_id = lane.endpoint_id AND o.state = 'held' ORDER BY o.id LIMIT 1000
+               ) o
+          JOIN spine.webhook_endpoints w ON w.workspace_id = o.workspace_id AND w.id = lane.endpoint_id
+         WHERE w.status = 'enabled' OR w.deleted_at IS NOT NULL
+    )
+    UPDATE spine.deliveries_open o
+       SET state = CASE WHEN o.failures = 0 THEN 'pending' ELSE 'retrying' END, due_at = now(), leased_by = NULL
+      FROM picked p WHERE o.workspace_id = p.workspace_id AND o.id = p.id AND o.state = 'held'
+"""
+"""Releases what was held although its endpoint is enabled: the relay saw it disabled a moment before it was enabled."""
+
+HELD_EXPIRE: Final = f"""
+    {_HELD_LANES}, old AS (
+        SELECT o.workspace_id, o.id
+          FROM lane CROSS JOIN LATERAL (
+                   SELECT workspace_id, id, accepted_at FROM spine.deliveries_open o
+                    WHERE o.endpoint_id = lane.endpoint_id AND o.state = 'held' ORDER BY o.id LIMIT 1000
+               ) o
+         WHERE o.accepted_at < now() - $1::interval
+    ), gone AS (
+        DELETE FROM spine.deliveries_open o USING old
+         WHERE o.workspace_id = old.workspace_id AND o.id = old.id AND o.state = 'held'
+        RETURNING o.*
+    ), {_COUNTED.format(column="failed")}
+    INSERT INTO spine.deliveries_closed
+        (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, accepted_at, created_at, xid)
+    SELECT workspace_id, id, event_id, type, endpoint_id, 'dead', 'expired', series, attempts, replay_id, accepted_at, created_at, xid
+      FROM gone
+    RETURNING workspace_id, id, event_id, type, endpoint_id, reason, series, attempts, closed_at
+"""
+"""Held work is kept for the time of retention, no longer."""
+
+LATE_CLOSED_DROP: Final = """
+    DELETE FROM spine.deliveries_closed
+     WHERE id < 'dlv_' || spine.ulid_time(now() - $1::interval) AND closed_at < now() - $1::interval
+"""
+"""What ended after the partition of its day was dropped lies in the default partition; it is kept from its end on."""
+
+IDEMPOTENCY_DROP: Final = """
+    DELETE FROM spine.idempotency_keys
+     WHERE ctid = ANY (ARRAY(SELECT ctid FROM spine.idempotency_keys WHERE expires_at < now() LIMIT $1)) AND expires_at < now()
+"""
+SECRETS_DROP: Final = "DELETE FROM spine.endpoint_secrets WHERE expires_at < now()"
+
+QUEUE_FIGURES: Final = """
+    SELECT (SELECT count(*) FROM spine.outbox) AS outbox_rows,
+           (SELECT extract(epoch FROM now() - accepted_at) FROM spine.outbox ORDER BY seq LIMIT 1) AS outbox_age_s,
+           o.*, e.*
+      FROM (
+               SELECT count(*) FILTER (WHERE state = 'pending') AS pending, count(*) FILTER (WHERE state = 'retrying') AS retrying,
+                      count(*) FILTER (WHERE state = 'held') AS held, count(*) FILTER (WHERE due_at <= now()) AS due,
+                      count(*) FILTER (WHERE leased_by IS NOT NULL) AS leased, count(*) FILTER (WHERE due_at = 'infinity') AS parked,
+                      extract(epoch FROM now() - min(due_at) FILTER (WHERE due_at <= now())) AS due_age_s
+                 FROM spine.deliveries_open
+           ) o,
+           (SELECT count(*) FILTER (WHERE status = 'disabled') AS disabled FROM spine.webhook_endpoints WHERE deleted_at IS NULL) e
+"""
+FAILING_SINCE: Final = """
+    SELECT extract(epoch FROM now() - h.failing_since) AS seconds
+      FROM spine.endpoint_health h JOIN spine.webhook_endpoints w ON w.workspace_id = h.workspace_id AND w.id = h.endpoint_id
+     WHERE h.failing_since < now() - interval '5 min' AND w.status = 'enabled' AND w.deleted_at IS NULL
+"""
+DEAD_LETTERS: Final = "SELECT count(*) FROM spine.deliveries_closed WHERE state = 'dead'"

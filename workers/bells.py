@@ -1,0 +1,74 @@
+"""The arq worker that bells come through: arq's own, but Redis may come and go as it likes.
+
+As arq ships it, a worker dies of a Redis restart, cannot start without Redis, and counts on it to stop. Here bells are
+a convenience: while Redis is away the process goes on (`Hearing.deaf` makes the lines look at Postgres more often).
+"""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any, Final
+
+import arq.worker
+import structlog
+from arq.connections import create_pool
+from arq.utils import poll
+from redis.exceptions import RedisError
+
+from workers.line import Hearing
+
+_PAUSE_S: Final = 0.5
+_CLOSE_S: Final = 2.0
+_AWAY: Final = (RedisError, OSError, asyncio.TimeoutError)
+
+_log = structlog.get_logger("workers.bells")
+
+
+class BellWorker(arq.worker.Worker):
+    """`ctx` must hold `hearing`. `on_startup` runs at once, whether Redis is there or not."""
+
+    async def main(self) -> None:
+        """Serve the lines, and hear bells whenever there is a Redis to hear them from."""
+        logging.getLogger("arq").setLevel(logging.ERROR)
+        hearing: Hearing = self.ctx["hearing"]
+        if self.on_startup:
+            await self.on_startup(self.ctx)
+        while True:
+            try:
+                await self._listen(hearing)
+            except _AWAY as error:
+                if not hearing.deaf:
+                    _log.warning("no bells: Redis is away", error=repr(error))
+                hearing.deaf = True
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _listen(self, hearing: Hearing) -> None:
+        if self._pool is None:
+            assert self.redis_settings is not None
+            self._pool = await create_pool(
+                self.redis_settings,
+                job_deserializer=self.job_deserializer,
+                job_serializer=self.job_serializer,
+                default_queue_name=self.queue_name or "",
+                expires_extra_ms=self.expires_extra_ms,
+            )
+            self.ctx["redis"] = self._pool
+        async for _ in poll(float(self.poll_delay_s or 0)):
+            await self._poll_iteration()
+            if hearing.deaf:
+                _log.warning("bells are heard again")
+                hearing.deaf = False
+
+    async def close(self) -> None:
+        """Stop the lines first; what Redis has to say to that does not matter."""
+        if self.on_shutdown:
+            await self.on_shutdown(self.ctx)
+        tasks: list[asyncio.Task[Any]] = list(self.tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._pool is not None:
+            with contextlib.suppress(*_AWAY):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._pool.close(close_connection_pool=True)
+            self._pool = None

@@ -1,0 +1,61 @@
+"""One connection that one loop keeps, so that no batch pays for borrowing it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+import asyncpg
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection  # takes no parameters at run time
+
+
+class Desk:
+    """Borrows a connection at first use and keeps it; a broken one is given back and replaced at the next use.
+
+    With `eager=True` commits do not wait for the disk: for claims and hand-overs, whose loss in a crash of the server
+    means that the work is done again, never that it is lost.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, eager: bool = False) -> None:
+        self._pool = pool
+        self._eager = eager
+        self._lent: object | None = None
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """The connection, for one user at a time. After any error it is replaced: its state is not worth guessing."""
+        async with self._lock:
+            if self._lent is None or self._connection.is_closed():
+                await self._open()
+            try:
+                yield self._connection
+            except BaseException:
+                await self._give_back()
+                raise
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        async with self._lock:
+            await self._give_back()
+
+    @property
+    def _connection(self) -> Connection:
+        return cast("Connection", self._lent)
+
+    async def _open(self) -> None:
+        await self._give_back()
+        self._lent = await self._pool.acquire()
+        if self._eager:
+            await self._connection.execute("SET synchronous_commit TO off")
+
+    async def _give_back(self) -> None:
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                await self._pool.release(cast("Connection", lent), timeout=5)  # type: ignore[arg-type]

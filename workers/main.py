@@ -1,0 +1,113 @@
+"""The worker's front door: `python -m arq workers.main.WorkerSettings`.
+
+arq brings the bells; the lines of work listed in `LINES` do the work, resident in this process. Settings are read here.
+"""
+
+import asyncio
+import contextlib
+import signal
+from typing import Any, ClassVar, Final
+
+import arq.worker
+import uvloop
+from arq.connections import RedisSettings
+
+from products.catalogue import CATALOGUE
+from spine.bell import QUEUE, Kind, deserialize, redis_settings, serialize
+from spine.log import configure_log
+from spine.metrics import EVENT_TYPES
+from spine.settings import BellSettings, DatabaseSettings, EgressSettings, VaultSettings, WorkSettings
+from workers.bells import BellWorker
+from workers.dispatcher import Dispatcher
+from workers.line import Hearing, LineMaker
+from workers.replays import Replays
+from workers.runtime import Runtime
+from workers.upkeep import Upkeep
+
+LINES: Final[tuple[LineMaker, ...]] = (Dispatcher, Replays, Upkeep)
+"""Every kind of work that a worker does. A new one is added here and nowhere else."""
+
+# `python -m arq` makes its worker by this name: it is the only way to hand it ours.
+arq.worker.Worker = BellWorker  # type: ignore[misc]
+uvloop.install()
+configure_log()
+
+_bells: Final = BellSettings()
+
+
+async def _hear(ctx: dict[str, Any], kind: Kind) -> None:
+    runtime: Runtime = ctx["runtime"]
+    await runtime.hear(kind)
+
+
+async def relay(ctx: dict[str, Any]) -> None:
+    """There are events in the outbox."""
+    await _hear(ctx, "relay")
+
+
+async def deliver(ctx: dict[str, Any]) -> None:
+    """There are deliveries due."""
+    await _hear(ctx, "deliver")
+
+
+async def send(ctx: dict[str, Any]) -> None:
+    """There are messages due."""
+    await _hear(ctx, "send")
+
+
+async def startup(ctx: dict[str, Any]) -> None:
+    """Build what the lines share and set them going; the database may come later."""
+    runtime = Runtime(
+        database=DatabaseSettings(),
+        bells=_bells,
+        work=WorkSettings(),
+        egress=EgressSettings(),
+        vault=VaultSettings(),
+        hearing=ctx["hearing"],
+        lines=LINES,
+    )
+    ctx["runtime"] = runtime
+    EVENT_TYPES.declare(CATALOGUE.types)
+    _keep_signals_for(asyncio.current_task())
+    await runtime.start()
+
+
+async def shutdown(ctx: dict[str, Any]) -> None:
+    """Drain the lines and let go of everything."""
+    runtime: Runtime | None = ctx.get("runtime")
+    if runtime is not None:
+        await runtime.stop()
+
+
+def _keep_signals_for(main: "asyncio.Task[Any] | None") -> None:
+    """The first signal ends the main task, whose end runs `shutdown`; the second ends a drain that takes too long."""
+    loop = asyncio.get_running_loop()
+
+    def stop(signum: signal.Signals) -> None:
+        loop.remove_signal_handler(signum)
+        if main is not None:
+            main.cancel()
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(signum, stop, signum)
+
+
+class WorkerSettings:
+    """What arq reads. Attempts are counted in Postgres, results kept there; jobs are bells and end at once."""
+
+    functions: ClassVar = [relay, deliver, send]
+    queue_name = QUEUE
+    redis_settings: RedisSettings = redis_settings(_bells.redis_url, retries=1)
+    job_serializer = serialize
+    job_deserializer = deserialize
+    poll_delay = _bells.poll_delay_s
+    on_startup = startup
+    on_shutdown = shutdown
+    keep_result = 0
+    job_timeout = 60
+    max_jobs = 1000
+    max_tries = 1_000_000
+    queue_read_limit = 10_000
+    health_check_interval = 3600
+    ctx: ClassVar[dict[str, Any]] = {"hearing": Hearing()}

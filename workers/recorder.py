@@ -1,0 +1,126 @@
+"""The recorder: group-commits results, as many as came while the last commit was under way, and loses none.
+
+Results stay here until Postgres has them, however long that takes; meanwhile they count as held, so a worker whose
+database is away soon stops sending.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import asyncpg
+import structlog
+
+from policies.verdict import Delivered
+from spine import metrics
+from spine.bell import Bell
+from workers.cargo import Cargo, Outcome, Result
+from workers.desk import Desk
+from workers.endpoints import EndpointKey
+from workers.results import Batch, commit, sort
+
+COMMITTERS: Final = 2
+"""Commits in flight: one gathers while the other waits for the disk."""
+_BATCH_MAX: Final = 1000
+_PAUSE_MAX_S: Final = 1.0
+
+_log = structlog.get_logger("workers.recorder")
+
+
+class Recorder:
+    """Takes results with `put`. `safe` is told of each delivery once its result is, `gone` of endpoints that said 410."""
+
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        bell: Bell,
+        safe: Callable[[Cargo], None],
+        gone: Callable[[EndpointKey], None],
+    ) -> None:
+        self._pool = pool
+        self._bell = bell
+        self._safe = safe
+        self._gone = gone
+        self._results: deque[Result] = deque()
+        self._came = asyncio.Event()
+        self._in_hand = 0
+
+    def put(self, result: Result) -> None:
+        """Take a result; returns at once."""
+        self._results.append(result)
+        self._came.set()
+
+    @property
+    def unsafe(self) -> int:
+        """Results that are not committed yet."""
+        return len(self._results) + self._in_hand
+
+    async def run(self) -> None:
+        """Commit for ever."""
+        async with asyncio.TaskGroup() as committers:
+            for _ in range(COMMITTERS):
+                committers.create_task(self._commit_on())
+
+    async def drain(self, within_s: float) -> None:
+        """Wait until everything is committed, for so long at most."""
+        until_s = time.monotonic() + within_s
+        while self.unsafe and time.monotonic() < until_s:  # noqa: ASYNC110  # at the end of a process, simple is enough
+            await asyncio.sleep(0.005)
+
+    async def _commit_on(self) -> None:
+        desk = Desk(self._pool)
+        while True:
+            await self._came.wait()
+            results = [self._results.popleft() for _ in range(min(len(self._results), _BATCH_MAX))]
+            if not self._results:
+                self._came.clear()
+            if not results:
+                continue
+            self._in_hand += len(results)
+            batch = sort(results)
+            start = time.perf_counter()
+            emitted = await self._until_committed(desk, batch)
+            metrics.recorded(len(results), time.perf_counter() - start)
+            self._in_hand -= len(results)
+            self._tell(results, batch, emitted)
+
+    async def _until_committed(self, desk: Desk, batch: Batch) -> bool:
+        pause_s = 0.02
+        while True:
+            try:
+                async with desk.connection() as connection:
+                    return await commit(connection, batch)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                _log.warning("results not committed yet", error=repr(error), unsafe=self.unsafe)
+            except Exception:
+                _log.exception("results not committed yet", unsafe=self.unsafe)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, _PAUSE_MAX_S)
+
+    def _tell(self, results: list[Result], batch: Batch, emitted: bool) -> None:
+        for result in results:
+            self._safe(result.cargo)
+            if isinstance(result, Outcome):
+                _count(result)
+        for cargo, _, _ in batch.dead:
+            metrics.dead(cargo.type).inc()
+        for cargo, _, _ in batch.failed:
+            metrics.retries(str(cargo.failures + 1)).inc()
+        for key in batch.gone:
+            self._gone(key)
+        if batch.failed:
+            self._bell.ring_at("deliver", batch.due_times_s)
+        if emitted:
+            self._bell.ring("relay")
+
+
+def _count(result: Outcome) -> None:
+    if isinstance(result.verdict, Delivered):
+        metrics.delivered(result.cargo.type).inc()
+        metrics.attempt_seconds("delivered").observe(result.answer.duration_s)
+    else:
+        metrics.failed(result.cargo.type).inc()
+        metrics.attempt_errors(result.verdict.code).inc()
+        metrics.attempt_seconds("failed").observe(result.answer.duration_s)

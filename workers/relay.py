@@ -1,0 +1,189 @@
+"""The relay: takes events from the outbox, finds who listened when they were accepted, and writes their deliveries.
+
+What has room here is leased to this process as it is written, so it is on its way without being claimed. While there
+is a backlog, half of each batch comes from its newest end: what is accepted now does not wait for what piled up.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import asyncpg
+
+from spine import ids
+from spine.bell import Bell
+from spine.settings import WorkSettings
+from spine.webhooks import queries
+from spine.webhooks.patterns import candidates
+from workers.cargo import Cargo, EndpointFacts, Way
+from workers.desk import Desk
+from workers.lanes import Lane, Lanes
+
+MAX_DELIVERIES: Final = 5000
+"""Rows of one transaction, unless a single event has more endpoints than that."""
+_EVENTS_MAX: Final = 500
+_EVENTS_FIRST: Final = 64
+
+Listener = tuple[EndpointFacts, Any]
+
+
+@dataclass(slots=True)
+class _Made:
+    """A delivery to be written, and where it goes."""
+
+    event: Any
+    id: str
+    facts: EndpointFacts
+    way: Way
+
+
+class Relay:
+    """One batch after another; `look` does one. `pump` starts a lane's calls."""
+
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        lanes: Lanes,
+        bell: Bell,
+        work: WorkSettings,
+        worker_id: str,
+        pump: Callable[[Lane], None],
+    ) -> None:
+        self._desk = Desk(pool, eager=True)
+        self._lanes = lanes
+        self._bell = bell
+        self._lease = timedelta(seconds=work.lease_s)
+        self._worker_id = worker_id
+        self._pump = pump
+        self._events = _EVENTS_FIRST
+        self._backlog = False
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        await self._desk.close()
+
+    async def look(self) -> bool:
+        """Relay one batch; answers whether there may be more."""
+        wanted = min(self._events, self._lanes.room())
+        newest = wanted // 2 if self._backlog else 0
+        async with self._desk.connection() as connection:
+            lease_ends_s = time.monotonic() + self._lease.total_seconds()
+            made: list[_Made] = []
+            try:
+                async with connection.transaction():
+                    taken = await connection.fetch(queries.OUTBOX_TAKE, wanted - newest, newest)
+                    if not taken:
+                        self._backlog = False
+                        return False
+                    listeners = await self._listeners(connection, taken)
+                    done, stillborn = self._make(taken, listeners, made)
+                    await self._write(connection, done, made, stillborn)
+            except BaseException:
+                for one in made:
+                    if one.way is Way.LEASED:
+                        self._lanes.give_up(one.facts)
+                raise
+        self._load(made, lease_ends_s)
+        self._backlog = len(taken) == wanted or len(done) < len(taken)
+        self._fit(len(done), len(made))
+        if any(one.way is Way.DUE for one in made):
+            self._bell.ring("deliver")
+        if self._backlog:
+            self._bell.ring("relay")
+        return self._backlog
+
+    def _fit(self, events: int, deliveries: int) -> None:
+        """Take as many events next time as fit into one transaction at this fan-out."""
+        fitting = int(MAX_DELIVERIES / max(deliveries / events, 1.0))
+        self._events = max(1, min(_EVENTS_MAX, fitting, self._events * 2))
+
+    async def _listeners(self, connection: Any, taken: list[Any]) -> dict[tuple[str, str], list[Listener]]:
+        wanted = sorted({(event["workspace_id"], pattern) for event in taken for pattern in candidates(event["type"])})
+        accepted = [event["accepted_at"] for event in taken]
+        rows = await connection.fetch(
+            queries.SUBSCRIPTIONS_FIND,
+            [ws for ws, _ in wanted],
+            [pattern for _, pattern in wanted],
+            min(accepted),
+            max(accepted),
+        )
+        found: dict[tuple[str, str], list[Listener]] = defaultdict(list)
+        for row in rows:
+            found[row["workspace_id"], row["pattern"]].append((EndpointFacts.read(row), row))
+        return found
+
+    def _make(
+        self, taken: list[Any], listeners: dict[tuple[str, str], list[Listener]], made: list[_Made]
+    ) -> tuple[list[Any], list[_Made]]:
+        """Decide on the events in turn, until the transaction is full; answers those done and what was born dead."""
+        done: list[Any] = []
+        stillborn: list[_Made] = []
+        now_s = time.monotonic()
+        room = self._lanes.room()
+        for event in taken:
+            matching = _matching(event, listeners)
+            if done and len(made) + len(matching) > MAX_DELIVERIES:
+                break
+            done.append(event)
+            for facts, row in matching:
+                one = _Made(event, ids.mint("dlv"), facts, Way.HELD)
+                if row["deleted"] or event["body"] is None:
+                    stillborn.append(one)
+                    continue
+                if not row["disabled"]:
+                    one.way = self._lanes.reserve(facts, now_s) if room > 0 else Way.DUE
+                    room -= one.way is Way.LEASED
+                made.append(one)
+        return done, stillborn
+
+    async def _write(self, connection: Any, done: list[Any], made: list[_Made], stillborn: list[_Made]) -> None:
+        await connection.execute(
+            queries.OUTBOX_DONE,
+            [event["seq"] for event in done],
+            self._worker_id,
+            self._lease,
+            *_columns(made),
+            [int(one.way) for one in made],
+        )
+        if stillborn:
+            reasons = ["payload_erased" if one.event["body"] is None else "endpoint_deleted" for one in stillborn]
+            await connection.execute(queries.STILLBORN_PUT, *_columns(stillborn), reasons)
+
+    def _load(self, made: Iterable[_Made], lease_ends_s: float) -> None:
+        now_s = time.monotonic()
+        lanes: dict[Lane, None] = {}
+        for one in made:
+            if one.way is Way.LEASED:
+                event = one.event
+                cargo = Cargo(
+                    event["workspace_id"], one.id, event["event_id"], event["type"], one.facts.id, 0, 1, None,
+                    event["accepted_at"], event["body"], lease_ends_s, None,
+                )  # fmt: skip
+                lanes[self._lanes.load(one.facts, cargo, now_s)] = None
+        for lane in lanes:
+            self._pump(lane)
+
+
+def _matching(event: Any, listeners: dict[tuple[str, str], list[Listener]]) -> list[Listener]:
+    """Each endpoint once, that listened at the instant when the event was accepted."""
+    accepted_at = event["accepted_at"]
+    found: dict[str, Listener] = {}
+    for pattern in candidates(event["type"]):
+        for facts, row in listeners.get((event["workspace_id"], pattern), ()):
+            if row["valid_from"] <= accepted_at < row["valid_to"] and facts.id != event["not_endpoint_id"]:
+                found[facts.id] = (facts, row)
+    return list(found.values())
+
+
+def _columns(made: list[_Made]) -> list[list[Any]]:
+    return [
+        [one.event["workspace_id"] for one in made],
+        [one.id for one in made],
+        [one.event["event_id"] for one in made],
+        [one.event["type"] for one in made],
+        [one.facts.id for one in made],
+        [one.event["accepted_at"] for one in made],
+    ]

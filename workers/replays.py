@@ -1,0 +1,170 @@
+"""Replays, walked step by step: each step is one transaction that puts a batch back and moves the replay's position.
+
+A step takes as many deliveries as the replay's rate allows in half a second; between steps it can be paused or
+cancelled by whoever changes its row.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import orjson
+
+from spine import ids
+from spine.bell import Kind
+from spine.webhooks import queries
+from workers.desk import Connection, Desk
+from workers.line import Tools, keep_going, wait_for_bell
+from workers.notices import put_notices, replay_completed
+
+_BATCH: Final = 500
+_STEP_S: Final = 0.5
+_LOOK_AGAIN_S: Final = 1.0
+_TRUNCATED: Final = timedelta(milliseconds=1)  # created_at is the time in the id, without its microseconds
+
+
+class Replays:
+    """The line of work that walks replays; a `deliver` bell wakes it."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._desk = Desk(tools.pool)
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def hear(self, kind: Kind) -> None:
+        """A bell rang."""
+        if kind == "deliver":
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        self._wake.set()
+        await keep_going("replays", self._step)
+
+    async def drain(self, within_s: float) -> None:  # noqa: ARG002  # a step is short
+        """Begin no further step."""
+        self._stopping = True
+
+    async def _step(self) -> None:
+        await wait_for_bell(self._wake, _LOOK_AGAIN_S)
+        while not self._stopping and await self.look():
+            pass
+
+    async def look(self) -> bool:
+        """Do one step of one replay; answers whether there was one due."""
+        notices = []
+        async with self._desk.connection() as connection, connection.transaction():
+            replay = await connection.fetchrow(queries.REPLAY_TAKE)
+            if replay is None:
+                return False
+            walked, position, started = await _walk(connection, replay)
+            if walked or not await _is_over(connection, replay):
+                pause = timedelta(seconds=_pause_s(replay, walked))
+                await connection.execute(
+                    queries.REPLAY_STEP, replay["workspace_id"], replay["id"], position, started, pause
+                )
+            else:
+                done = await connection.fetchrow(queries.REPLAY_FINISH, replay["workspace_id"], replay["id"])
+                notices = [replay_completed(done)]
+                await put_notices(connection, notices)
+        if started:
+            self._tools.bell.ring("deliver")
+        if notices:
+            self._tools.bell.ring("relay")
+        return True
+
+
+def _batch(replay: Any) -> int:
+    rate = replay["rate_per_s"]
+    return _BATCH if rate is None else max(1, min(_BATCH, int(rate * _STEP_S)))
+
+
+def _pause_s(replay: Any, walked: int) -> float:
+    if not walked:
+        return _LOOK_AGAIN_S
+    rate = replay["rate_per_s"]
+    return 0.0 if rate is None else walked / rate
+
+
+async def _walk(connection: Connection, replay: Any) -> tuple[int, str, int]:
+    """Put the next batch back; answers how many rows were passed, the new position, and how many were put back."""
+    if replay["kind"] == "missing":
+        return await _walk_missing(connection, replay)
+    wish = replay["filter"]
+    exact, families = _types(wish)
+    row = await connection.fetchrow(
+        queries.CLOSED_REOPEN,
+        replay["workspace_id"],
+        replay["position"],
+        wish.get("status", "dead"),
+        exact,
+        families,
+        wish.get("endpoint_id"),
+        _instant(wish.get("since")),
+        _instant(wish.get("until")),
+        replay["created_at"] + _TRUNCATED,
+        _batch(replay),
+        replay["id"],
+    )
+    assert row is not None
+    return row["walked"], row["position"] or replay["position"], row["started"]
+
+
+async def _walk_missing(connection: Connection, replay: Any) -> tuple[int, str, int]:
+    wish = replay["filter"]
+    exact, families = _types(wish)
+    endpoint_id = wish["endpoint_id"]
+    found = await connection.fetch(
+        queries.MISSING_FIND,
+        replay["workspace_id"],
+        replay["position"],
+        endpoint_id,
+        exact,
+        families,
+        _instant(wish["since"]),
+        replay["created_at"] + _TRUNCATED,
+        _batch(replay),
+    )
+    # What the relay has not looked at yet may still get a delivery from it: wait for that.
+    walked = next((found[:n] for n, event in enumerate(found) if event["unrelayed"]), found)
+    wanted = [event for event in walked if not _is_about(event["notice"], endpoint_id)]
+    await connection.execute(
+        queries.MISSING_PUT,
+        replay["workspace_id"],
+        endpoint_id,
+        replay["id"],
+        [ids.mint("dlv") for _ in wanted],
+        [event["id"] for event in wanted],
+        [event["type"] for event in wanted],
+        [event["accepted_at"] for event in wanted],
+    )
+    waiting = bool(found) and not walked
+    return (len(walked) or int(waiting)), (walked[-1]["id"] if walked else replay["position"]), len(wanted)
+
+
+def _is_about(notice: bytes | None, endpoint_id: str) -> bool:
+    """Whether this is the notice of a dead letter of the endpoint itself, which it never gets."""
+    return notice is not None and bool(orjson.loads(notice)["data"]["endpoint_id"] == endpoint_id)
+
+
+async def _is_over(connection: Connection, replay: Any) -> bool:
+    """Whether everything that was put back has ended."""
+    if replay["done"] + replay["failed"] >= replay["started"]:
+        return True
+    # Some ended without being counted: their endpoint was deleted, or they were put back once more by hand.
+    return not await connection.fetchval(queries.REPLAY_IS_OPEN, replay["workspace_id"], replay["id"])
+
+
+def _types(wish: dict[str, Any]) -> tuple[list[str] | None, list[str] | None]:
+    """Exact types and families of a filter; None where it names every type."""
+    types = wish.get("types")
+    if not types or "*" in types:
+        return None, None
+    return [name for name in types if not name.endswith(".*")], [
+        name.removesuffix("*") for name in types if name.endswith(".*")
+    ]
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

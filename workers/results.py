@@ -1,0 +1,182 @@
+"""One batch of results into the ledger: a single statement where all were delivered, else one transaction."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from policies.health import AutoDisable, should_disable
+from policies.retry import MAX_ATTEMPTS, next_attempt_at
+from policies.verdict import ENDPOINT_GONE, Delivered, Failed, Gone
+from spine.ledger import AttemptRecord, as_jsonb_text, excerpt
+from spine.webhooks import queries
+from workers.cargo import Cargo, Outcome, Result, Stopped
+from workers.desk import Connection
+from workers.endpoints import EndpointKey
+from workers.notices import Notice, dead_letter, endpoint_disabled, put_notices
+
+ATTEMPTS_EXHAUSTED: Final = "attempts_exhausted"
+_RULE: Final = AutoDisable()
+
+
+@dataclass(slots=True)
+class Batch:
+    """Results sorted by what is to be done with them."""
+
+    delivered: list[tuple[Cargo, str]] = field(default_factory=list)
+    failed: list[tuple[Cargo, datetime, str]] = field(default_factory=list)
+    dead: list[tuple[Cargo, str, str | None]] = field(default_factory=list)
+    failing: dict[EndpointKey, datetime] = field(default_factory=dict)
+    gone: set[EndpointKey] = field(default_factory=set)
+
+    @property
+    def took(self) -> set[EndpointKey]:
+        """Endpoints that took a delivery."""
+        return {(cargo.workspace_id, cargo.endpoint_id) for cargo, _ in self.delivered}
+
+    @property
+    def due_times_s(self) -> set[float]:
+        """When the next attempts are due."""
+        return {due_at.timestamp() for _, due_at, _ in self.failed}
+
+
+def sort(results: Iterable[Result]) -> Batch:
+    """Decide what becomes of each delivery (`policies.retry`)."""
+    batch = Batch()
+    for result in results:
+        if isinstance(result, Stopped):
+            batch.dead.append((result.cargo, result.reason, None))
+        elif isinstance(result.verdict, Delivered):
+            batch.delivered.append((result.cargo, _attempt(result, None)))
+        else:
+            _sort_failure(batch, result, result.verdict)
+    return batch
+
+
+def _sort_failure(batch: Batch, result: Outcome, verdict: Failed | Gone) -> None:
+    cargo, ended_at = result.cargo, result.answer.ended_at
+    key = (cargo.workspace_id, cargo.endpoint_id)
+    batch.failing[key] = min(batch.failing.get(key, ended_at), ended_at)
+    if isinstance(verdict, Gone):
+        batch.gone.add(key)
+        batch.dead.append((cargo, ENDPOINT_GONE, _attempt(result, None)))
+        return
+    due_at = next_attempt_at(min(cargo.failures + 1, MAX_ATTEMPTS), ended_at, verdict.retry_after_s)
+    if due_at is None:
+        batch.dead.append((cargo, ATTEMPTS_EXHAUSTED, _attempt(result, None)))
+    else:
+        batch.failed.append((cargo, due_at, _attempt(result, due_at)))
+
+
+def _attempt(result: Outcome, due_at: datetime | None) -> str:
+    answer, verdict, cargo = result.answer, result.verdict, result.cargo
+    return as_jsonb_text(
+        AttemptRecord(
+            number=cargo.failures + 1,
+            series=cargo.series,
+            started_at=answer.started_at,
+            ended_at=answer.ended_at,
+            status_code=answer.status,
+            error=None if isinstance(verdict, Delivered) else verdict.code,
+            response_body=excerpt(answer.body_excerpt),
+            retry_after_s=verdict.retry_after_s if isinstance(verdict, Failed) else None,
+            next_attempt_at=due_at,
+        )
+    )
+
+
+async def commit(connection: Connection, batch: Batch) -> bool:
+    """Write the batch, all or nothing; answers whether events were emitted with it."""
+    if not batch.failed and not batch.dead:
+        await _put_delivered(connection, batch)
+        return False
+    async with connection.transaction():
+        if batch.delivered:
+            await _put_delivered(connection, batch)
+        if batch.failed:
+            await _put_failed(connection, batch)
+        notices = await _put_dead(connection, batch) if batch.dead else []
+        # An endpoint that took anything in this batch is not one that only fails.
+        took = batch.took
+        failing = sorted((key, since) for key, since in batch.failing.items() if key not in took)
+        if failing:
+            rows = await connection.fetch(
+                queries.FAILING_PUT,
+                [key[0] for key, _ in failing],
+                [key[1] for key, _ in failing],
+                [since for _, since in failing],
+            )
+            notices += await disable(connection, _hopeless(rows), "failing")
+        notices += await disable(connection, batch.gone, "gone")
+        await put_notices(connection, notices)
+    return bool(notices)
+
+
+def _hopeless(rows: Iterable[Any]) -> list[EndpointKey]:
+    """Endpoints that have just failed and have only failed for days (`policies.health`)."""
+    return [
+        (row["workspace_id"], row["endpoint_id"])
+        for row in rows
+        if should_disable(_RULE, row["failing_since"], row["now"])
+    ]
+
+
+async def disable(connection: Connection, keys: Iterable[EndpointKey], reason: str) -> list[Notice]:
+    """Disable endpoints and hold what waits for them; answers the notices of those that were not disabled before.
+
+    This is where an endpoint is disabled without its owner's doing, so a message to the owner is asked for here.
+    """
+    ordered = sorted(keys)
+    if not ordered:
+        return []
+    rows = await connection.fetch(
+        queries.ENDPOINTS_DISABLE, [key[0] for key in ordered], [key[1] for key in ordered], reason
+    )
+    if rows:
+        await connection.execute(
+            queries.ENDPOINTS_HOLD, [row["workspace_id"] for row in rows], [row["id"] for row in rows]
+        )
+    return [endpoint_disabled(row) for row in rows]
+
+
+async def _put_delivered(connection: Connection, batch: Batch) -> None:
+    rows = batch.delivered
+    mended = sorted(batch.took)
+    await connection.execute(
+        queries.DELIVERED_PUT,
+        [cargo.workspace_id for cargo, _ in rows],
+        [cargo.id for cargo, _ in rows],
+        [cargo.series for cargo, _ in rows],
+        [attempt for _, attempt in rows],
+        [key[0] for key in mended],
+        [key[1] for key in mended],
+    )
+
+
+async def _put_failed(connection: Connection, batch: Batch) -> None:
+    rows = batch.failed
+    await connection.execute(
+        queries.FAILED_PUT,
+        [cargo.workspace_id for cargo, _, _ in rows],
+        [cargo.id for cargo, _, _ in rows],
+        [cargo.series for cargo, _, _ in rows],
+        [cargo.failures for cargo, _, _ in rows],
+        [due_at for _, due_at, _ in rows],
+        [attempt for _, _, attempt in rows],
+    )
+
+
+async def _put_dead(connection: Connection, batch: Batch) -> list[Notice]:
+    rows = batch.dead
+    closed = await connection.fetch(
+        queries.DEAD_PUT,
+        [cargo.workspace_id for cargo, _, _ in rows],
+        [cargo.id for cargo, _, _ in rows],
+        [cargo.series for cargo, _, _ in rows],
+        [cargo.failures for cargo, _, _ in rows],
+        [reason for _, reason, _ in rows],
+        [attempt for _, _, attempt in rows],
+    )
+    body_of = {cargo.id: cargo.body for cargo, _, _ in rows}
+    found = (dead_letter(row, body_of[row["id"]]) for row in closed)
+    return [notice for notice in found if notice is not None]

@@ -1,0 +1,54 @@
+"""Who works: this process's heartbeat, and the list of live workers that the lanes share their caps by."""
+
+import asyncio
+import os
+import socket
+from typing import Final
+
+import asyncpg
+
+from spine import __version__
+
+HEARTBEAT_S: Final = 5.0
+ALIVE_S: Final = 15.0
+"""A worker that was not seen for this long has no share any more."""
+_FORGOTTEN_S: Final = 300
+
+_BEAT = """
+    WITH beat AS (
+        INSERT INTO spine.workers AS w (id, host, pid, software_version) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (id) DO UPDATE SET seen_at = now() RETURNING id
+    ), forgotten AS (
+        DELETE FROM spine.workers WHERE id <> $1 AND seen_at < now() - make_interval(secs => $6)
+    )
+    SELECT id FROM spine.workers WHERE seen_at > now() - make_interval(secs => $5) UNION SELECT id FROM beat
+"""
+
+
+class Roster:
+    """Beats every few seconds and remembers who else does."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", worker_id: str) -> None:
+        self._pool = pool
+        self.worker_id = worker_id
+        self.alive: frozenset[str] = frozenset({worker_id})
+        self.changed = asyncio.Event()
+
+    async def beat(self) -> None:
+        """Say that I am here and see who is; `changed` is set when the list is another one."""
+        rows = await self._pool.fetch(
+            _BEAT, self.worker_id, socket.gethostname(), os.getpid(), __version__, ALIVE_S, float(_FORGOTTEN_S)
+        )
+        alive = frozenset(row["id"] for row in rows)
+        if alive != self.alive:
+            self.alive = alive
+            self.changed.set()
+
+    async def step(self) -> None:
+        """One beat and the pause after it."""
+        await self.beat()
+        await asyncio.sleep(HEARTBEAT_S)
+
+    async def leave(self) -> None:
+        """Take my name off the list, so that the others share what was mine at their next beat."""
+        await self._pool.execute("DELETE FROM spine.workers WHERE id = $1", self.worker_id)

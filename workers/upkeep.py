@@ -1,0 +1,146 @@
+"""Upkeep: what keeps the house in order without anybody asking. One worker at a time does it, whichever comes first.
+
+Releases what was held by a race, ends what is older than its retention, makes and drops partitions, deletes expired
+keys and secrets, and reads the figures of the queues. Every duty may also be done by two workers at once: the lock
+only spares the work.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from spine.bell import Kind
+from spine.metrics import FAILING_FOR, CargoFigures, QueueFigures, observe_queue
+from spine.webhooks import queries
+from workers.desk import Connection, Desk
+from workers.line import Tools, keep_going
+from workers.notices import dead_letter, put_notices
+
+DAYS_AHEAD: Final = 7
+_ROUND_S: Final = 5.0
+_DROP_BATCH: Final = 5000
+_LOCK: Final = "SELECT pg_try_advisory_lock(hashtext('spine.upkeep'))"
+
+_log = structlog.get_logger("workers.upkeep")
+
+Duty = Callable[[Connection], Awaitable[None]]
+
+
+class Upkeep:
+    """The line of work that does the rounds."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._desk = Desk(tools.pool)
+        self._kept = timedelta(days=tools.work.retention_days)
+        self._locked: object | None = None
+        self._dead_letters = 0
+        self._next_s: dict[str, float] = {}
+        self._duties: tuple[tuple[str, float, Duty], ...] = (
+            ("partitions", 3600, self.partitions),
+            ("release held", _ROUND_S, self.release_held),
+            ("expire held", 15, self.expire_held),
+            ("drop expired", 60, self.drop_expired),
+            ("dead letters", 30, self.count_dead_letters),
+            ("figures", _ROUND_S, self.figures),
+        )
+
+    def hear(self, kind: Kind) -> None:
+        """Bells are for others."""
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await keep_going("upkeep", self._round)
+
+    async def drain(self, within_s: float) -> None:
+        """Nothing is in flight here."""
+
+    async def _round(self) -> None:
+        async with self._desk.connection() as connection:
+            if await self._is_mine(connection):
+                for name, every_s, duty in self._duties:
+                    now_s = time.monotonic()
+                    if now_s >= self._next_s.get(name, 0):
+                        self._next_s[name] = now_s + every_s
+                        await self._do(name, duty, connection)
+            else:
+                observe_queue(None)
+        await asyncio.sleep(_ROUND_S)
+
+    async def _is_mine(self, connection: Connection) -> bool:
+        """The lock lives as long as the connection; a new connection must ask anew."""
+        if self._locked is not connection:
+            self._locked = connection if await connection.fetchval(_LOCK) else None
+        return self._locked is connection
+
+    async def _do(self, name: str, duty: Duty, connection: Connection) -> None:
+        try:
+            await duty(connection)
+        except asyncpg.PostgresError as error:
+            if connection.is_closed():
+                raise
+            _log.warning("duty failed", duty=name, error=repr(error))
+
+    async def partitions(self, connection: Connection) -> None:
+        """Make the days to come, drop those past retention."""
+        await connection.execute("SELECT spine.partitions_ensure($1)", DAYS_AHEAD)
+        dropped = await connection.fetch("SELECT spine.partitions_drop($1) AS name", datetime.now(UTC) - self._kept)
+        if dropped:
+            _log.info("partitions dropped", names=[row["name"] for row in dropped])
+        await connection.execute(queries.LATE_CLOSED_DROP, self._kept)
+
+    async def release_held(self, connection: Connection) -> None:
+        """Let go what is held although its endpoint is enabled."""
+        done = await connection.execute(queries.HELD_RELEASE)
+        if done != "UPDATE 0":
+            self._tools.bell.ring("deliver")
+
+    async def expire_held(self, connection: Connection) -> None:
+        """End what was held for longer than anything is kept."""
+        async with connection.transaction():
+            rows = await connection.fetch(queries.HELD_EXPIRE, self._kept)
+            notices = [notice for row in rows if (notice := dead_letter(row, b"")) is not None]
+            await put_notices(connection, notices)
+        if notices:
+            self._tools.bell.ring("relay")
+
+    async def drop_expired(self, connection: Connection) -> None:
+        """Delete expired idempotency keys and rotated secrets."""
+        while await connection.execute(queries.IDEMPOTENCY_DROP, _DROP_BATCH) == f"DELETE {_DROP_BATCH}":
+            pass
+        await connection.execute(queries.SECRETS_DROP)
+
+    async def count_dead_letters(self, connection: Connection) -> None:
+        """Count what nobody has replayed."""
+        self._dead_letters = await connection.fetchval(queries.DEAD_LETTERS)
+
+    async def figures(self, connection: Connection) -> None:
+        """Show how the queues stand."""
+        row = await connection.fetchrow(queries.QUEUE_FIGURES)
+        failing = await connection.fetch(queries.FAILING_SINCE)
+        observe_queue(_figures(row, [float(one["seconds"]) for one in failing], self._dead_letters))
+
+
+def _figures(row: Any, failing_s: list[float], dead_letters: int) -> QueueFigures:
+    deliveries = CargoFigures(
+        open={state: row[state] for state in ("pending", "retrying", "held")},
+        due=row["due"],
+        leased=row["leased"],
+        oldest_due_age_s=float(row["due_age_s"] or 0),
+    )
+    return QueueFigures(
+        outbox_rows=row["outbox_rows"],
+        outbox_oldest_age_s=float(row["outbox_age_s"] or 0),
+        cargo={"delivery": deliveries},
+        parked=row["parked"],
+        dead_letters=dead_letters,
+        endpoints_failing={
+            label: sum(age_s >= since_s for age_s in failing_s) for label, since_s in FAILING_FOR.items()
+        },
+        endpoints_disabled=row["disabled"],
+    )
