@@ -6,6 +6,7 @@ the API takes no request that it cannot store and a draining worker still has it
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import asyncpg
 import httpx
@@ -41,18 +42,20 @@ class House:
         environment = connected(plan, database_url, redis_url)
         names = ("DATABASE_URL", "REDIS_URL", "SPINE_ENCRYPTION_KEY", "SPINE_OPERATOR_TOKEN")
         # The command line reads it, so that `spine` in another terminal finds this installation.
-        write(plan.directory / "environment", "".join(f"{name}={environment[name]}\n" for name in names))
+        known = {name: environment[name] for name in names}
+        known |= {"SPINE_HTTP_HOST": plan.http.http_host, "SPINE_HTTP_PORT": str(plan.http.http_port)}
+        write(plan.directory / "environment", "".join(f"{name}={value}\n" for name, value in known.items()))
         await self._run_once(migrate_command(plan, environment))
         self._start(*(Keeper(command, self._output) for command in worker_commands(plan, environment)))
         self._start(*(Keeper(command, self._output) for command in api_commands(plan, environment)))
         async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
-            await self._until(lambda: self._is_ready(http), "the API", _READY_S)
+            await self._until(lambda: _answers(http, f"{plan.address}/readyz"), "the API", _READY_S)
+            for url in plan.worker_metrics:
+                await self._until(partial(_answers, http, url), "a worker", _READY_S)
             keys = plan.directory / "keys.json"
             test_key = await first_keys(plan.address, keys, http)
         self._output.show(welcome(plan.address, test_key, keys))
-        if plan.metrics_port:
-            ports = ", ".join(str(plan.metrics_port + index) for index in range(plan.work.workers))
-            self._output.say(f"metrics: {plan.address}/metrics; the workers' on ports {ports}")
+        self._output.say(f"metrics: {' '.join((f'{plan.address}/metrics', *plan.worker_metrics))}")
 
     async def go_down(self, hurry: asyncio.Event) -> None:
         """Stop every floor, the highest first."""
@@ -102,12 +105,6 @@ class House:
         if code != 0:
             raise StartError(f"{command.name} failed (exit code {code}); what it said stands above.")
 
-    async def _is_ready(self, http: httpx.AsyncClient) -> bool:
-        try:
-            return (await http.get(f"{self._plan.address}/readyz")).status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
-
     async def _until(self, answers: Callable[[], Awaitable[bool]], what: str, within_s: float) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s
@@ -122,6 +119,13 @@ class House:
 
 def _all(floors: Sequence[tuple[Keeper, ...]]) -> list[Keeper]:
     return [keeper for floor in floors for keeper in floor]
+
+
+async def _answers(http: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await http.get(url)).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 async def _database_answers(url: str) -> bool:

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from spine.settings import HttpSettings, WorkSettings
 from spine.up import keychain
 from spine.up.command import Command
-from spine.up.ports import free_range, require_port
+from spine.up.ports import PortRange, free_range, require_port
 
 ROOT = Path(__file__).parent.parent.parent
 _API_GRACE_S = 15.0
@@ -50,15 +50,27 @@ class Plan:
     redis_url: str | None
     http: HttpSettings
     work: WorkSettings
-    metrics_port: int
+    metrics: PortRange | None
     environment: Mapping[str, str]
     programs: Programs = field(default_factory=Programs)
 
     @property
     def address(self) -> str:
         """The API's own address, as reached from this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http.http_host, self.http.http_host)  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.http.http_port}"
+        return _near(self.http.http_host, self.http.http_port)
+
+    @property
+    def worker_metrics(self) -> tuple[str, ...]:
+        """Where the workers' metrics are read; empty when they serve none."""
+        if self.metrics is None:
+            return ()
+        ports = range(self.metrics.first, self.metrics.first + self.work.workers)
+        return tuple(f"{_near(self.work.metrics_host, port)}/metrics" for port in ports)
+
+
+def _near(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  a listener on every address
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def make_plan(settings: UpSettings, directory: Path, programs: Programs | None = None) -> Plan:
@@ -72,7 +84,7 @@ def make_plan(settings: UpSettings, directory: Path, programs: Programs | None =
         redis_url=settings.redis_url,
         http=http,
         work=work,
-        metrics_port=_metrics_port(work),
+        metrics=_metrics_ports(work),
         # On one's own machine signup is open and a receiver may stand next door; whoever says otherwise is heard.
         environment={
             "SPINE_SIGNUP": "open",
@@ -85,15 +97,15 @@ def make_plan(settings: UpSettings, directory: Path, programs: Programs | None =
     )
 
 
-def _metrics_port(work: WorkSettings) -> int:
-    """The first of the workers' ports. One that was asked for must be free; the default gives way to a second Spine."""
+def _metrics_ports(work: WorkSettings) -> PortRange | None:
+    """The workers' ports. Those that were asked for must be free; the default gives way to a second Spine."""
     if work.metrics_port == 0:
-        return 0
+        return None
     if "metrics_port" not in work.model_fields_set:
         return free_range(work.metrics_host, work.metrics_port, work.workers)
     for index in range(work.workers):
         require_port(work.metrics_host, work.metrics_port + index, "SPINE_METRICS_PORT")
-    return work.metrics_port
+    return PortRange(work.metrics_port)
 
 
 def connected(plan: Plan, database_url: str, redis_url: str) -> dict[str, str]:
@@ -116,13 +128,14 @@ def api_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command, .
 
 def worker_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command, ...]:
     """The worker processes, each with its number."""
+    metrics_port = str(plan.metrics.first if plan.metrics else 0)
     grace_s = plan.work.drain_s + _WORKER_MARGIN_S
     return tuple(
         Command(
             f"worker-{index}",
             plan.programs.worker,
             ROOT,
-            {**environment, "SPINE_WORKER_INDEX": str(index), "SPINE_METRICS_PORT": str(plan.metrics_port)},
+            {**environment, "SPINE_WORKER_INDEX": str(index), "SPINE_METRICS_PORT": metrics_port},
             stops=((signal.SIGTERM, grace_s),),
         )
         for index in range(plan.work.workers)

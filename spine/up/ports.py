@@ -2,6 +2,8 @@
 
 import errno
 import socket
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from spine.up.command import StartError
@@ -33,12 +35,41 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def free_range(host: str, first: int, count: int) -> int:
-    """The first port, at or above `first`, of so many free ones in a row; 0 when there is none."""
+@dataclass(frozen=True)
+class PortRange:
+    """Ports in a row, from `first` on, and what keeps them from others that choose while they are not yet used."""
+
+    first: int
+    held: tuple[socket.socket, ...] = ()
+
+
+def free_range(host: str, first: int, count: int) -> PortRange:
+    """The first free ports in a row, at or above `first`. Raises StartError when there are none."""
     for port in range(first, _LAST_PORT - count, count):
-        if all(is_free(host, port + index) for index in range(count)):
-            return port
-    return 0
+        held = _hold(range(port, port + count))
+        if held is not None and all(is_free(host, port + index) for index in range(count)):
+            return PortRange(port, held)
+    raise StartError(f"no {count} free ports in a row were found from {first} on. See SPINE_METRICS_PORT.")
+
+
+def _hold(ports: range) -> tuple[socket.socket, ...] | None:
+    """A mark for each port that no other `make up` on this machine can set at the same time; None when one has.
+
+    Abstract sockets have the lifetime of the process and the network namespace of the ports; Linux alone has them.
+    """
+    if sys.platform != "linux":
+        return ()
+    held = []
+    for port in ports:
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        held.append(mark)
+        try:
+            mark.bind(f"\0spine-port-{port}")
+        except OSError:
+            for each in held:
+                each.close()
+            return None
+    return tuple(held)
 
 
 def _listen(host: str, port: int) -> None:

@@ -16,6 +16,7 @@ from spine.up.keeper import restart_delay_s
 from spine.up.keychain import own_secrets, read, write
 from spine.up.output import Output
 from spine.up.plan import Plan, api_commands, connected, worker_commands
+from spine.up.ports import PortRange
 from spine.up.postgres import PostgresServer, find_programs, postgres_command
 from spine.up.redis import RedisServer, redis_command
 from spine.up.welcome import welcome
@@ -29,7 +30,7 @@ def plan(**http: object) -> Plan:
         redis_url=None,
         http=HttpSettings.model_validate(http),
         work=WorkSettings(workers=2, drain_s=25),
-        metrics_port=9464,
+        metrics=PortRange(9464),
         environment={"SPINE_SIGNUP": "open"},
     )
 
