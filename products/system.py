@@ -9,9 +9,10 @@ import asyncpg
 import orjson
 from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from spine.errors import Forbidden, NotFound
-from spine.metrics import exposition
+from spine.metrics import PoolFigures, exposition, observe_pool
 from spine.platform import Platform
 from spine.routes import JSON
 
@@ -65,8 +66,23 @@ async def metrics(request: Request) -> Response:
         raise Forbidden(
             "metrics are for this machine, or for SPINE_OPERATOR_TOKEN as a bearer token", code="operator_only"
         )
+    _observe_pools(platform)
     body, media_type = exposition()
     return Response(body, media_type=media_type)
+
+
+def _observe_pools(platform: Platform) -> None:
+    rows = platform.engine.pool
+    assert isinstance(rows, AsyncAdaptedQueuePool)
+    hot = platform.pool
+    observe_pool(
+        "database",
+        PoolFigures(
+            size=hot.get_size() + rows.checkedin() + rows.checkedout(),
+            in_use=hot.get_size() - hot.get_idle_size() + rows.checkedout(),
+            limit=hot.get_max_size() + rows.size(),
+        ),
+    )
 
 
 def _document(request: Request, name: str) -> Response:

@@ -25,6 +25,8 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from ulid import ULID
 
+from spine.metrics import bells_rung
+
 Kind = Literal["relay", "deliver", "send"]
 
 QUEUE = "spine:bells"
@@ -153,6 +155,8 @@ class Bell:
                     await self._send_now(kind)
                 for kind, steps in due.items():
                     await self._send_due(kind, steps)
+                for kind in (*wanted, *due):
+                    bells_rung(kind).inc()
         except (RedisError, OSError) as error:
             # The sweep finds what this bell would have told of.
             _log.warning("bell not rung", error=repr(error))
