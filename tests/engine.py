@@ -9,15 +9,23 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import orjson
+from pydantic import SecretStr
 
 from spine import ids
+from spine.settings import BellSettings, DatabaseSettings, EgressSettings, VaultSettings, WorkSettings
 from spine.vault import Vault
 from spine.webhooks.signing import new_secret
+from workers.dispatcher import Dispatcher
+from workers.line import Hearing
+from workers.replays import Replays
+from workers.runtime import Runtime
+from workers.upkeep import Upkeep
 
 ROOT = Path(__file__).parent.parent
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -136,6 +144,25 @@ class Engine:
             self.workspace_id,
             float(seconds),
         )
+
+    @asynccontextmanager
+    async def at_work(self, **settings: Any) -> AsyncIterator[Runtime]:
+        """A worker inside this process: the same runtime as behind the front door, woken by its sweeps."""
+        work = {"metrics_port": 0, "sweep_s": 0.1, "lease_s": 5, "drain_s": 5} | settings
+        runtime = Runtime(
+            database=DatabaseSettings(DATABASE_URL=self.url, database_pool_size=12),
+            bells=BellSettings(REDIS_URL=self.redis_url),
+            work=WorkSettings(**work),
+            egress=EgressSettings(egress_allow=(IPv4Network("127.0.0.0/8"),)),
+            vault=VaultSettings(encryption_key=SecretStr(KEY)),
+            hearing=Hearing(),
+            lines=(Dispatcher, Replays, Upkeep),
+        )
+        await runtime.start()
+        try:
+            yield runtime
+        finally:
+            await runtime.stop()
 
     def start_worker(self, **settings: Any) -> "subprocess.Popen[bytes]":
         """Start a worker process with the product's own command."""

@@ -88,7 +88,8 @@ class Runtime:
 
     async def _run(self) -> None:
         pool = await self._open_pool()
-        self._held.push_async_callback(_close_pool, pool)
+        # Everything is written by then; the loops' connections need no farewell.
+        self._held.callback(pool.terminate)
         egress = await self._held.enter_async_context(Egress(self._egress))
         redis = open_redis(self._bells.redis_url)
         self._held.push_async_callback(redis.aclose)
@@ -136,11 +137,3 @@ class Runtime:
             _log.warning("no metrics: the port is taken", port=port, error=repr(error))
         else:
             self._held.callback(close)
-
-
-async def _close_pool(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-    try:
-        async with asyncio.timeout(5):
-            await pool.close()
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-        pool.terminate()
