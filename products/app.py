@@ -17,6 +17,7 @@ from spine.bell import Bell, open_redis
 from spine.cursor import Cursors
 from spine.database import cluster_epoch, open_engine, open_pool
 from spine.egress import Egress
+from spine.idempotency import Turns
 from spine.log import configure_log
 from spine.metrics import EVENT_TYPES
 from spine.openapi import document
@@ -42,7 +43,8 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         bell = Bell(redis)
         held.push_async_callback(bell.close)
         authenticator = Authenticator(pool)
-        accepting = Accepting(pool, bell, CATALOGUE, http.max_outbox)
+        turns = Turns()
+        accepting = Accepting(pool, bell, CATALOGUE, turns, http)
         for duty in (authenticator.note_use(), accepting.watch_backlog()):
             held.callback(asyncio.create_task(duty).cancel)
         app.state.platform = Platform(
@@ -58,6 +60,7 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
             limiter=RateLimiter(redis, http.rate_limit_requests),
             catalogue=CATALOGUE,
             accepting=accepting,
+            turns=turns,
         )
         EVENT_TYPES.declare(CATALOGUE.types)
         yield
@@ -66,7 +69,13 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
 def build() -> FastAPI:
     """The application with every route; it reads no setting and opens nothing before its lifespan starts."""
     app = FastAPI(
-        title="Spine", version=__version__, lifespan=_platform, openapi_url=None, docs_url=None, redoc_url=None
+        title="Spine",
+        version=__version__,
+        lifespan=_platform,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.include_router(system_router)
     for router in ROUTERS:

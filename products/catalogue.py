@@ -37,7 +37,7 @@ CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in 
 
 PRODUCTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "platform": (
-        ("/v1/",),
+        ("/v1/", "/.well-known/"),
         frozenset({"api_key", "user", "webhook_endpoint", "delivery", "event_type", "event", "replay", "test_clock"}),
     ),
 }

@@ -31,7 +31,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [
         FieldError(
-            param=".".join(str(part) for part in item["loc"] if part not in _IN) or str(item["loc"][0]),
+            param=_path(item["loc"]),
             code=item["type"],
             detail=item["msg"],
         )
@@ -39,6 +39,11 @@ async def _invalid(request: Request, error: Exception) -> Response:
     ]
     detail = "; ".join(f"{item.param}: {item.detail}" for item in found[:5])
     return problem(request, InvalidBody(detail, param=found[0].param if found else None, errors=found))
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    """The place of a fault as a path from the body's root, the query or the headers; the body itself is `body`."""
+    return ".".join(map(str, loc[1:] if loc[0] in _IN and len(loc) > 1 else loc))
 
 
 async def _http(request: Request, error: Exception) -> Response:

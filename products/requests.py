@@ -4,6 +4,7 @@ import time
 from typing import Any, Final
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spine import ids
@@ -35,11 +36,20 @@ class RequestIds:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (_HEADER, request_id.encode())]
+                noted: dict[str, str] = scope.get(
+                    "spine.headers", {}
+                )  # what the door wants on every answer of this call
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (_HEADER, request_id.encode()),
+                    *((name.lower().encode(), value.encode()) for name, value in noted.items()),
+                ]
             await send(message)
 
         try:
             await self._app(scope, receive, with_id)
+        except ClientDisconnect:
+            _log.info("the caller left", path=scope["path"], request_id=request_id)
         except Exception as error:
             _log.exception("request failed", path=scope["path"], request_id=request_id)
             if status:

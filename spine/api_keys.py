@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import LargeBinary, Text
@@ -13,7 +13,7 @@ from spine import store
 from spine.errors import Forbidden, IllegalTransition, Unprocessable
 from spine.events import EventType
 from spine.keys import key_hash, mint_key
-from spine.resource import Body, Metadata, Name, Resource, ResourceOut, TenantRow
+from spine.resource import Body, Metadata, Moment, Name, Resource, ResourceOut, TenantRow
 from spine.routes import Work, crud_router, declares
 from spine.tenancy import Caller
 
@@ -44,7 +44,7 @@ class ApiKeyRow(TenantRow):
 class ApiKeyCreate(Body):
     name: Name
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=50)]
-    expires_at: AwareDatetime | None = None
+    expires_at: Moment | None = None
     metadata: Metadata = {}
 
 
@@ -133,13 +133,13 @@ async def roll_api_key(id: str, unit: Work, body: RollBody | None = None) -> Api
         old,
         {"status": KeyStatus.ROLLED, "expires_at": min(ends, old.expires_at) if old.expires_at else ends},
     )
-    unit.platform.authenticator.forget()
+    unit.afterwards(unit.platform.authenticator.forget)
     return await _make(unit, ApiKeyCreate(name=old.name, scopes=old.scopes, metadata=old.meta))
 
 
 @router.post("/{id}/revoke", openapi_extra=declares("keys:write", REVOKED), summary="Revoke an API key, at once")
 async def revoke_api_key(id: str, unit: Work) -> ApiKeyOut:
     row = await store.move(unit, API_KEY, id, KeyStatus.REVOKED)
-    unit.platform.authenticator.forget()
+    unit.afterwards(unit.platform.authenticator.forget)
     out: ApiKeyOut = await store.announce(unit, API_KEY, row, "revoked")
     return out

@@ -29,7 +29,7 @@ class Timed:
 
 
 TIMED: Final = (
-    Timed("idempotency_keys", "expires_at"),
+    Timed("idempotency_keys", "expires_at", "status IS NOT NULL"),  # answered ones: the clock's own key stays good
     Timed("api_keys", "expires_at"),
     Timed("endpoint_secrets", "expires_at"),
     Timed("endpoint_health", "failing_since"),
@@ -70,7 +70,7 @@ async def advance_clock(body: ClockBody, unit: Work) -> ClockOut:
             text(f"{moved} WHERE workspace_id = :ws AND {timed.column} IS NOT NULL AND {timed.where}"),
             {"ws": unit.workspace_id, "s": body.advance_s},
         )
-    unit.platform.authenticator.forget()
+    unit.afterwards(unit.platform.authenticator.forget)
     for kind in ("deliver", "send"):
         unit.ring(kind)
     out = ClockOut(advance_s=body.advance_s)

@@ -4,19 +4,25 @@ A second request with the same key waits for the first one's transaction, then s
 the stored answer again, byte for byte; another one gets 409. A crash leaves nothing behind, so a retry runs afresh.
 """
 
+import asyncio
+import contextlib
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
 import orjson
 
+from spine.body import too_deep
 from spine.errors import BadRequest, Conflict
 from spine.vault import Vault
 
 KEEP: Final = timedelta(hours=24)
 HEADER: Final = "Idempotency-Key"
+WAIT_S: Final = 3.0
+"""How long a second request waits for the first one's end before it is told that the key is in use."""
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -54,7 +60,10 @@ def read_key(header: str | None) -> str:
 
 def fingerprint(method: str, path: str, query: str, body: Any) -> bytes:
     """What the request asks for: SHA-256 over method, path, query and the body with sorted keys and no white space."""
-    canonical = b"" if body is None else orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    try:
+        canonical = b"" if body is None else orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as error:  # text that was parsed is refused only for its depth
+        raise too_deep() from error
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), query.encode(), canonical))).digest()
 
 
@@ -84,3 +93,43 @@ def replay(row: Any, claim: Claim, vault: Vault) -> Stored:
     """The stored answer for a key that was used before. Raises Conflict where it was used for something else."""
     check(row, claim)
     return Stored(row["status"], vault.open(row["body"]) if row["sealed"] else row["body"], row["location"])
+
+
+@dataclass(slots=True)
+class _Turn:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted: int = 0
+
+
+class Turns:
+    """One request at a time for each key in this process: its duplicates wait here, where they hold no connection.
+
+    The database keeps order between processes all the same; this only keeps waiting duplicates from taking the pool.
+    """
+
+    def __init__(self, wait_s: float = WAIT_S) -> None:
+        self._wait_s = wait_s
+        self._turns: dict[tuple[str, str], _Turn] = {}
+
+    @contextlib.asynccontextmanager
+    async def turn(self, workspace_id: str, key: str) -> AsyncIterator[None]:
+        """Hold the key's turn. Raises Conflict `idempotency_key_in_use` when it does not come in time."""
+        name = (workspace_id, key)
+        turn = self._turns.get(name)
+        if turn is None:
+            turn = self._turns[name] = _Turn()
+        turn.wanted += 1
+        try:
+            try:
+                async with asyncio.timeout(self._wait_s if turn.lock.locked() else None):
+                    await turn.lock.acquire()
+            except TimeoutError as error:
+                raise in_use() from error
+            try:
+                yield
+            finally:
+                turn.lock.release()
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[name]

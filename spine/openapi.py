@@ -10,10 +10,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
-from spine import __version__
+from spine import __version__, ids
 from spine.errors import Error
 from spine.events import Actor, Catalogue
 from spine.idempotency import HEADER
+from spine.resource import plural
 from spine.store import Page
 
 _REF: Final = "#/components/schemas/"
@@ -72,9 +73,9 @@ def document(
         "bearer": {"type": "http", "scheme": "bearer", "description": "sk_test_… or sk_live_…"}
     }
     made["security"] = [{"bearer": []}]
-    for item in made["paths"].values():
+    for path, item in made["paths"].items():
         for method, operation in item.items():
-            _complete(operation, method in _MUTATING)
+            _complete(path, operation, method in _MUTATING)
     made["components"]["schemas"] = _referenced(made, schemas)
     made.pop("tags", None)
     return made
@@ -90,7 +91,8 @@ def _webhooks(catalogue: Catalogue, families: frozenset[str] | None, schemas: di
     chosen = [
         event for event in catalogue.types.values() if families is None or event.name.partition(".")[0] in families
     ]
-    for name, schema in _schemas(list({event.data for event in chosen})).items():
+    models = {event.data.__qualname__: event.data for event in chosen}
+    for name, schema in _schemas([models[name] for name in sorted(models)]).items():
         schemas.setdefault(name, schema)
     return {
         event.name: {
@@ -125,7 +127,8 @@ def _webhooks(catalogue: Catalogue, families: frozenset[str] | None, schemas: di
     }
 
 
-def _complete(operation: dict[str, Any], mutating: bool) -> None:
+def _complete(path: str, operation: dict[str, Any], mutating: bool) -> None:
+    operation.pop("x-listed-at", None)  # the door's own
     parameters = operation.setdefault("parameters", [])
     responses = operation["responses"]
     public = operation.get("security") == []
@@ -147,11 +150,26 @@ def _complete(operation: dict[str, Any], mutating: bool) -> None:
         }
     for parameter in parameters:
         if parameter["in"] == "path":
+            _name_kind(path, parameter)
             parameter["description"] = parameter.get(
                 "description", "Another kind's id, or another workspace's, is not found."
             )
     if not parameters:
         operation.pop("parameters")
+
+
+_PLURALS: Final = {plural(noun): prefix for noun, prefix in ids.PREFIXES.items()} | {
+    "dead_letters": ids.PREFIXES["delivery"],
+    "webhook-keys": ids.PREFIXES["webhook_endpoint"],
+}
+
+
+def _name_kind(path: str, parameter: dict[str, Any]) -> None:
+    """Say of an id in a path which kind it is of, by the name of the list before it. Validation is left to the look-up: 404."""
+    of = re.search(r"/([^/{}]+)/\{" + parameter["name"] + r"\}", path)
+    prefix = _PLURALS.get(of[1]) if of else None
+    if prefix is not None:
+        parameter["schema"] = {**parameter["schema"], "pattern": ids.pattern(prefix)}
 
 
 def _referenced(document: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from spine.bell import Bell
 from spine.cursor import Cursors
 from spine.egress import Egress
 from spine.events import Catalogue
+from spine.idempotency import Turns
 from spine.ratelimit import RateLimiter
 from spine.settings import HttpSettings
 from spine.tenancy import Authenticator
@@ -33,3 +34,4 @@ class Platform:
     limiter: RateLimiter
     catalogue: Catalogue
     accepting: Accepting
+    turns: Turns

@@ -1,12 +1,23 @@
 """What a resource is: one frozen definition, from which routes, OpenAPI, event types, scopes and tools are read."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StringConstraints,
+)
+from pydantic_core import CoreSchema
 from sqlalchemy import DateTime, Integer, MetaData, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -24,6 +35,27 @@ Metadata = Annotated[
     Field(max_length=50, description="Up to 50 short texts of your own."),
 ]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _as_rfc3339(value: object) -> object:
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
+        return value
+    raise ValueError("give a time as RFC 3339 with its zone, such as 2026-01-02T03:04:05Z")
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("in UTC this time lies outside the years 1 to 9999") from error
+
+
+Moment = Annotated[
+    AwareDatetime, BeforeValidator(_as_rfc3339, json_schema_input_type=AwareDatetime), AfterValidator(_in_utc)
+]
+"""A time as callers give it: RFC 3339 with its zone; here it is in UTC. Numbers and bare dates are refused."""
 
 
 class Xid8(UserDefinedType[str]):
@@ -66,10 +98,44 @@ class TenantRow(Row):
     xid: Mapped[str] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
 
 
+_JSON_SCALARS: Final = frozenset({"int", "float", "bool"})
+
+
+def _take_json_at_its_word(schema: Any) -> None:
+    """Have numbers and truths accepted as JSON writes them, so that "5" and true are no integers, as OpenAPI says."""
+    if isinstance(schema, dict):
+        kind = schema.get("type")
+        if isinstance(kind, str) and kind in _JSON_SCALARS:  # among fields, "type" may be the name of one
+            schema["strict"] = True
+        for key, part in schema.items():
+            if key not in ("metadata", "default"):
+                _take_json_at_its_word(part)
+    elif isinstance(schema, (list, tuple)):
+        for part in schema:
+            _take_json_at_its_word(part)
+
+
 class Body(BaseModel):
     """What a caller sends: unknown fields are refused by name, never silently dropped."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _take_json_at_its_word(schema)
+        return schema
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for part in schema.get("properties", {}).values():
+        part.pop("default", None)
+
+
+class Changes(Body):
+    """What a caller sends to change something: what is left out stays as it is, so no field has a default to tell of."""
+
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
 
 
 class Out(BaseModel):
@@ -91,6 +157,11 @@ class ResourceOut(Out):
 
 class NoStates(StrEnum):
     """For resources that have no state of their own."""
+
+
+def plural(noun: str) -> str:
+    """A noun's plural, as paths write it."""
+    return noun[:-1] + "ies" if noun.endswith("y") and noun[-2] not in "aeiou" else noun + "s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +186,7 @@ class Resource:
     @property
     def plural(self) -> str:
         """Its name in paths."""
-        return self.noun[:-1] + "ies" if self.noun.endswith("y") and self.noun[-2] not in "aeiou" else self.noun + "s"
+        return plural(self.noun)
 
     def event(self, verb: str) -> EventType | None:
         """Its event for a verb in the past tense, where it declares one."""

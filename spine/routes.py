@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
-import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 
 from spine import store
+from spine.body import BodyRequest
 from spine.cursor import MAX_LENGTH
-from spine.errors import BadRequest, InvalidBody, TooLarge
+from spine.errors import BadRequest
 from spine.events import EventType
 from spine.idempotency import HEADER, Claim, Stored, fingerprint, read_key
 from spine.platform import Platform
@@ -42,9 +42,8 @@ class Gate:
     platform: Platform
     caller: Caller
     request_id: str
-    headers: dict[str, str]
     key: str | None
-    request: "_Request"
+    request: BodyRequest
 
     async def claim(self) -> Claim | None:
         """The call's claim to its idempotency key; None for reads."""
@@ -54,45 +53,24 @@ class Gate:
         return Claim(self.key, fingerprint(self.request.method, url.path, url.query, await self.request.json()))
 
 
-class _Request(Request):
-    """A request whose body is read under a limit, and parsed strictly and once."""
-
-    async def body(self) -> bytes:
-        if not hasattr(self, "_body"):
-            limit: int = self.app.state.platform.http.max_body_bytes
-            if int(self.headers.get("content-length") or 0) > limit:
-                raise _too_large(limit)
-            chunks = bytearray()
-            async for chunk in self.stream():
-                chunks += chunk
-                if len(chunks) > limit:
-                    raise _too_large(limit)
-            self._body = bytes(chunks)
-        return self._body
-
-    async def json(self) -> Any:
-        """The parsed body; None where there is none, or where it is not said to be JSON."""
-        if not hasattr(self, "_json"):
-            raw = await self.body()
-            try:
-                self._json = orjson.loads(raw) if raw else None
-            except orjson.JSONDecodeError as error:
-                raise InvalidBody(f"the body is not JSON: {error}", code="invalid_json") from error
-        return self._json
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"a body may have {limit} bytes")
-
-
-def declares(scope: str, *events: EventType, sealed: bool = False, public: bool = False) -> dict[str, Any]:
+def declares(
+    scope: str,
+    *events: EventType | str,
+    sealed: bool = False,
+    public: bool = False,
+    listed_at: str | None = None,
+) -> dict[str, Any]:
     """What an operation says of itself in OpenAPI, and what its door goes by: its scope and the events that it emits.
 
-    `sealed` answers hold secrets and are stored encrypted; `public` operations take no key.
+    Events are types of the catalogue or, where callers choose the type, a pattern. `sealed` answers hold secrets and are
+    stored encrypted; `public` operations take no key. `listed_at` is the path under which what an operation makes is
+    found, where that is not its own.
     """
     extra: dict[str, Any] = {} if public else {"x-scope": scope}
     if events:
-        extra["x-events"] = [event.name for event in events]
+        extra["x-events"] = [event if isinstance(event, str) else event.name for event in events]
+    if listed_at:
+        extra["x-listed-at"] = listed_at
     if sealed:
         extra["x-sealed"] = True
     if public:
@@ -123,12 +101,13 @@ def _in_one_transaction(
     result: Any = get_type_hints(endpoint).get("return")
     adapter: TypeAdapter[Any] = TypeAdapter(Any if result is Response else result)
     sealed = bool(extra.get("x-sealed"))
+    listed_at: str | None = extra.get("x-listed-at")
     prepare: Callable[..., Awaitable[Any]] | None = getattr(endpoint, "prepare", None)
 
     def render(path: str) -> Callable[[Any], Stored]:
         def as_stored(value: Any) -> Stored:
             final = getattr(value, "http_status", status)
-            location = f"{path}/{value.id}" if final == 201 and hasattr(value, "id") else None
+            location = f"{listed_at or path}/{value.id}" if final == 201 and hasattr(value, "id") else None
             return Stored(final, adapter.dump_json(value, by_alias=True), location)
 
         return as_stored
@@ -177,19 +156,20 @@ class Door(APIRoute):
         inner = _direct(self.endpoint) or super().get_route_handler()
 
         async def handler(plain: Request) -> Response:
-            request = _Request(plain.scope, plain.receive)
+            request = BodyRequest(plain.scope, plain.receive)
             if self.public or self.scope is None:
+                if self.mutating:
+                    await request.json()
                 return await inner(request)
             platform: Platform = plain.app.state.platform
             caller = await platform.authenticator.caller(request.headers.get("authorization"))
             caller.require(self.scope)
             key = read_key(request.headers.get(HEADER)) if self.mutating else None
-            rate = await platform.limiter.take(caller.workspace_id)
-            request.scope["spine.gate"] = Gate(platform, caller, request.scope["spine.request_id"], rate, key, request)
-            await request.json()  # refused here, with our own words; what follows finds it parsed
-            response = await inner(request)
-            response.headers.update(rate)
-            return response
+            plain.scope["spine.headers"] = await platform.limiter.take(caller.workspace_id)
+            request.scope["spine.gate"] = Gate(platform, caller, request.scope["spine.request_id"], key, request)
+            if self.mutating:
+                await request.json()  # refused here, with our own words; what follows finds it parsed
+            return await inner(request)
 
         return handler
 

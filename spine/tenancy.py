@@ -50,6 +50,7 @@ class Authenticator:
         self._pool = pool
         self._known: dict[str, tuple[float, Caller]] = {}
         self._used: set[str] = set()
+        self._generation = 0
 
     async def caller(self, authorization: str | None) -> Caller:
         """The caller behind an Authorization header. Raises Unauthenticated."""
@@ -66,10 +67,12 @@ class Authenticator:
         ):
             caller = known[1]
         else:
+            generation = self._generation
             caller = await self._find(key)
             if len(self._known) >= _CACHE_SIZE:
                 self._known.clear()
-            self._known[key] = (now, caller)
+            if generation == self._generation:  # else a key was revoked while we asked, and this may be the old answer
+                self._known[key] = (now, caller)
         self._used.add(caller.key_id)
         return caller
 
@@ -90,15 +93,19 @@ class Authenticator:
     def forget(self) -> None:
         """Ask anew about every key; called where this process itself rolled or revoked one."""
         self._known.clear()
+        self._generation += 1
 
     async def note_use(self) -> None:
         """Keep `last_used_at` about right, for ever, without a write per request."""
         while True:
             await asyncio.sleep(_TOUCH_EVERY_S)
-            used, self._used = self._used, set()
-            if not used:
-                continue
             try:
-                await self._pool.execute("SELECT spine.keys_touch($1::text[])", list(used))
+                await self.write_use()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 _log.warning("key use not noted", error=repr(error))
+
+    async def write_use(self) -> None:
+        """Write down which keys were used since the last time."""
+        used, self._used = self._used, set()
+        if used:
+            await self._pool.execute("SELECT spine.keys_touch($1::text[])", list(used))

@@ -37,7 +37,8 @@ _FINISH: Final = text(
 _RETRIED_ONCE: Final = {"40001", "40P01"}
 _NUL: Final = {"22021", "22P05"}
 _LOCK_TIMEOUT: Final = "55P03"
-_GONE_AWAY: Final = ("08", "57P", "53")
+# Lost connections, a server that stops or has no room, a statement over its time, a standby that takes no writes.
+_GONE_AWAY: Final = ("08", "57P", "53", "57014", "25P03", "25006")
 
 _log = structlog.get_logger("spine.unit")
 
@@ -62,6 +63,8 @@ def as_answer(error: Exception) -> SpineError | None:
         return Unprocessable("texts must not hold the character U+0000", code="invalid_character")
     if state in _RETRIED_ONCE or state == _LOCK_TIMEOUT or state.startswith(_GONE_AWAY):
         return Unavailable()
+    if isinstance(getattr(getattr(error, "orig", error), "__cause__", None) or error, ValueError):
+        return None  # a parameter that its column cannot hold: our models should have refused it
     if isinstance(error, (PoolTimeout, asyncpg.InterfaceError, OSError, InterfaceError)) or (
         isinstance(error, OperationalError) and not state
     ):
@@ -86,6 +89,7 @@ class Unit:
         self.claim = claim
         self._events: list[NewEvent] = []
         self._bells: set[Kind] = set()
+        self._afterwards: list[Callable[[], None]] = []
 
     @property
     def workspace_id(self) -> str:
@@ -123,6 +127,10 @@ class Unit:
         """Ring this bell once the transaction has committed."""
         self._bells.add(kind)
 
+    def afterwards(self, act: Callable[[], None]) -> None:
+        """Do this once the transaction has committed."""
+        self._afterwards.append(act)
+
     async def read(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Run a reading handler."""
         async with AsyncSession(self.platform.engine, expire_on_commit=False, autoflush=False) as self.session:
@@ -133,21 +141,33 @@ class Unit:
         self, work: Callable[[], Awaitable[Any]], render: Callable[[Any], Stored], *, sealed: bool = False
     ) -> tuple[Stored, bool]:
         """Run a mutating handler under its claim; answers what to send and whether it is a replay."""
+        if self.claim is None:
+            stored, replayed = await self._twice(work, render, sealed)
+        else:
+            async with self.platform.turns.turn(self.workspace_id, self.claim.key):
+                stored, replayed = await self._twice(work, render, sealed)
+        if not replayed:
+            for kind in self._bells:
+                self.platform.bell.ring(kind)
+            for act in self._afterwards:
+                act()
+        return stored, replayed
+
+    async def _twice(
+        self, work: Callable[[], Awaitable[Any]], render: Callable[[Any], Stored], sealed: bool
+    ) -> tuple[Stored, bool]:
         try:
-            stored, replayed = await self._transaction(work, render, sealed)
+            return await self._transaction(work, render, sealed)
         except DBAPIError as error:
             if sqlstate(error) not in _RETRIED_ONCE:
                 raise
             _log.info("transaction retried", sqlstate=sqlstate(error))
-            stored, replayed = await self._transaction(work, render, sealed)
-        for kind in () if replayed else self._bells:
-            self.platform.bell.ring(kind)
-        return stored, replayed
+            return await self._transaction(work, render, sealed)
 
     async def _transaction(
         self, work: Callable[[], Awaitable[Any]], render: Callable[[Any], Stored], sealed: bool
     ) -> tuple[Stored, bool]:
-        self._events, self._bells = [], set()
+        self._events, self._bells, self._afterwards = [], set(), []
         async with (
             AsyncSession(self.platform.engine, expire_on_commit=False, autoflush=False) as self.session,
             self.session.begin(),
@@ -164,7 +184,7 @@ class Unit:
             except SpineError as error:
                 if self.claim is None or not error.is_result:
                     raise
-                self._events, self._bells, sealed = [], set(), False
+                self._events, self._bells, self._afterwards, sealed = [], set(), [], False
                 stored = Stored(error.status, error.body(self.request_id), None)
             await self._finish(stored, sealed)
         return stored, False

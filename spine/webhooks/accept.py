@@ -18,10 +18,11 @@ import structlog
 
 from spine import ids
 from spine.bell import Bell
-from spine.errors import Conflict, FieldError, SpineError, TooManyRequests, Unprocessable
+from spine.errors import Conflict, FieldError, SpineError, TooLarge, TooManyRequests, Unprocessable
 from spine.events import Catalogue, NewEvent, event_body, timestamp
-from spine.idempotency import KEEP, Claim, Stored, check, in_use
+from spine.idempotency import KEEP, Claim, Stored, Turns, check, in_use
 from spine.metrics import events_accepted, idempotent_replay
+from spine.settings import HttpSettings
 from spine.tenancy import Caller
 
 _ACCEPT: Final = (
@@ -55,11 +56,19 @@ class _Types:
 class Accepting:
     """The way in for a caller's own events; knows the registered types of the workspaces it has met."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", bell: Bell, catalogue: Catalogue, max_outbox: int) -> None:
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        bell: Bell,
+        catalogue: Catalogue,
+        turns: Turns,
+        limits: HttpSettings,
+    ) -> None:
         self._pool = pool
         self._bell = bell
         self._catalogue = catalogue
-        self._max_outbox = max_outbox
+        self._turns = turns
+        self._limits = limits
         self._backlog = 0
         self._types: dict[str, _Types] = {}
         self._last_sequence = 0
@@ -67,12 +76,21 @@ class Accepting:
     async def accept(
         self, caller: Caller, request_id: str, claim: Claim, path: str, events: Sequence[Incoming], *, batch: bool
     ) -> tuple[Stored, bool]:
-        """Commit the events and answer them, or answer a replay. Raises Conflict, Unprocessable, TooManyRequests."""
-        if self._backlog > self._max_outbox:
+        """Commit the events and answer them, or answer a replay. Raises Conflict, TooLarge, TooManyRequests."""
+        async with self._turns.turn(caller.workspace_id, claim.key):
+            return await self._accept(caller, request_id, claim, path, events, batch)
+
+    async def _accept(
+        self, caller: Caller, request_id: str, claim: Claim, path: str, events: Sequence[Incoming], batch: bool
+    ) -> tuple[Stored, bool]:
+        if self._backlog > self._limits.max_outbox:
             raise TooManyRequests(
                 f"{self._backlog} events wait for their endpoints already", retry_after_s=2, code="backlog_full"
             )
-        made = [self._new(caller, request_id, event) for event in events]
+        made = [
+            self._new(caller, request_id, event, f"events.{n}.data" if batch else "data")
+            for n, event in enumerate(events)
+        ]
         location = None if batch else f"{path}/{made[0].id}"
         for _ in range(_MAX_TRIES):
             types = await self._types_of(caller)
@@ -103,7 +121,14 @@ class Accepting:
                 _log.warning("backlog not read", error=repr(error))
             await asyncio.sleep(_WATCH_EVERY_S)
 
-    def _new(self, caller: Caller, request_id: str, event: Incoming) -> NewEvent:
+    def _new(self, caller: Caller, request_id: str, event: Incoming, param: str) -> NewEvent:
+        data = orjson.dumps(event.data)
+        if len(data) > self._limits.max_event_bytes:
+            raise TooLarge(
+                f"an event's data may have {self._limits.max_event_bytes} bytes; this has {len(data)}",
+                code="event_too_large",
+                param=param,
+            )
         id = ids.mint(ids.PREFIXES["event"])
         # Microseconds, never twice the same in one process: later events of a caller have larger numbers, at no cost of a counter.
         self._last_sequence = max(self._last_sequence + 1, time.time_ns() // 1000)
@@ -116,7 +141,7 @@ class Accepting:
             request_id=request_id,
             actor=caller.actor,
             sequence=self._last_sequence,
-            data=orjson.dumps(event.data),
+            data=data,
         )
         return NewEvent(id, event.type, body)
 
@@ -186,13 +211,16 @@ class Accepting:
     async def _refuse(self, caller: Caller, request_id: str, claim: Claim, error: SpineError) -> tuple[Stored, bool]:
         """Store a refusal as the key's result, unless the key has one already (ruling X17)."""
         async with self._pool.acquire() as connection, connection.transaction():
-            row = await connection.fetchrow(
-                "SELECT * FROM spine.idempotency_claim($1, $2, $3, $4)",
-                caller.workspace_id,
-                claim.key,
-                claim.fingerprint,
-                KEEP,
-            )
+            try:
+                row = await connection.fetchrow(
+                    "SELECT * FROM spine.idempotency_claim($1, $2, $3, $4)",
+                    caller.workspace_id,
+                    claim.key,
+                    claim.fingerprint,
+                    KEEP,
+                )
+            except asyncpg.LockNotAvailableError as refused:
+                raise in_use() from refused
             assert row is not None
             body = error.body(request_id)
             if row["claimed"]:

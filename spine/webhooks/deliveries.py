@@ -5,13 +5,14 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Query
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import text
 
 from spine import ids
 from spine.cursor import Position
 from spine.errors import IllegalTransition, NotFound, Unprocessable
 from spine.events import EventType
+from spine.resource import Moment
 from spine.routes import PageOf, Paging, Work, declares
 from spine.routes import router as new_router
 from spine.store import Page
@@ -229,7 +230,7 @@ async def replay_delivery(id: str, unit: Work) -> DeliveryOut:
     _refuse_unplayable(await _endpoint_and_payload(unit, row))
     series = await unit.session.scalar(_REOPEN, {"ws": unit.workspace_id, "id": id})
     if series is None:  # it is open: never tried to its end yet, or put back already
-        raise IllegalTransition(f"it is {row.state}; only dead and delivered ones are replayed", allowed=[])
+        raise IllegalTransition("it is on its way; only dead and delivered ones are replayed", allowed=[])
     unit.emit(
         REPLAYED,
         DeliveryReplayed(delivery_id=id, event_id=row.event_id, endpoint_id=row.endpoint_id, series=series),
@@ -262,8 +263,8 @@ async def list_dead_letters(
     paging: Paging,
     endpoint_id: Annotated[str | None, Query(max_length=64)] = None,
     type: Annotated[list[Pattern] | None, Query(max_length=50)] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Events accepted at this time or later.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Events accepted before this time.")] = None,
+    since: Annotated[Moment | None, Query(description="Events accepted at this time or later.")] = None,
+    until: Annotated[Moment | None, Query(description="Events accepted before this time.")] = None,
 ) -> Page[DeadLetterOut]:
     conditions, values = closed_conditions(endpoint_id, type, since, until)
     columns = "id, event_id, type, endpoint_id, reason, attempts, closed_at"

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
@@ -17,7 +17,7 @@ from policies.targets import Refused
 from spine import store
 from spine.errors import IllegalTransition, Unprocessable
 from spine.events import EventType
-from spine.resource import Body, Metadata, Resource, ResourceOut, TenantRow
+from spine.resource import Body, Changes, Metadata, Moment, Resource, ResourceOut, TenantRow
 from spine.routes import IfMatch, Paging, Work, declares, prepared_by, version_of
 from spine.routes import router as new_router
 from spine.store import Page
@@ -99,7 +99,7 @@ class EndpointCreate(Body):
     _headers = field_validator("headers")(_checked_headers)
 
 
-class EndpointUpdate(Body):
+class EndpointUpdate(Changes):
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] = ""
     events: Patterns = []
     description: Description = ""
@@ -158,7 +158,7 @@ class EnableBody(Body):
     held: Literal["all", "none", "since"] = Field(
         default="all", description="What to deliver of what was held; the rest goes to the dead letters."
     )
-    since: AwareDatetime | None = None
+    since: Moment | None = None
 
     @model_validator(mode="after")
     def _since_goes_with_since(self) -> "EnableBody":
@@ -250,7 +250,8 @@ async def _subscribe(unit: Unit, id: str, patterns: list[str]) -> None:
     )
     await unit.session.execute(
         text(
-            "INSERT INTO spine.subscriptions (workspace_id, endpoint_id, pattern) SELECT :ws, :id, p FROM unnest(cast(:patterns AS text[])) p "
+            "INSERT INTO spine.subscriptions (workspace_id, endpoint_id, pattern) "
+            "SELECT :ws, :id, p FROM unnest(cast(:patterns AS text[])) p "
             "WHERE NOT EXISTS (SELECT FROM spine.subscriptions s WHERE s.workspace_id = :ws AND s.endpoint_id = :id "
             "AND s.pattern = p AND s.valid_to = 'infinity')"
         ),
@@ -319,7 +320,8 @@ _BURY: Final = """
     )
     INSERT INTO spine.deliveries_closed
         (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, accepted_at, created_at, xid)
-    SELECT workspace_id, id, event_id, type, endpoint_id, 'dead', :reason, series, attempts, replay_id, accepted_at, created_at, xid FROM buried
+    SELECT workspace_id, id, event_id, type, endpoint_id, 'dead', :reason, series, attempts, replay_id, accepted_at, created_at, xid
+      FROM buried
 """
 _BURY_ALL: Final = text(_BURY.format(which="true"))  # a fixed condition
 _BURY_HELD: Final = text(
@@ -374,7 +376,8 @@ async def rotate_secret(id: str, unit: Work, body: RotateBody | None = None) -> 
     row = await find(unit, id, lock=True)
     await unit.session.execute(
         text(
-            "UPDATE spine.endpoint_secrets SET expires_at = now() + :overlap WHERE workspace_id = :ws AND endpoint_id = :id AND expires_at IS NULL"
+            "UPDATE spine.endpoint_secrets SET expires_at = now() + :overlap "
+            "WHERE workspace_id = :ws AND endpoint_id = :id AND expires_at IS NULL"
         ),
         {"ws": unit.workspace_id, "id": id, "overlap": timedelta(seconds=(body or RotateBody()).overlap_s)},
     )

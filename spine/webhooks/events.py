@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import BaseModel, Field
 from sqlalchemy import text
 
 from spine import ids
@@ -13,7 +13,7 @@ from spine.cursor import Position
 from spine.errors import NotFound
 from spine.events import Actor, Catalogue, EventType
 from spine.examples import example
-from spine.resource import Body
+from spine.resource import Body, Moment
 from spine.routes import JSON, Door, Gate, Paging, Work, answer, declares, gate_of
 from spine.store import Page
 from spine.unit import Unit
@@ -22,12 +22,14 @@ from spine.webhooks.event_types import TypeName
 from spine.webhooks.patterns import Pattern, type_condition
 
 MAX_BATCH: Final = 1_000
+OF_THE_CALLER: Final = "*"
+"""What accepting emits: whatever type the body names."""
 
 
 class EventCreate(Body):
     type: TypeName
     data: dict[str, Any]
-    occurred_at: AwareDatetime | None = None
+    occurred_at: Moment | None = None
 
 
 class EventBatch(Body):
@@ -99,7 +101,7 @@ async def _accept(gate: Gate, events: list[EventCreate], *, batch: bool) -> Resp
     "",
     status_code=201,
     response_model=EventOut,
-    openapi_extra=declares("events:write"),
+    openapi_extra=declares("events:write", OF_THE_CALLER),
     summary="Send an event of your own",
 )
 async def create_event(body: EventCreate, gate: Behind) -> Response:
@@ -110,7 +112,7 @@ async def create_event(body: EventCreate, gate: Behind) -> Response:
     "/batch",
     status_code=201,
     response_model=EventsOut,
-    openapi_extra=declares("events:write"),
+    openapi_extra=declares("events:write", OF_THE_CALLER),
     summary="Send up to 1,000 events",
 )
 async def create_events(body: EventBatch, gate: Behind) -> Response:
@@ -243,11 +245,13 @@ async def erase_event(id: str, unit: Work) -> EventOut:
     row = None
     if ids.is_id(id, "evt"):
         query = text(
-            "UPDATE spine.events SET body = NULL, erased_at = coalesce(erased_at, now()) WHERE workspace_id = :ws AND id = :id "
-            "RETURNING id, type, body, erased_at"
+            "UPDATE spine.events e SET body = NULL, erased_at = coalesce(e.erased_at, now()) "
+            "FROM (SELECT id, body IS NULL AS gone FROM spine.events WHERE workspace_id = :ws AND id = :id FOR UPDATE) before "
+            "WHERE e.workspace_id = :ws AND e.id = :id RETURNING e.id, e.type, e.body, e.erased_at, before.gone"
         )
         row = (await unit.session.execute(query, {"ws": unit.workspace_id, "id": id})).mappings().first()
     if row is None:
         raise NotFound("there is no such event")
-    unit.emit(ERASED, EventErased(event_id=id, event_type=row["type"]), sequence=1)
+    if not row["gone"]:
+        unit.emit(ERASED, EventErased(event_id=id, event_type=row["type"]), sequence=1)
     return EventOut.model_validate(orjson.loads(shown(body_of(row))))

@@ -17,7 +17,10 @@ def type_condition(patterns: list[str] | None) -> tuple[list[str], dict[str, Any
     """The SQL condition that a column `type` matches one of these patterns, and its values; none where all do."""
     if not patterns or "*" in patterns:
         return [], {}
-    condition = "(type = ANY (cast(:types AS text[])) OR EXISTS (SELECT FROM unnest(cast(:families AS text[])) f WHERE starts_with(type, f)))"
+    condition = (
+        "(type = ANY (cast(:types AS text[])) "
+        "OR EXISTS (SELECT FROM unnest(cast(:families AS text[])) f WHERE starts_with(type, f)))"
+    )
     return [condition], {
         "types": [name for name in patterns if not name.endswith(".*")],
         "families": [name.removesuffix("*") for name in patterns if name.endswith(".*")],

@@ -7,16 +7,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field, computed_field
+from pydantic import BaseModel, Field, computed_field
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import BigInteger, Double, Text
 
 from spine import store
-from spine.errors import IllegalTransition
+from spine.errors import IllegalTransition, NotFound
 from spine.events import EventType
-from spine.resource import Body, Out, Resource, ResourceOut, TenantRow
+from spine.resource import Body, Moment, Out, Resource, ResourceOut, TenantRow
 from spine.routes import Work, crud_router, declares
 from spine.unit import Unit
 from spine.webhooks.deliveries import closed_conditions
@@ -58,8 +58,8 @@ class ReplayFilter(Body):
 
     endpoint_id: Annotated[str | None, Field(max_length=64)] = None
     types: Annotated[list[Pattern], Field(max_length=50)] | None = None
-    since: AwareDatetime | None = Field(default=None, description="Events accepted at this time or later.")
-    until: AwareDatetime | None = Field(default=None, description="Events accepted before this time.")
+    since: Moment | None = Field(default=None, description="Events accepted at this time or later.")
+    until: Moment | None = Field(default=None, description="Events accepted before this time.")
     status: Literal["dead", "delivered"] = "dead"
 
 
@@ -70,7 +70,7 @@ class ReplayCreate(Body):
 
 
 class MissingBody(Body):
-    since: AwareDatetime = Field(description="Events accepted at this time or later.")
+    since: Moment = Field(description="Events accepted at this time or later.")
     rate_per_s: Rate | None = None
 
 
@@ -145,6 +145,7 @@ async def _start(unit: Unit, kind: str, filter: dict[str, Any], total: int, rate
 @router.post(
     "",
     status_code=201,
+    response_model=ReplayOut,
     responses={200: {"model": CountOut, "description": "With dry_run: how many there would be."}},
     openapi_extra=declares("webhooks:write", CREATED),
     summary="Replay ended deliveries, or count them first",
@@ -152,7 +153,10 @@ async def _start(unit: Unit, kind: str, filter: dict[str, Any], total: int, rate
 async def create_replay(body: ReplayCreate, unit: Work) -> ReplayOut | CountOut:
     wish = body.filter
     if wish.endpoint_id is not None:
-        await find(unit, wish.endpoint_id)
+        try:
+            await find(unit, wish.endpoint_id)
+        except NotFound as error:
+            raise store.reference_not_found("filter.endpoint_id") from error
     conditions, values = closed_conditions(wish.endpoint_id, wish.types, wish.since, wish.until)
     query = "SELECT count(*) FROM spine.deliveries_closed WHERE workspace_id = :ws AND state = :state"
     query += "".join(f" AND {condition}" for condition in conditions)
@@ -174,7 +178,7 @@ _MISSING: Final = """
 @endpoints_router.post(
     "/{id}/replay_missing",
     status_code=201,
-    openapi_extra=declares("webhooks:write", CREATED),
+    openapi_extra=declares("webhooks:write", CREATED, listed_at="/v1/replays"),
     summary="Deliver the events that this endpoint never got",
 )
 async def replay_missing(id: str, body: MissingBody, unit: Work) -> ReplayOut:
