@@ -47,6 +47,7 @@ async def found_organisation(database_url: str, name: str, email: str, key_name:
     async with _transaction(database_url) as session:
         made: SignupOut = await found(session, body.name, body.email)
         for workspace in (made.test, made.live):
+            await _enter(session, workspace.workspace_id)
             await session.execute(
                 text("UPDATE spine.api_keys SET name = :name, scopes = :scopes WHERE workspace_id = :ws"),
                 {"name": wish.name, "scopes": wish.scopes, "ws": workspace.workspace_id},
@@ -58,7 +59,7 @@ async def further_key(database_url: str, workspace_id: str, name: str, scopes: l
     """A key for a workspace whose keys are lost. It is announced like any other. Raises Failure."""
     wish = _checked(ApiKeyCreate, name=name, scopes=scopes)
     async with _transaction(database_url) as session:
-        await session.execute(text("SELECT set_config('app.ws', :ws, true)"), {"ws": workspace_id})
+        await _enter(session, workspace_id)
         env = await session.scalar(
             text("SELECT env FROM spine.workspaces WHERE workspace_id = :ws"), {"ws": workspace_id}
         )
@@ -74,6 +75,11 @@ async def further_key(database_url: str, workspace_id: str, name: str, scopes: l
         out = ApiKeyOut.model_validate(row)
         await _announce(session, workspace_id, env, out)
     return ApiKeyWithSecret(**out.model_dump(), api_key=key).model_dump(mode="json")
+
+
+async def _enter(session: AsyncSession, workspace_id: str) -> None:
+    """From here on the transaction sees this workspace, and no other."""
+    await session.execute(text("SELECT set_config('app.ws', :ws, true)"), {"ws": workspace_id})
 
 
 async def _announce(session: AsyncSession, workspace_id: str, env: str, key: ApiKeyOut) -> None:

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import orjson
 import typer
@@ -13,7 +12,7 @@ from spine.cli.failure import MISUSED, Failure
 from spine.cli.feed import Feed
 from spine.cli.forward import Forwarder, Outcome, webhook_body
 from spine.cli.moments import clock, span
-from spine.cli.where import data_directory
+from spine.cli.where import data_directory, is_http
 from spine.up import keychain
 from spine.up.command import StartError
 from spine.webhooks.signing import new_secret
@@ -50,8 +49,7 @@ def listen(
 
 
 def _forwarder(here: Here, url: str) -> Forwarder:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_http(url):
         raise Failure(f"{url} is no address to forward to; give it as http://host:port/path", exit_code=MISUSED)
     secret = _secret(here)
     here.out.note(f"verify with this secret, which stays the same: {secret}")

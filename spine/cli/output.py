@@ -13,7 +13,7 @@ from spine.cli.failure import Failure
 
 _PIPED_WIDTH: Final = 240
 """Where nobody looks, no id is cut to fit a window."""
-_COLOURS: Final = {
+COLOURS: Final = {
     **dict.fromkeys(("delivered", "enabled", "active", "done", "ok"), "green"),
     **dict.fromkeys(("retrying", "held", "paused", "rolled", "warn"), "yellow"),
     **dict.fromkeys(("dead", "disabled", "revoked", "cancelled", "fail"), "red"),
@@ -94,7 +94,7 @@ def styled(value: Any) -> Text:
     if value is None:
         return Text("")
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return Text(plain(text), style=_COLOURS.get(text, ""))
+    return Text(plain(text), style=COLOURS.get(text, ""))
 
 
 def plain(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from spine.cli.failure import MISUSED, Failure
 from spine.up import keychain
@@ -27,9 +28,18 @@ def api_url(environ: Mapping[str, str], given: str | None) -> str:
         host = environ.get("SPINE_HTTP_HOST", "")
         host = "127.0.0.1" if host in _ANY_ADDRESS else f"[{host}]" if ":" in host else host
         url = f"http://{host}:{environ.get('SPINE_HTTP_PORT') or 8080}"
-    if not url.startswith(("http://", "https://")):
+    if not is_http(url):
         raise Failure(f"{url} is no address of an API; give it as http://host:port", exit_code=MISUSED)
     return url.rstrip("/")
+
+
+def is_http(url: str) -> bool:
+    """Whether the text is an http or https address with a host, and with a port that there is."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def api_key(environ: Mapping[str, str], given: str | None, live: bool) -> str:

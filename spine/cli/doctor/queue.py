@@ -1,0 +1,69 @@
+"""Whether the work is done: workers alive, nothing overdue, the outbox short, partitions made ahead."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from spine.cli.doctor.finding import Finding, by_limits, fail, ok, warn
+from spine.cli.moments import span
+
+ALIVE_S: Final = 15.0
+_COUNTED: Final = 10_000
+"""A longer outbox is not counted to its end."""
+_START: Final = "start workers: `make up`, or python -m arq workers.main.WorkerSettings"
+_FIGURES: Final = """
+    SELECT (SELECT count(*) FROM spine.workers WHERE seen_at > now() - make_interval(secs => $1)) AS alive,
+           (SELECT extract(epoch FROM now() - max(seen_at)) FROM spine.workers) AS seen_s,
+           (SELECT extract(epoch FROM now() - min(due_at)) FROM spine.deliveries_open WHERE due_at < now()) AS overdue_s,
+           (SELECT extract(epoch FROM now() - accepted_at) FROM spine.outbox ORDER BY seq LIMIT 1) AS outbox_s,
+           (SELECT count(*) FROM (SELECT FROM spine.outbox LIMIT $2) AS waiting) AS outbox,
+           (SELECT max(right(c.relname, 8)) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent = 'spine.events'::regclass AND c.relname ~ '_[0-9]{8}$') AS last_day,
+           (SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')) AS today,
+           (SELECT to_char(now() AT TIME ZONE 'UTC' + interval '1 day', 'YYYYMMDD')) AS tomorrow
+"""
+
+
+async def queue(connection: Any) -> AsyncIterator[Finding]:
+    """All of it, in one look."""
+    async with connection.transaction(readonly=True):
+        await connection.execute("SET LOCAL ROLE spine_worker")
+        row = await connection.fetchrow(_FIGURES, ALIVE_S, _COUNTED)
+    yield workers(row["alive"], row["seen_s"])
+    yield overdue(row["overdue_s"])
+    yield outbox(row["outbox"], row["outbox_s"])
+    yield partitions(row["last_day"], row["today"], row["tomorrow"])
+
+
+def workers(alive: int, seen_s: float | None) -> Finding:
+    """Workers that showed themselves within the last seconds."""
+    if alive:
+        return ok("workers", f"{alive} alive, the last seen {span(max(0.0, float(seen_s or 0)))} ago")
+    saw = "none has ever been here" if seen_s is None else f"none alive; the last was seen {span(float(seen_s))} ago"
+    return fail("workers", saw, _START)
+
+
+def overdue(age_s: float | None) -> Finding:
+    """The delivery that has been due for longest and that nobody took."""
+    if age_s is None:
+        return ok("queue", "nothing overdue")
+    saw = f"the oldest due delivery waits since {span(float(age_s))}"
+    return by_limits("queue", saw, float(age_s), 10, 120, f"{_START}; more of them, where those that run are busy")
+
+
+def outbox(depth: int, age_s: float | None) -> Finding:
+    """Accepted events that have not met their endpoints yet."""
+    if age_s is None:
+        return ok("outbox", "empty")
+    count = f"{depth} events" if depth < _COUNTED else f"{depth} events or more"
+    saw = f"{count}, the oldest for {span(float(age_s))}"
+    return by_limits("outbox", saw, float(age_s), 10, 120, f"{_START}; their log says why events are not taken up")
+
+
+def partitions(last_day: str | None, today: str, tomorrow: str) -> Finding:
+    """The day partitions of events and deliveries, which workers make ahead."""
+    mend = "start a worker, which makes them; or, as the owner: SELECT spine.partitions_ensure(7)"
+    if last_day is None or last_day < today:
+        return fail("partitions", f"none for today; the last is {last_day or 'missing'}", mend)
+    if last_day < tomorrow:
+        return warn("partitions", "none for tomorrow yet", mend)
+    return ok("partitions", f"made ahead to {last_day}")
