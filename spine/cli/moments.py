@@ -49,7 +49,7 @@ def span(length_s: float) -> str:
     """A length of time for the eye."""
     if length_s < 1:
         return f"{length_s * 1000:.0f} ms"
-    if length_s < 60:
+    if round(length_s) < 60:
         return f"{length_s:.3g} s"
     minutes, rest = divmod(round(length_s), 60)
     hours, minutes = divmod(minutes, 60)
