@@ -31,7 +31,7 @@ class Desk:
     async def connection(self) -> AsyncIterator[Connection]:
         """The connection, for one user at a time. After any error it is replaced: its state is not worth guessing."""
         async with self._lock:
-            if self._lent is None or self._connection.is_closed():
+            if self._lent is None or self._is_gone():
                 await self._open()
             try:
                 yield self._connection
@@ -47,6 +47,19 @@ class Desk:
     @property
     def _connection(self) -> Connection:
         return cast("Connection", self._lent)
+
+    def _is_gone(self) -> bool:
+        try:
+            return self._connection.is_closed()
+        except asyncpg.InterfaceError:
+            # The server ended it while nobody used it; the pool has taken it back and lets nobody ask it anything.
+            return True
+
+    def _is_broken(self) -> bool:
+        try:
+            return self._lent is None or self._connection.is_closed()
+        except asyncpg.InterfaceError:  # the pool has taken a dead connection back by itself
+            return True
 
     async def _open(self) -> None:
         await self._give_back()
