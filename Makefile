@@ -2,7 +2,7 @@
 #   make up      run Spine on this machine (Ctrl-C stops it)      make test    everything that CI runs
 #   make check   lint, types, floors                              make bench   the benchmarks (bench-quick: a short run)
 #   make chaos   the long fault run                               make lock    re-make the lock files
-#   make openapi write openapi.json anew
+#   make openapi write openapi/*.json anew
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -36,7 +36,7 @@ chaos: $(DEV)
 	$(PY) -m pytest tests/chaos
 
 openapi: $(RUN)
-	@$(PY) -c 'import orjson, pathlib; from products.app import app; pathlib.Path("openapi.json").write_bytes(orjson.dumps(app.state.documents["spine"], option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))'
+	@$(PY) -m products.openapi
 
 # uv only re-makes the lock; it lives in an environment of its own.
 lock:

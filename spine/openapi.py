@@ -69,6 +69,13 @@ def document(
     schemas |= _schemas([Error, Event, Page[Any]])
     schemas["Page"] = schemas.pop("Page_Any_", None) or schemas["Page"]
     made["webhooks"] = _webhooks(catalogue, families, schemas)
+    made["components"]["responses"] = {
+        f"Problem{status}": {
+            "description": description,
+            "content": {"application/problem+json": {"schema": {"$ref": _REF + "Error"}}},
+        }
+        for status, description in _PROBLEMS.items()
+    }
     made["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "sk_test_… or sk_live_…"}
     }
@@ -143,11 +150,7 @@ def _complete(path: str, operation: dict[str, Any], mutating: bool) -> None:
             }
         )
     responses.pop("422", None)
-    for status, description in _PROBLEMS.items():
-        responses[status] = {
-            "description": description,
-            "content": {"application/problem+json": {"schema": {"$ref": _REF + "Error"}}},
-        }
+    responses |= {status: {"$ref": f"#/components/responses/Problem{status}"} for status in _PROBLEMS}
     for parameter in parameters:
         if parameter["in"] == "path":
             _name_kind(path, parameter)

@@ -251,6 +251,7 @@ def crud_router(resource: Resource, product: str, *verbs: str) -> APIRouter:
     base = f"/{product}/v1" if product else "/v1"
     made = router(f"{base}/{resource.plural}", resource.plural)
     noun = resource.noun.replace("_", " ")
+    a_noun = f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
     created, updated = resource.event("created"), resource.event("updated")
 
     async def create(unit: Work, body: Any) -> Any:
@@ -280,9 +281,9 @@ def crud_router(resource: Resource, product: str, *verbs: str) -> APIRouter:
             create,
             201,
             declares(f"{resource.scope}:write", *filter(None, [created])),
-            f"Create a {noun}",
+            f"Create {a_noun}",
         ),
-        "get": ("GET", "/{id}", get, 200, declares(f"{resource.scope}:read"), f"Read a {noun}"),
+        "get": ("GET", "/{id}", get, 200, declares(f"{resource.scope}:read"), f"Read {a_noun}"),
         "list": (
             "GET",
             "",
@@ -297,7 +298,7 @@ def crud_router(resource: Resource, product: str, *verbs: str) -> APIRouter:
             update,
             200,
             declares(f"{resource.scope}:write", *filter(None, [updated])),
-            f"Change a {noun}",
+            f"Change {a_noun}",
         ),
     }
     for verb in verbs:

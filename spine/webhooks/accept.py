@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
-import jsonschema
 import orjson
 import structlog
+from jsonschema.protocols import Validator
 
 from spine import ids
 from spine.bell import Bell
@@ -24,6 +24,7 @@ from spine.idempotency import KEEP, Claim, Stored, Turns, check, in_use
 from spine.metrics import events_accepted, idempotent_replay
 from spine.settings import HttpSettings
 from spine.tenancy import Caller
+from spine.webhooks import schemas
 
 _ACCEPT: Final = (
     "SELECT * FROM spine.events_accept($1, $2, $3, $4, $5, $6::smallint, $7, $8::text[], $9::text[], $10::bytea[])"
@@ -50,7 +51,7 @@ class _Types:
 
     version: int
     archived: frozenset[str]
-    schemas: dict[str, jsonschema.Draft202012Validator]
+    schemas: dict[str, Validator]
 
 
 class Accepting:
@@ -146,6 +147,7 @@ class Accepting:
         return NewEvent(id, event.type, body)
 
     def _judge(self, types: _Types, events: Sequence[Incoming], batch: bool) -> None:
+        schemas.begin()
         for n, event in enumerate(events):
             at = f"events.{n}." if batch else ""
             if self._catalogue.is_reserved(event.type):
@@ -179,9 +181,7 @@ class Accepting:
         return _Types(
             version=version,
             archived=frozenset(row["name"] for row in rows if row["archived"]),
-            schemas={
-                row["name"]: jsonschema.Draft202012Validator(row["schema"]) for row in rows if row["schema"] is not None
-            },
+            schemas={row["name"]: schemas.compiled(row["schema"]) for row in rows if row["schema"] is not None},
         )
 
     async def _answer(
@@ -243,8 +243,15 @@ def reserved(name: str, param: str) -> Conflict:
     )
 
 
-def _fit(validator: jsonschema.Draft202012Validator, event: Incoming, at: str) -> None:
-    errors = sorted(validator.iter_errors(event.data), key=lambda error: list(map(str, error.absolute_path)))[:20]
+def _fit(validator: Validator, event: Incoming, at: str) -> None:
+    try:
+        errors = schemas.faults(validator, event.data)
+    except schemas.TooCostly as error:
+        raise Unprocessable(
+            f"checking {at}data against the schema of {event.type} takes too many steps",
+            code="event_data_too_costly",
+            param=f"{at}data",
+        ) from error
     if errors:
         found = [
             FieldError(

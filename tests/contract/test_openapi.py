@@ -1,0 +1,175 @@
+"""What the documents say, held against each other, against the code, and against themselves."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from products.app import app
+from products.catalogue import CATALOGUE, RESOURCES
+from products.openapi import DIRECTORY, drifted
+from tests.servers import ROOT
+
+NAMES = sorted(path.stem for path in DIRECTORY.glob("*.json"))
+MUTATING = {"post", "put", "patch", "delete"}
+KEYLESS = re.compile(r"^/(v1/signup|notifications/v1/inbound/.+|f/.+|b/.+)$")
+"""Mutations that carry their own deduplication (X18, X21)."""
+UNSEEN = {
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/v1/openapi.json",
+    "/{product}/v1/openapi.json",
+}
+"""Routes outside the public specification: health, and the specification itself (P-26)."""
+
+Document = dict[str, Any]
+
+
+def read(name: str) -> Document:
+    """A committed document."""
+    document: Document = json.loads((DIRECTORY / f"{name}.json").read_bytes())
+    return document
+
+
+def operations(document: Document) -> Iterator[tuple[str, str, Document]]:
+    """Every operation as path, method and object."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def routes(of: Iterable[Any]) -> Iterator[APIRoute]:
+    """Every route, those of included routers too. A route of a kind that we do not know is an error."""
+    for route in of:
+        if isinstance(route, APIRoute):
+            yield route
+        else:
+            yield from routes(route.original_router.routes)
+
+
+SPINE = read("spine")
+OPERATIONS = list(operations(SPINE))
+IDS = [f"{method} {path}" for path, method, _ in OPERATIONS]
+
+
+def test_the_committed_documents_are_what_the_code_says() -> None:
+    """A change of a model without `make openapi` is drift (P-23)."""
+    assert drifted() == []
+
+
+def test_a_changed_validator_is_seen_as_drift() -> None:
+    """The gate is not blind: one validator edited, and it is red (P-23)."""
+    mutation = (
+        "import sys, typing, pydantic, spine.resource as resource\n"
+        "resource.Name = typing.Annotated[str, pydantic.StringConstraints(min_length=1, max_length=199)]\n"
+        "from products.openapi import drifted\n"
+        "print(*drifted())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", mutation], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "spine.json" in done.stdout.split()
+    assert "platform.json" in done.stdout.split()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_document_is_valid_openapi(name: str) -> None:
+    """Each document is OpenAPI 3.1 by the letter, with every reference leading somewhere."""
+    document = read(name)
+    OpenAPIV31SpecValidator(document).validate()
+    assert document["openapi"].startswith("3.1")
+    text = json.dumps(document)
+    for kind, target in set(re.findall(r'"#/components/(\w+)/([^"]+)"', text)):
+        assert target in document["components"][kind]
+    assert "HTTPValidationError" not in text
+
+
+@pytest.mark.parametrize("component", ["Error", "Page", "Event"])
+def test_shared_components_are_the_same_everywhere(component: str) -> None:
+    """What is written once for the suite reads the same, byte for byte, in every document (P-24)."""
+    assert len({json.dumps(read(name)["components"]["schemas"][component], sort_keys=True) for name in NAMES}) == 1
+
+
+def test_the_whole_is_the_sum_of_its_parts() -> None:
+    """No operation and no webhook stands in one product's document and not in the suite's, or the other way round."""
+    parts = [read(name) for name in NAMES if name != "spine"]
+    for section in ("paths", "webhooks"):
+        assert {key for part in parts for key in part[section]} == set(SPINE[section])
+        for part in parts:
+            assert all(SPINE[section][key] == item for key, item in part[section].items())
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS, ids=IDS)
+def test_an_operation_keeps_the_conventions(path: str, method: str, operation: Document) -> None:
+    """Key, scope, events, ids, errors: said of every operation in the same words (P-04, P-05, P-11, P-13, X16)."""
+    parameters = {parameter["name"]: parameter for parameter in operation.get("parameters", [])}
+    keyless = KEYLESS.match(path) is not None
+    if method in MUTATING and not keyless:
+        assert parameters["Idempotency-Key"]["required"] is True
+        assert parameters["Idempotency-Key"]["schema"]["maxLength"] == 255
+        assert operation["x-events"]
+        declared = [name for name in operation["x-events"] if name != "*"]
+        assert set(declared) <= set(SPINE["webhooks"])
+    else:
+        assert "Idempotency-Key" not in parameters
+    if operation.get("security") != []:
+        assert re.fullmatch(r"[a-z_]+:[a-z_]+", operation["x-scope"])
+    assert not {"page", "offset", "skip", "per_page"} & set(parameters)
+    for name, parameter in parameters.items():
+        if parameter["in"] == "path" and (name == "id" or name.endswith("_id")):
+            assert re.fullmatch(r"\^[a-z]+_.+\$", parameter["schema"]["pattern"]), name
+    for status, response in operation["responses"].items():
+        assert (int(status) < 400) == ("content" in response)
+    assert operation["summary"]
+    assert operation["operationId"]
+
+
+def test_operation_ids_are_unique() -> None:
+    """Clients and tools are generated by operationId, so each is there once."""
+    names = [operation["operationId"] for _, _, operation in OPERATIONS]
+    assert len(names) == len(set(names))
+
+
+def test_lists_take_a_cursor_and_a_bounded_limit() -> None:
+    """Whatever answers a page takes `cursor` and `limit` of 1 to 100, 25 where it is not given (conventions 2.2)."""
+    lists = 0
+    for path, method, operation in OPERATIONS:
+        answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+        if "Page_" not in json.dumps(answer):
+            continue
+        lists += 1
+        parameters = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
+        assert "cursor" in parameters, (method, path)
+        limit = parameters["limit"]
+        assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 100, 25), (method, path)
+    assert lists >= 7
+
+
+def test_every_route_is_public_or_known() -> None:
+    """There is no back door: each route is in the specification, or in the short list of those that stand beside it."""
+    served = {route.path for route in routes(app.routes)}
+    assert served - set(SPINE["paths"]) == UNSEEN
+    assert set(SPINE["paths"]) <= served
+
+
+def test_every_declared_event_is_in_the_webhooks_and_emitted_by_somebody() -> None:
+    """The catalogue is the webhooks section, and nothing in it is idle: an operation declares it, or the engine emits it."""
+    assert set(SPINE["webhooks"]) == set(CATALOGUE.types)
+    declared = {name for _, _, operation in OPERATIONS for name in operation.get("x-events", [])} - {"*"}
+    by_the_engine = {"delivery.dead_lettered", "replay.completed"}
+    assert set(CATALOGUE.types) - declared - by_the_engine == set()
+
+
+def test_a_resource_is_data() -> None:
+    """A Resource holds no callables and no flags: what does not fit is written out by hand."""
+    for resource in RESOURCES:
+        for name in resource.__dataclass_fields__:
+            value = getattr(resource, name)
+            assert not isinstance(value, bool)
+            assert isinstance(value, type) or not callable(value), (resource.noun, name)
