@@ -154,7 +154,7 @@ def _suite(catalogue: Catalogue) -> list[CatalogueEntry]:
     return entries
 
 
-_LATER: Final = "xid >= pg_snapshot_xmin(cast(:read AS pg_snapshot)) AND NOT pg_visible_in_snapshot(xid, cast(:read AS pg_snapshot))"
+_LATER: Final = "xid >= pg_snapshot_xmin(cast(cast(:read AS text) AS pg_snapshot)) AND NOT pg_visible_in_snapshot(xid, cast(cast(:read AS text) AS pg_snapshot))"
 _FEED: Final = """
     SELECT id, type, body, erased_at, xid::text AS xid, pg_current_snapshot()::text AS snapshot
       FROM spine.events
@@ -212,7 +212,7 @@ def _conditions(position: Position, types: list[str] | None) -> tuple[list[str],
     conditions: list[str] = []
     values: dict[str, Any] = {}
     if position.snapshot:
-        conditions.append("pg_visible_in_snapshot(xid, cast(:snapshot AS pg_snapshot))")
+        conditions.append("pg_visible_in_snapshot(xid, cast(cast(:snapshot AS text) AS pg_snapshot))")
         values["snapshot"] = position.snapshot
     if position.read:
         conditions.append(_LATER)
