@@ -154,7 +154,8 @@ def _suite(catalogue: Catalogue) -> list[CatalogueEntry]:
     return entries
 
 
-_LATER: Final = "xid >= pg_snapshot_xmin(cast(cast(:read AS text) AS pg_snapshot)) AND NOT pg_visible_in_snapshot(xid, cast(cast(:read AS text) AS pg_snapshot))"
+_READ: Final = "cast(cast(:read AS text) AS pg_snapshot)"
+_LATER: Final = f"xid >= pg_snapshot_xmin({_READ}) AND NOT pg_visible_in_snapshot(xid, {_READ})"
 _FEED: Final = """
     SELECT id, type, body, erased_at, xid::text AS xid, pg_current_snapshot()::text AS snapshot
       FROM spine.events
