@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -82,10 +84,14 @@ def build() -> FastAPI:
         app.include_router(router)
     install_error_handlers(app)
     app.add_middleware(RequestIds)
-    app.state.documents = {"spine": document(app, CATALOGUE)} | {
-        name: document(app, CATALOGUE, prefixes, families) for name, (prefixes, families) in PRODUCTS.items()
-    }
+    app.state.documents = functools.cache(lambda: _documents(app))
     return app
+
+
+def _documents(app: FastAPI) -> dict[str, dict[str, Any]]:
+    """The OpenAPI documents by name; made when they are first asked for, since they take longer than a start may."""
+    parts = {name: document(app, CATALOGUE, prefixes, families) for name, (prefixes, families) in PRODUCTS.items()}
+    return {"spine": document(app, CATALOGUE), **parts}
 
 
 app = build()

@@ -85,8 +85,8 @@ def _observe_pools(platform: Platform) -> None:
     )
 
 
-def _document(request: Request, name: str) -> Response:
-    documents: dict[str, dict[str, Any]] = request.app.state.documents
+async def _document(request: Request, name: str) -> Response:
+    documents: dict[str, dict[str, Any]] = await asyncio.to_thread(request.app.state.documents)
     if name not in documents:
         raise NotFound("there is no such path")
     return Response(orjson.dumps(documents[name]), media_type=JSON)
@@ -95,16 +95,16 @@ def _document(request: Request, name: str) -> Response:
 @router.get("/openapi.json")
 async def openapi_of_all(request: Request) -> Response:
     """All of it."""
-    return _document(request, "spine")
+    return await _document(request, "spine")
 
 
 @router.get("/v1/openapi.json")
 async def openapi_of_platform(request: Request) -> Response:
     """The platform's part."""
-    return _document(request, "platform")
+    return await _document(request, "platform")
 
 
 @router.get("/{product}/v1/openapi.json")
 async def openapi_of_product(product: str, request: Request) -> Response:
     """One product's part."""
-    return _document(request, product)
+    return await _document(request, product)
