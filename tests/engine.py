@@ -194,6 +194,11 @@ class Engine:
         await self.until(there)
         return worker
 
+    @property
+    def alive(self) -> "list[subprocess.Popen[bytes]]":
+        """The worker processes that run."""
+        return [worker for worker in self._workers if worker.poll() is None]
+
     async def stop(self, worker: "subprocess.Popen[bytes]", signum: int = signal.SIGTERM) -> int:
         """End a worker; answers its exit status."""
         worker.send_signal(signum)

@@ -1,8 +1,8 @@
 """Lanes: one queue per endpoint, and the room there is in each and in the whole process.
 
 A lane holds what its endpoint can take in about a second (`policies.lanes.depth`); what does not fit is parked in
-Postgres behind it. Lanes that are slow, or of which nothing is known yet, together get at most half of the process:
-of its calls in flight and of its room. So a receiver that hangs cannot take what the others need.
+Postgres behind it. Lanes that are slow together get at most half of the process: of its calls in flight and of its
+room. A lane of which nothing is known yet begins with a few calls. So receivers that hang cannot take what others need.
 """
 
 from collections import deque
@@ -16,6 +16,8 @@ from workers.roster import Roster
 
 SLOW_S: Final = 1.0
 """A lane whose answers take longer than this, or whose oldest call does, is slow."""
+TRIAL: Final = 4
+"""Calls at once to an endpoint that has not answered yet."""
 _NEW_WEIGHT: Final = 0.2
 _IDLE_S: Final = 600.0
 
@@ -39,7 +41,7 @@ class Lane:
         self.share = 0
         self.rate_per_s: float | None = None
         self.mean_latency_s: float | None = None
-        self.slow = True
+        self.slow = False
         self.parked = False
         """Whether rows wait in Postgres behind this lane."""
         self.next_start_s = 0.0
@@ -51,6 +53,11 @@ class Lane:
     def held(self) -> int:
         """Deliveries in this lane: promised, waiting and in flight."""
         return len(self.queue) + self.in_flight + self.reserved
+
+    @property
+    def places(self) -> int:
+        """How many calls may be under way."""
+        return self.share if self.mean_latency_s is not None else min(self.share, TRIAL)
 
     def depth(self, now_s: float) -> int:
         """How many it may hold."""
@@ -242,8 +249,9 @@ class Lanes:
             self._bytes -= len(body)
 
     def excess(self, lane: Lane, now_s: float) -> list[Cargo]:
-        """Take out of the queue, from its end, what the lane holds beyond its depth."""
-        over = min(lane.held - lane.depth(now_s), len(lane.queue))
+        """Take out of a slow lane's queue, from its end, what it holds too much of: by itself, or with the others."""
+        allowed = 0 if self._slow_held > self._max_held // 2 else lane.depth(now_s)
+        over = min(max(0, lane.held - allowed), len(lane.queue))
         taken = [lane.queue.pop() for _ in range(over)]
         self._count(lane, -len(taken))
         return taken

@@ -5,6 +5,7 @@ arq brings the bells; the lines of work listed in `LINES` do the work, resident 
 
 import asyncio
 import contextlib
+import resource
 import signal
 from typing import Any, ClassVar, Final
 
@@ -26,6 +27,8 @@ from workers.upkeep import Upkeep
 
 LINES: Final[tuple[LineMaker, ...]] = (Dispatcher, Replays, Upkeep)
 """Every kind of work that a worker does. A new one is added here and nowhere else."""
+
+_FILES: Final = 65_536
 
 # `python -m arq` makes its worker by this name: it is the only way to hand it ours.
 arq.worker.Worker = BellWorker  # type: ignore[misc]
@@ -67,6 +70,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         lines=LINES,
     )
     ctx["runtime"] = runtime
+    _lift_file_limit()
     EVENT_TYPES.declare(CATALOGUE.types)
     _keep_signals_for(asyncio.current_task())
     await runtime.start()
@@ -91,6 +95,14 @@ def _keep_signals_for(main: "asyncio.Task[Any] | None") -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(signum, stop, signum)
+
+
+def _lift_file_limit() -> None:
+    """Each call under way is a socket; the usual soft limit of 1,024 is meant for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, _FILES) if hard != resource.RLIM_INFINITY else _FILES
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class WorkerSettings:

@@ -52,7 +52,7 @@ class Runtime:
         self._task: asyncio.Task[None] | None = None
         self.worker_id = f"{socket.gethostname()}-{ULID()}"
         self._bell: Bell | None = None
-        self._roster: Roster | None = None
+        self.roster: Roster | None = None
 
     async def start(self) -> None:
         """Begin; returns at once."""
@@ -75,10 +75,10 @@ class Runtime:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._roster is not None:
+        if self.roster is not None:
             with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 async with asyncio.timeout(2):
-                    await self._roster.leave()
+                    await self.roster.leave()
         if self._bell is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):
@@ -94,7 +94,7 @@ class Runtime:
         redis = open_redis(self._bells.redis_url)
         self._held.push_async_callback(redis.aclose)
         self._bell = bell = Bell(redis)
-        self._roster = roster = Roster(pool, self.worker_id)
+        self.roster = roster = Roster(pool, self.worker_id)
         tools = Tools(
             work=self._work,
             worker_id=self.worker_id,
@@ -113,9 +113,9 @@ class Runtime:
                 at_work.create_task(line.run())
 
     async def _beat(self) -> None:
-        assert self._roster is not None
+        assert self.roster is not None
         metrics.observe_worker(self.worker_id, __version__)
-        await self._roster.step()
+        await self.roster.step()
 
     async def _open_pool(self) -> "asyncpg.Pool[asyncpg.Record]":
         warned = False

@@ -117,7 +117,7 @@ class Sender:
     def _next(self, lane: Lane) -> Cargo | None:
         """The delivery to be sent now in this lane, counted as in flight; None when none may start."""
         now_s = time.monotonic()
-        while lane.queue and lane.in_flight < lane.share and not self._stopping:
+        while lane.queue and lane.in_flight < lane.places and not self._stopping:
             if lane.queue[0].lease_ends_s <= now_s:
                 # Could not be renewed in time: somebody else may have it.
                 lost = lane.queue[0]
@@ -174,7 +174,7 @@ class Sender:
                 if cargo is None:
                     continue
                 self._start(lane, cargo)
-                if lane.queue and lane.in_flight < lane.share:
+                if lane.queue and lane.in_flight < lane.places:
                     waiting[lane] = None  # to the end: one call a round for each
 
     def _set_slow(self, lane: Lane, slow: bool) -> None:

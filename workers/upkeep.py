@@ -81,9 +81,9 @@ class Upkeep:
     async def _do(self, name: str, duty: Duty, connection: Connection) -> None:
         try:
             await duty(connection)
+        except asyncpg.PostgresConnectionError:
+            raise
         except asyncpg.PostgresError as error:
-            if connection.is_closed():
-                raise
             _log.warning("duty failed", duty=name, error=repr(error))
 
     async def partitions(self, connection: Connection) -> None:

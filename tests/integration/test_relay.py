@@ -1,0 +1,114 @@
+"""The relay: who gets an event, and what a backlog or a wide fan-out does to it."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.engine import Engine, running_engine
+from tests.receiver import Receiver
+from workers.relay import MAX_DELIVERIES
+
+
+@pytest.fixture
+async def engine(database: str, redis_url: str) -> AsyncIterator[Engine]:
+    """A workspace in a database of its own."""
+    async with running_engine(database, redis_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A receiver on loopback."""
+    async with Receiver() as receiver:
+        yield receiver
+
+
+async def test_event_reaches_every_endpoint_that_matches(engine: Engine, receiver: Receiver) -> None:
+    """An accepted event reaches each endpoint whose pattern matches, once, and no other."""
+    await engine.endpoint(receiver.url("/exact"), ["thing.happened"])
+    await engine.endpoint(receiver.url("/family"), ["thing.*", "*", "thing.happened"])
+    await engine.endpoint(receiver.url("/deep"), ["thing.happened.*"])
+    await engine.endpoint(receiver.url("/other"), ["other.happened"])
+    async with engine.at_work():
+        (event_id,) = await engine.publish("thing.happened")
+        rows = await engine.until_states(delivered=2)
+    assert receiver.count == Counter({"/exact": 1, "/family": 1})
+    assert {call.event_id for call in receiver.calls} == {event_id}
+    assert [len(row["attempts"]) for row in rows] == [1, 1]
+
+
+async def test_the_pattern_in_force_at_accept_time_counts(engine: Engine, receiver: Receiver) -> None:
+    """An endpoint made after an event was accepted does not get it; one that stopped listening after it still does (promise 1)."""
+    before = await engine.endpoint(receiver.url("/before"))
+    await engine.publish()
+    await engine.pool.execute(
+        "UPDATE spine.subscriptions SET valid_to = clock_timestamp() WHERE endpoint_id = $1", before.id
+    )
+    await engine.endpoint(receiver.url("/after"))
+    async with engine.at_work():
+        await engine.until_states(delivered=1)
+    assert receiver.count == Counter({"/before": 1})
+
+
+async def test_other_workspaces_events_are_not_delivered(engine: Engine, receiver: Receiver) -> None:
+    """An event stays in its workspace."""
+    await engine.endpoint(receiver.url("/mine"))
+    neighbour = Engine(engine.url, engine.redis_url, engine.pool)
+    await neighbour.found()
+    await neighbour.endpoint(receiver.url("/theirs"))
+    async with engine.at_work():
+        (event_id,) = await engine.publish()
+        await engine.until_states(delivered=1)
+        await neighbour.publish()
+        await neighbour.until_states(delivered=1)
+    assert [call.event_id for call in receiver.to("/mine")] == [event_id]
+    assert receiver.count["/theirs"] == 1
+
+
+async def test_a_wide_fan_out_is_cut_into_transactions(engine: Engine, receiver: Receiver) -> None:
+    """More deliveries than one transaction holds are written in several, and all of them arrive once."""
+    endpoints = 60
+    events = MAX_DELIVERIES // endpoints + 40
+    for n in range(endpoints):
+        await engine.endpoint(receiver.url(f"/{n}"))
+    await engine.publish(count=events)
+    async with engine.at_work():
+        await receiver.until(lambda: sum(receiver.count.values()) >= endpoints * events, 100)
+        await engine.until_states(delivered=endpoints * events)
+    assert set(receiver.count.values()) == {events}
+    writers = await engine.pool.fetch("SELECT count(*) FROM spine.deliveries_closed GROUP BY xid")
+    assert max(row["count"] for row in writers) <= MAX_DELIVERIES
+
+
+async def test_an_endpoint_that_must_not_know_is_left_out(engine: Engine, receiver: Receiver) -> None:
+    """The outbox row names an endpoint that does not get the event: the one whose own dead letter it tells of."""
+    left_out = await engine.endpoint(receiver.url("/left-out"))
+    await engine.endpoint(receiver.url("/told"))
+    await engine.publish()
+    await engine.pool.execute("UPDATE spine.outbox SET not_endpoint_id = $1", left_out.id)
+    async with engine.at_work():
+        await engine.until_states(delivered=1)
+    assert receiver.count == Counter({"/told": 1})
+
+
+async def test_an_event_that_nobody_hears_leaves_the_outbox(engine: Engine) -> None:
+    """Without a matching endpoint an event makes no delivery, and waits no longer."""
+    await engine.publish(count=3)
+    async with engine.at_work():
+        await engine.until(lambda: engine.pool.fetchval("SELECT count(*) = 0 FROM spine.outbox"))
+    assert await engine.deliveries() == []
+
+
+async def test_born_dead(engine: Engine, receiver: Receiver) -> None:
+    """A delivery whose endpoint was deleted, or whose payload was erased, before the relay came is a dead letter at once."""
+    gone = await engine.endpoint(receiver.url("/gone"), ["one.*"])
+    await engine.endpoint(receiver.url("/there"), ["two.*"])
+    await engine.publish("one.happened")
+    (erased,) = await engine.publish("two.happened")
+    await engine.pool.execute("UPDATE spine.webhook_endpoints SET deleted_at = now() WHERE id = $1", gone.id)
+    await engine.pool.execute("UPDATE spine.events SET body = NULL WHERE id = $1", erased)
+    async with engine.at_work():
+        rows = await engine.until_states(dead=2)
+    assert {row["reason"] for row in rows} == {"endpoint_deleted", "payload_erased"}
+    assert receiver.calls == []
