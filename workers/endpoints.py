@@ -42,6 +42,11 @@ class Endpoint:
     deleted: bool
     loaded_s: float
 
+    @property
+    def may_be_called(self) -> bool:
+        """Whether deliveries go out to it; where not, those that wait are turned another way."""
+        return not (self.disabled or self.deleted or self.signer is None)
+
 
 class EndpointBook:
     """Loads endpoints on demand, many in one query, and tells who asked."""
@@ -62,7 +67,8 @@ class EndpointBook:
             self._want(key)
             return None
         age_s = now_s - endpoint.loaded_s
-        if age_s > REFRESH_S:
+        # One that may not be called is always read anew: what waits for it goes on from the reading, or not at all.
+        if age_s > REFRESH_S or not endpoint.may_be_called:
             self._want(key)
         return endpoint if age_s <= TTL_S else None
 

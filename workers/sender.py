@@ -135,7 +135,7 @@ class Sender:
 
     def _may_start(self, lane: Lane, now_s: float) -> bool:
         endpoint = self.book.find(lane.key, now_s)
-        if endpoint is None or endpoint.disabled or endpoint.deleted or endpoint.signer is None:
+        if endpoint is None or not endpoint.may_be_called:
             return False  # `loaded` goes on from here
         lane.endpoint = endpoint
         if now_s < lane.next_start_s:
