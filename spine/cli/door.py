@@ -7,6 +7,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -52,19 +53,17 @@ class Here:
     key: str | None
     live: bool
     url: str | None
+    held: ExitStack
+    """What is let go when the command ends."""
 
     @cached_property
     def api(self) -> Api:
         """The API, found when it is first asked for. Raises Failure where there is no key."""
-        environ = self.around.environ
-        return Api(
-            api_url(environ, self.url), api_key(environ, self.key, self.live), self.around.transport, self.around.sleep
-        )
-
-    @property
-    def has_key(self) -> bool:
-        """Whether the caller named a key, rather than leaving it to make up's."""
-        return bool(self.key or self.around.environ.get("SPINE_API_KEY"))
+        around = self.around
+        url, key = api_url(around.environ, self.url), api_key(around.environ, self.key, self.live)
+        api = Api(url, key, around.transport, around.sleep)
+        self.held.callback(api.close)
+        return api
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -75,11 +74,12 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
         hints = get_type_hints(function, include_extras=True)
 
         def run(ctx: typer.Context, as_json: bool, key: str | None, live: bool, url: str | None, **own: Any) -> None:
-            here = Here(ctx.obj or Surroundings(), Output(as_json), key, live, url)
+            out = Output(as_json)
             try:
-                function(here, **own)
+                with ExitStack() as held:
+                    function(Here(ctx.obj or Surroundings(), out, key, live, url, held), **own)
             except Failure as failure:
-                here.out.failure(failure)
+                out.failure(failure)
                 raise typer.Exit(failure.exit_code) from None
 
         only = inspect.Parameter.KEYWORD_ONLY
@@ -112,6 +112,6 @@ Count = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most 
 Types = Annotated[
     list[str] | None, typer.Option("--type", help="Only these event types: exact, a family ('ticket.*'); repeatable.")
 ]
-Since = Annotated[str | None, typer.Option(help="From this time on: 2h (ago), 2026-11-21, 2026-11-21T08:00:00Z.")]
-Until = Annotated[str | None, typer.Option(help="Before this time.")]
+Since = Annotated[str | None, typer.Option(help="Of events accepted since: 2h (ago), 2026-11-21, 2026-11-21T08:00:00Z.")]
+Until = Annotated[str | None, typer.Option(help="Of events accepted before.")]
 Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Only this endpoint: whe_….")]

@@ -50,6 +50,10 @@ class Forwarder:
         self._note = note
         self._http = httpx.Client(timeout=_TIMEOUT, transport=around.transport, trust_env=False)
 
+    def close(self) -> None:
+        """Let the connections go."""
+        self._http.close()
+
     def forward(self, event: dict[str, Any]) -> Outcome:
         """Hand the event over; a refused connection is tried once more, for servers restart while one works on them."""
         body = webhook_body(event)

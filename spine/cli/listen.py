@@ -53,7 +53,9 @@ def _forwarder(here: Here, url: str) -> Forwarder:
         raise Failure(f"{url} is no address to forward to; give it as http://host:port/path", exit_code=MISUSED)
     secret = _secret(here)
     here.out.note(f"verify with this secret, which stays the same: {secret}")
-    return Forwarder(url, secret, here.around, here.out.note)
+    forwarder = Forwarder(url, secret, here.around, here.out.note)
+    here.held.callback(forwarder.close)
+    return forwarder
 
 
 def _secret(here: Here) -> str:
