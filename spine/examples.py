@@ -50,7 +50,8 @@ def _of_kind(kind: str | None, schema: dict[str, Any], root: dict[str, Any], dep
             text = _TEXTS.get(schema.get("format", ""), "text")
             return text.ljust(schema.get("minLength", 0), "x")[: schema.get("maxLength", len(text) + 64)]
         case "integer" | "number":
-            return schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
+            number = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
+            return int(number) if kind == "integer" else number
         case "boolean":
             return True
         case _:

@@ -1,0 +1,95 @@
+"""The committed document of the whole suite, operation by operation, for tests that ask something of each of them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from products.openapi import DIRECTORY
+from spine import ids
+from spine.examples import example
+
+MUTATING: Final = frozenset({"post", "put", "patch", "delete"})
+Document = dict[str, Any]
+
+
+def read(name: str) -> Document:
+    """A committed document."""
+    document: Document = json.loads((DIRECTORY / f"{name}.json").read_bytes())
+    return document
+
+
+SPINE: Final = read("spine")
+BODIES: Final[dict[str, Any]] = {
+    "POST /v1/api_keys": {"name": "another", "scopes": ["events:read"]},
+    "POST /v1/event_types": {"name": "order.packed"},
+    "POST /v1/events": {"type": "order.paid", "data": {"n": 1}},
+    "POST /v1/events/batch": {"events": [{"type": "order.paid", "data": {"n": 1}}]},
+    "POST /v1/replays": {"filter": {}},
+    "POST /v1/webhook_endpoints": {"url": "http://127.0.0.1:9/", "events": ["order.paid"]},
+    "PATCH /v1/webhook_endpoints/{id}": {"description": "changed"},
+}
+"""Bodies that an example made of the schema alone would not be: their texts have patterns, or a meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation."""
+
+    path: str
+    method: str
+    spec: Document
+
+    def __str__(self) -> str:
+        return f"{self.method.upper()} {self.path}"
+
+    @property
+    def mutating(self) -> bool:
+        """Whether it changes anything."""
+        return self.method in MUTATING
+
+    @property
+    def public(self) -> bool:
+        """Whether it takes no key."""
+        return self.spec.get("security") == []
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether it reads a body."""
+        return "requestBody" in self.spec
+
+    @property
+    def of_one(self) -> bool:
+        """Whether its path names one thing by its id."""
+        return "{" in self.path
+
+    def random_path(self) -> str:
+        """Its path with an id that nobody has."""
+        path = self.path
+        for parameter in self.spec.get("parameters", []):
+            if parameter["in"] == "path":
+                pattern: str = parameter["schema"].get("pattern", "")
+                prefix = pattern.removeprefix("^").partition("_")[0]
+                path = path.replace(f"{{{parameter['name']}}}", ids.mint(prefix) if prefix else "nothing")
+        return path
+
+    def body(self) -> Any:
+        """A body that fits its schema; None where it takes none."""
+        if not self.takes_body:
+            return None
+        if str(self) in BODIES or not self.spec["requestBody"].get("required"):
+            return BODIES.get(str(self), {})
+        schema = self.spec["requestBody"]["content"]["application/json"]["schema"]
+        found = example({**schema, "components": SPINE["components"]})
+        return {} if found is None else found
+
+
+def operations(document: Document = SPINE) -> Iterator[Operation]:
+    """Every operation of a document."""
+    for path, item in document["paths"].items():
+        for method, spec in item.items():
+            yield Operation(path, method, spec)
+
+
+OPERATIONS: Final = tuple(operations())
+BEHIND_THE_DOOR: Final = tuple(operation for operation in OPERATIONS if not operation.public)

@@ -1,0 +1,208 @@
+"""Input that means harm, or is merely odd: a 4xx that says what is wrong, and never a 5xx."""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.api import Api, Organisation, unique_key
+from tests.contract.specification import BEHIND_THE_DOOR, OPERATIONS, SPINE, Operation
+from tests.things import Things, make_things
+
+DEEP = 100_000
+NOT_JSON = {
+    "broken": b'{"name": ',
+    "invalid-utf-8": b'{"name": "\xff\xfe"}',
+    "lone-surrogate": b'{"name": "\\ud800"}',
+    "utf-16": '{"name": "Ann"}'.encode("utf-16"),
+    "not-a-number": b'{"name": NaN}',
+    "too-large-a-float": b'{"name": 1e999}',
+    "too-large-an-integer": b'{"name": 123456789012345678901234567890}',
+    "trailing-comma": b'{"name": "Ann",}',
+    "two-values": b'{"name": "Ann"} {}',
+    "bottomless": b"[" * DEEP + b"]" * DEEP,
+    "deeper-than-we-write": b'{"name": ' + b"[" * 500 + b"]" * 500 + b"}",
+}
+ODD_VALUES: dict[str, Any] = {
+    "nul": "a\x00b",
+    "private-use": "\ue000\U0010ffff",
+    "right-to-left": "\u202egnp.exe",
+    "largest": 2**63 - 1,
+    "beyond-a-column": 2**40,
+    "below": -(2**63),
+    "tiny": 5e-324,
+    "huge": 1.7e308,
+    "true": True,
+    "null": None,
+    "list": [[]],
+    "object": {"a": {"\x00": "\x00"}},
+    "long": "x" * 100_000,
+    "first-moment": "0001-01-01T00:00:00+14:00",
+    "last-moment": "9999-12-31T23:59:59-14:00",
+    "leap-second": "2026-06-30T23:59:60Z",
+    "seconds-since": "1700000000",
+}
+WITH_BODY = [operation for operation in OPERATIONS if operation.takes_body]
+
+
+@pytest.fixture(scope="module")
+def founded(api: Api) -> Organisation:
+    """The organisation that knocks."""
+    return api.sign_up()
+
+
+@pytest.fixture(scope="module")
+def things(founded: Organisation, api: Api) -> Things:
+    """What there is in its test workspace."""
+    return make_things(founded.test, api.database_url)
+
+
+@pytest.fixture(scope="module")
+def http(founded: Organisation) -> Iterator[httpx.Client]:
+    """Its client."""
+    with founded.test.client() as made:
+        yield made
+
+
+def send(http: httpx.Client, operation: Operation, path: str, content: bytes, **headers: str) -> httpx.Response:
+    """Send these very bytes, as JSON unless told otherwise."""
+    return http.request(
+        operation.method, path, content=content, headers={"content-type": "application/json", **headers}
+    )
+
+
+def fields_of(schema: Any) -> list[str]:
+    """The names of a body's fields."""
+    if "$ref" in schema:
+        return fields_of(SPINE["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+    for choice in schema.get("anyOf", []):
+        if "$ref" in choice:
+            return fields_of(choice)
+    return list(schema.get("properties", {}))
+
+
+def refused(answer: httpx.Response, *statuses: int) -> None:
+    """One of these statuses, as a problem document."""
+    assert answer.status_code in statuses, answer.text[:500]
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["request_id"] == answer.headers["request-id"]
+
+
+@pytest.mark.parametrize("operation", WITH_BODY, ids=str)
+def test_what_is_not_json_is_422(operation: Operation, http: httpx.Client, things: Things) -> None:
+    """Text that is no JSON, or JSON that we could not pass on as it is, is refused as such."""
+    for name, content in NOT_JSON.items():
+        answer = send(http, operation, things.path(operation.path), content)
+        refused(answer, 422)
+        # What is too deep is told by whoever comes to it first: the schema, or the fingerprint.
+        assert answer.json()["code"] == "invalid_json" or name == "deeper-than-we-write"
+
+
+@pytest.mark.parametrize("operation", WITH_BODY, ids=str)
+def test_a_body_over_the_limit_is_413(operation: Operation, http: httpx.Client, things: Things) -> None:
+    """More bytes than the limit are not read, whether their number is told or not."""
+    content = b'{"name": "' + b"x" * (4 * 1024 * 1024) + b'"}'
+    refused(send(http, operation, things.path(operation.path), content), 413)
+    told = http.request(
+        operation.method,
+        things.path(operation.path),
+        content=(content[n : n + 65536] for n in range(0, len(content), 65536)),
+        headers={"content-type": "application/json"},
+    )
+    refused(told, 413)
+
+
+@pytest.mark.parametrize("operation", WITH_BODY, ids=str)
+def test_odd_values_in_every_field(operation: Operation, http: httpx.Client, things: Things) -> None:
+    """Each field of a good body in turn becomes each odd value: it is taken or refused, and nothing breaks."""
+    good: dict[str, Any] = operation.body()
+    schema = operation.spec["requestBody"]["content"]["application/json"]["schema"]
+    fields = set(good) | set(fields_of(schema)) | {"metadata", "unknown_field"}
+    for field in sorted(fields):
+        for name, value in ODD_VALUES.items():
+            body = json.dumps({**good, field: value}).encode()
+            answer = send(http, operation, things.path(operation.path), body)
+            assert answer.status_code < 500, (field, name, answer.text)
+
+
+@pytest.mark.parametrize("operation", WITH_BODY, ids=str)
+def test_another_content_type_is_no_body(operation: Operation, http: httpx.Client, things: Things) -> None:
+    """Forms and the like get a 4xx, not a guess."""
+    for content_type in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/xml", "", "/"):
+        answer = send(http, operation, things.path(operation.path), b"name=Ann", **{"content-type": content_type})
+        refused(answer, 422)
+
+
+@pytest.mark.parametrize("operation", BEHIND_THE_DOOR, ids=str)
+def test_odd_ids_are_not_found(operation: Operation, http: httpx.Client) -> None:
+    """An id of another kind, in other letters, or with anything odd in it is 404 like any that nobody has."""
+    if not operation.of_one:
+        return
+    start, end = operation.path.index("{"), operation.path.index("}") + 1
+    ulid = "01M7XZQ13PQ2QS290DBGHN958X"
+    for id in ("%00", "a%00b", "%ED%A0%80", "%F0%9F%98%80", f"req_{ulid}", f"usr_{ulid.lower()}", f"whe_8{ulid[1:]}",
+               f"evt_{ulid}%0A", f"whe_{ulid}x", "'%20OR%201=1--", "x" * 3000, "%2e%2e", "null"):  # fmt: skip
+        path = operation.path[:start] + id + operation.path[end:]
+        body = operation.body()
+        answer = http.request(operation.method, path, **({} if body is None else {"json": body}))
+        refused(answer, 404, 405)  # 405: `..` leads elsewhere
+
+
+LISTS = [operation for operation in BEHIND_THE_DOOR if "limit" in str(operation.spec.get("parameters"))]
+
+
+@pytest.mark.parametrize("operation", LISTS, ids=str)
+def test_odd_queries(operation: Operation, http: httpx.Client) -> None:
+    """Whatever stands in a query gives a page or a 4xx."""
+    names = [parameter["name"] for parameter in operation.spec["parameters"] if parameter["in"] == "query"]
+    values = ("", "%00", "a%00b", "%FF", "%ED%A0%80", "-1", "0", "101", "1e3", "9" * 40, "AAAA", "AAA%3D", "%2B%2F==",
+              "é", "x" * 5000, "0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00", "2026-01-01", "[]")  # fmt: skip
+    for name in names:
+        for value in values:
+            answer = http.get(f"{operation.path}?{name}={value}")
+            assert answer.status_code in (200, 400, 422), (name, value, answer.text)
+    assert http.get(f"{operation.path}?limit=0").status_code == 422
+    assert http.get(f"{operation.path}?limit=101").status_code == 422
+    assert http.get(f"{operation.path}?limit=100").status_code == 200
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_other_methods_are_405(operation: Operation, http: httpx.Client, things: Things) -> None:
+    """HEAD, OPTIONS, TRACE and stranger methods are answered as not taken, with what is."""
+    for method in ("HEAD", "OPTIONS", "TRACE", "PROPFIND"):
+        answer = http.request(method, things.path(operation.path))
+        assert answer.status_code == 405
+        assert answer.headers["allow"]
+
+
+def test_a_path_that_is_nobodys(http: httpx.Client) -> None:
+    """Unknown paths, and known ones with a slash too many, are 404 problems: nothing is redirected."""
+    for path in ("/", "/v1", "/v1/", "/v1/users/", "//v1/users", "/v1/nothing", "/v1/users/%2e%2e/events%00"):
+        answer = http.get(path)
+        refused(answer, 404)
+
+
+def test_duplicate_names_count_once(http: httpx.Client) -> None:
+    """Of a name given twice the last value counts, for the rules and for the Idempotency-Key alike."""
+    key = unique_key()
+    first = http.post("/v1/users", content=b'{"name":"A","name":"B","email":"b@example.com"}',
+                      headers={"content-type": "application/json", "Idempotency-Key": key})  # fmt: skip
+    assert first.json()["name"] == "B"
+    again = http.post("/v1/users", json={"name": "B", "email": "b@example.com"}, headers={"Idempotency-Key": key})
+    assert again.content == first.content
+
+
+def test_a_caller_that_leaves_mid_body_harms_nobody(api: Api, founded: Organisation, http: httpx.Client) -> None:
+    """A connection that breaks off within a body leaves the API serving."""
+    where = urlsplit(api.url)
+    for _ in range(3):
+        with socket.create_connection((where.hostname or "", where.port or 0)) as raw:
+            raw.sendall(
+                b"POST /v1/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
+                b"Idempotency-Key: k\r\nAuthorization: Bearer " + founded.test.key.encode() + b'\r\n\r\n{"name": "'
+            )
+    assert http.get("/v1/users").status_code == 200
