@@ -26,10 +26,10 @@ check: $(DEV)
 test: check
 	$(PY) -m pytest -n 2 --dist loadfile -m "not long" $(WHERE)
 
-bench: $(RUN)
+bench: $(DEV)
 	$(PY) -m bench
 
-bench-quick: $(RUN)
+bench-quick: $(DEV)
 	$(PY) -m bench --quick
 
 chaos: $(DEV)

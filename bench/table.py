@@ -1,0 +1,80 @@
+"""The run as a table of text."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from bench.costs import ROLES
+from bench.results import PROMISES, Results
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text, in columns as wide as their widest cell; the first column to the left, numbers to the right."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if n == 0 else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _promised(results: Results) -> str:
+    rows = [["promised figure", "measured", "low", "high", "bound", "", ""]]
+    for name, promise in PROMISES.items():
+        spread = results.promised.get(name)
+        if spread is not None:
+            kept = "holds" if promise.holds(spread.median) else "FAILS"
+            numbers = [_number(value) for value in (spread.median, spread.low, spread.high)]
+            rows.append([name, *numbers, promise.shown, kept, promise.what.ljust(80)])
+    return columns(rows)
+
+
+def _costs(results: Results) -> str:
+    head = ["per event", *(f"{role} µs" for role in ROLES), "SQL", "commits", "WAL B", "disk B", "Redis"]
+    rows = [head]
+    for name, cost in results.costs.items():
+        figures = (
+            cost.app_round_trips + cost.worker_round_trips, cost.commits, cost.wal_bytes, cost.disk_bytes, cost.redis_commands,
+        )  # fmt: skip
+        rows.append([name, *(_number(cost.cpu_us[role]) for role in ROLES), *map(_number, figures)])
+    memory = [["memory, MB", *ROLES]]
+    for name, cost in results.costs.items():
+        memory.append([name, *(_number(cost.memory_bytes[role] / 1e6) for role in ROLES)])
+    return columns(rows) + "\n\n" + columns(memory)
+
+
+def _flat(name: str, value: Any) -> Iterable[tuple[str, str]]:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name} {key}", inner)
+    elif isinstance(value, list):
+        yield name, " ".join(_number(one) if isinstance(one, int | float) else str(one) for one in value)
+    else:
+        yield name, _number(value) if isinstance(value, int | float) else str(value)
+
+
+def _notes(results: Results) -> str:
+    rows = [list(row) for about, figures in results.notes.items() for row in _flat(about, figures)]
+    return columns([["beside them", ""], *rows])
+
+
+def _accounts(results: Results) -> str:
+    total = [
+        sum(getattr(account, name) for account in results.accounts)
+        for name in ("accepted", "delivered", "dead", "open", "received", "duplicates", "lost")
+    ]
+    names = "accepted {:,} = delivered {:,} + dead {:,} + open {:,}; received {:,}, again {:,}; lost {:,}"
+    return f"every id of {len(results.accounts)} runs accounted for: " + names.format(*total)
+
+
+def render(results: Results) -> str:
+    """All of it."""
+    return "\n\n".join(["", _promised(results), _costs(results), _notes(results), _accounts(results)])
