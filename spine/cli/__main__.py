@@ -1,16 +1,20 @@
 """`python -m spine.cli`, which `.venv/bin/spine` runs: reads the settings' files, then does what it is told."""
 
 import os
+import sys
 
 from dotenv import load_dotenv
 
 from spine.cli.front import app
-from spine.cli.where import ROOT, data_directory
+from spine.cli.where import settings_files
+
+
+def main() -> None:
+    """The command `spine`."""
+    for file in settings_files(os.environ, sys.argv[1:]):
+        load_dotenv(file, override=False)
+    app(prog_name="spine")
+
 
 if __name__ == "__main__":
-    # As `make up` does; then what `make up` wrote of itself, so that a second terminal finds the installation.
-    load_dotenv(ROOT / ".env", override=False)
-    directory = data_directory(os.environ)
-    if os.access(directory / "environment", os.R_OK):
-        load_dotenv(directory / "environment", override=False)
-    app(prog_name="spine")
+    main()

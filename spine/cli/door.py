@@ -112,6 +112,8 @@ Count = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most 
 Types = Annotated[
     list[str] | None, typer.Option("--type", help="Only these event types: exact, a family ('ticket.*'); repeatable.")
 ]
-Since = Annotated[str | None, typer.Option(help="Of events accepted since: 2h (ago), 2026-11-21, 2026-11-21T08:00:00Z.")]
+Since = Annotated[
+    str | None, typer.Option(help="Of events accepted since: 2h (ago), 2026-11-21, 2026-11-21T08:00:00Z.")
+]
 Until = Annotated[str | None, typer.Option(help="Of events accepted before.")]
 Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Only this endpoint: whe_….")]

@@ -1,6 +1,7 @@
 """Which installation is meant: its data directory, the API's address, the key to use."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +20,16 @@ def data_directory(environ: Mapping[str, str]) -> Path:
         return Path(given).expanduser()
     here = Path(".spine")
     return here if here.is_dir() else ROOT / ".spine"
+
+
+def settings_files(environ: Mapping[str, str], words: Sequence[str]) -> tuple[Path, ...]:
+    """Files of settings for what the environment leaves open: .env as for `make up`, then what that wrote of itself.
+
+    `spine up` itself must not read the latter: it would take its own Postgres for one that somebody else runs.
+    """
+    own = data_directory(environ) / "environment"
+    wanted = (ROOT / ".env", *(() if tuple(words[:1]) == ("up",) else (own,)))
+    return tuple(path for path in wanted if os.access(path, os.R_OK))
 
 
 def api_url(environ: Mapping[str, str], given: str | None) -> str:

@@ -13,7 +13,7 @@ from spine.cli.failure import Failure
 from spine.cli.moments import moment, seconds, span
 from spine.cli.output import plain
 from spine.cli.timeline import timeline
-from spine.cli.where import api_key, api_url
+from spine.cli.where import api_key, api_url, settings_files
 from tests.fake_api import NOW, FakeApi, page, problem
 
 
@@ -115,6 +115,16 @@ def test_which_key(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="spine keys create --org") as none:
         api_key({"SPINE_DATA_DIR": str(tmp_path / "nowhere")}, None, live=False)
     assert none.value.exit_code == 2
+
+
+def test_up_does_not_read_what_it_wrote(tmp_path: Path) -> None:
+    """Every command finds the installation by what `make up` wrote of it, but for `up`, which starts its own servers anew."""
+    own = tmp_path / "environment"
+    own.write_text("DATABASE_URL=postgresql://own")
+    environ = {"SPINE_DATA_DIR": str(tmp_path)}
+    assert own in settings_files(environ, ["doctor"])
+    assert own not in settings_files(environ, ["up"])
+    assert own not in settings_files({"SPINE_DATA_DIR": str(tmp_path / "other")}, ["doctor"])
 
 
 def test_a_problem_is_told_and_fails() -> None:
