@@ -5,6 +5,7 @@ the API takes no request that it cannot store and a draining worker still has it
 """
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -46,6 +47,9 @@ class House:
         known |= {"SPINE_HTTP_HOST": plan.http.http_host, "SPINE_HTTP_PORT": str(plan.http.http_port)}
         write(plan.directory / "environment", "".join(f"{name}={value}\n" for name, value in known.items()))
         await self._run_once(migrate_command(plan, environment))
+        # Fresh figures at each start; an API process that is started again goes on adding to them.
+        shutil.rmtree(plan.api_figures, ignore_errors=True)
+        plan.api_figures.mkdir()
         self._start(*(Keeper(command, self._output) for command in worker_commands(plan, environment)))
         self._start(*(Keeper(command, self._output) for command in api_commands(plan, environment)))
         async with httpx.AsyncClient(trust_env=False, timeout=10) as http:

@@ -60,6 +60,11 @@ class Plan:
         return _near(self.http.http_host, self.http.http_port)
 
     @property
+    def api_figures(self) -> Path:
+        """Where API processes behind one port add up their metrics."""
+        return self.directory / "metrics"
+
+    @property
     def worker_metrics(self) -> tuple[str, ...]:
         """Where the workers' metrics are read; empty when they serve none."""
         if self.metrics is None:
@@ -123,6 +128,8 @@ def api_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command, .
     count = plan.http.http_processes
     names = ("api",) if count == 1 else tuple(f"api-{index}" for index in range(count))
     stops = ((signal.SIGTERM, _API_GRACE_S),)
+    if count > 1:
+        environment = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(plan.api_figures)}
     return tuple(Command(name, plan.programs.api, ROOT, environment, stops=stops) for name in names)
 
 
