@@ -54,7 +54,7 @@ def migrate(here: Here) -> None:
         raise Failure("DATABASE_URL is not set", exit_code=MISUSED)
     try:
         asyncio.run(load("spine.database:migrate")(database_url))
-    except (OSError, load("asyncpg:PostgresError")) as error:
+    except (OSError, ValueError, load("asyncpg:PostgresError"), load("alembic.util:CommandError")) as error:
         raise Failure(f"the database cannot be migrated: {error}") from error
     if here.out.as_json:
         here.out.document({"migrated": True})
