@@ -4,8 +4,10 @@ from itertools import chain
 
 from fastapi import APIRouter
 
-from spine import api_keys, clock, signup, users
+from products import inbound
+from spine import api_keys, clock, contacts, signup, users
 from spine.events import Catalogue
+from spine.messages import accounts, channel_policies, messages, models, preferences, simulation, templates
 from spine.resource import Resource
 from spine.webhooks import deliveries, endpoints, event_types, events, replays, testing
 
@@ -15,6 +17,12 @@ RESOURCES: tuple[Resource, ...] = (
     endpoints.ENDPOINT,
     event_types.EVENT_TYPE,
     replays.REPLAY,
+    contacts.CONTACT,
+    templates.TEMPLATE,
+    channel_policies.POLICY,
+    accounts.ACCOUNT,
+    preferences.PREFERENCE,
+    models.MESSAGE,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -28,6 +36,14 @@ ROUTERS: tuple[APIRouter, ...] = (
     replays.router,
     testing.router,
     clock.router,
+    contacts.router,
+    templates.router,
+    channel_policies.router,
+    simulation.router,
+    accounts.router,
+    preferences.router,
+    messages.router,
+    inbound.router,
 )
 
 OTHER_EVENTS = (events.ERASED, deliveries.DEAD_LETTERED, deliveries.REPLAYED, testing.TESTED, clock.ADVANCED)
@@ -40,5 +56,10 @@ PRODUCTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
         ("/v1/", "/.well-known/"),
         frozenset({"api_key", "user", "webhook_endpoint", "delivery", "event_type", "event", "replay", "test_clock"}),
     ),
+    "notifications": (
+        ("/notifications/v1/",),
+        frozenset({"message", "template", "policy", "preference", "provider_account"}),
+    ),
+    "crm": (("/crm/v1/",), frozenset({"contact"})),
 }
 """Each product's own document: the paths it covers, and the families of its events."""

@@ -42,6 +42,7 @@ class Error(BaseModel):
         default=None, description="Every field at fault, where there may be several."
     )
     allowed: list[str] | None = Field(default=None, description="What would have been possible instead.")
+    existing_id: str | None = Field(default=None, description="The id of what is there already.")
     request_id: str
 
 
@@ -61,6 +62,7 @@ class SpineError(Exception):
         errors: Sequence[FieldError] | None = None,
         allowed: Sequence[str] | None = None,
         headers: dict[str, str] | None = None,
+        existing_id: str | None = None,
     ) -> None:
         self.detail = detail or (type(self).__doc__ or "").strip()
         self.code = code or type(self).code
@@ -68,6 +70,7 @@ class SpineError(Exception):
         self.errors = list(errors) if errors else None
         self.allowed = list(allowed) if allowed is not None else None
         self.headers = headers or {}
+        self.existing_id = existing_id
         super().__init__(self.detail)
 
     @property
@@ -86,6 +89,7 @@ class SpineError(Exception):
             param=self.param,
             errors=self.errors,
             allowed=self.allowed,
+            existing_id=self.existing_id,
             request_id=request_id,
         )
         return problem.model_dump_json(exclude_none=True).encode()

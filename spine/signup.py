@@ -12,6 +12,7 @@ from spine import ids
 from spine.api_keys import ApiKeyRow, key_columns
 from spine.errors import Forbidden
 from spine.keys import Env, mint_key
+from spine.messages.accounts import AccountRow, sandbox_accounts
 from spine.platform import Platform
 from spine.resource import Body, Name
 from spine.routes import Door, declares
@@ -76,6 +77,11 @@ async def _workspace(session: AsyncSession, organisation_id: str, env: Env) -> W
         **key_columns(key),
     )
     session.add(row)
+    if env == "test":
+        for account in sandbox_accounts():
+            id = ids.mint("prv")
+            made_at = ids.created_at(id)
+            session.add(AccountRow(workspace_id=workspace_id, id=id, created_at=made_at, updated_at=made_at, **account))
     await session.flush()
     return WorkspaceWithKey(workspace_id=workspace_id, api_key=key)
 

@@ -23,9 +23,11 @@ from workers.dispatcher import Dispatcher
 from workers.line import Hearing, LineMaker
 from workers.replays import Replays
 from workers.runtime import Runtime
+from workers.send import Sends
+from workers.send_sandbox import SandboxReceipts
 from workers.upkeep import Upkeep
 
-LINES: Final[tuple[LineMaker, ...]] = (Dispatcher, Replays, Upkeep)
+LINES: Final[tuple[LineMaker, ...]] = (Dispatcher, Replays, Sends, SandboxReceipts, Upkeep)
 """Every kind of work that a worker does. A new one is added here and nowhere else."""
 
 _FILES: Final = 65_536
@@ -105,12 +107,18 @@ def _lift_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _redis() -> RedisSettings:
+    settings = redis_settings(_bells.redis_url, retries=1)
+    settings.conn_retries = 0  # `BellWorker` tries again, and says meanwhile that it is deaf
+    return settings
+
+
 class WorkerSettings:
     """What arq reads. Attempts are counted in Postgres, results kept there; jobs are bells and end at once."""
 
     functions: ClassVar = [relay, deliver, send]
     queue_name = QUEUE
-    redis_settings: RedisSettings = redis_settings(_bells.redis_url, retries=1)
+    redis_settings: RedisSettings = _redis()
     job_serializer = serialize
     job_deserializer = deserialize
     poll_delay = _bells.poll_delay_s

@@ -1,5 +1,7 @@
 """`Egress`: sends one POST and says how it went; holds the connections and the guard."""
 
+import asyncio
+import socket
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -109,6 +111,31 @@ class Egress:
             except OSError:
                 addresses = ()
         return judge_addresses(judged, addresses, self._allow, https_required=https_required)
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """A connected socket for protocols other than HTTP: to an address that was checked, and to no other.
+
+        Raises AddressBlockedError where none is permitted, OSError where none answers in time.
+        """
+        judge = partial(blocked_text, allow=self._allow)
+        found = await GuardedResolver(self._lookup, judge).resolve(host, port)
+        loop = asyncio.get_running_loop()
+        last: OSError = OSError(f"{host} has no address")
+        for one in found:
+            opened_socket = guarded_sockets(judge)((one["family"], socket.SOCK_STREAM, 0, "", (one["host"], port)))
+            opened_socket.setblocking(False)
+            try:
+                async with asyncio.timeout(self._settings.connect_timeout_s):
+                    await loop.sock_connect(opened_socket, (one["host"], port))
+            except OSError as error:
+                opened_socket.close()
+                last = error
+            except BaseException:
+                opened_socket.close()
+                raise
+            else:
+                return opened_socket
+        raise last
 
     def client(self) -> httpx.AsyncClient:
         """The same way out under httpx's API, for providers and tools; the caller closes it before this door."""

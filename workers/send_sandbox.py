@@ -1,0 +1,126 @@
+"""The sandbox's receipts, as they come due: signed as a provider signs, verified and applied as the callback route does.
+
+They pass `products.inbound.read` and `spine.messages.receipts.take`, the code behind POST /notifications/v1/inbound;
+only the way over HTTP is left out. What a killed worker had in hand comes due again, and is stored once all the same.
+"""
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Any, Final
+
+from products.inbound import read
+from products.provider_kinds import providers
+from spine.bell import Kind
+from spine.messages import receipts
+from spine.messages.accounts import opened, signing_secret
+from spine.messages.live import Ledger
+from spine.webhooks.signing import sign
+from workers.desk import Desk
+from workers.line import Tools, keep_going, wait_for_bell
+
+CLAIM: Final = """
+    WITH picked AS MATERIALIZED (
+        SELECT ctid FROM spine.sandbox_receipts WHERE due_at <= now() ORDER BY due_at, seq LIMIT $3 FOR UPDATE SKIP LOCKED
+    ), claimed AS (
+        UPDATE spine.sandbox_receipts o SET due_at = now() + $2::interval, leased_by = $1
+         WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked)) RETURNING o.*
+    )
+    SELECT c.workspace_id, c.seq, c.provider_account_id, c.body, c.late AND t.left_at IS NULL AS early
+      FROM claimed c LEFT JOIN spine.attempts t ON t.workspace_id = c.workspace_id AND t.id = c.attempt_id
+     ORDER BY c.seq
+"""
+ACCOUNTS_LOAD: Final = """
+    SELECT workspace_id, id, env, channel, kind, credentials, config, sandbox, rate_per_s FROM spine.provider_accounts
+     WHERE id = ANY ($1::text[])
+"""
+DONE: Final = "DELETE FROM spine.sandbox_receipts WHERE leased_by = $1 AND seq = ANY ($2::bigint[])"
+POSTPONE: Final = """
+    UPDATE spine.sandbox_receipts SET due_at = now() + $2::interval, leased_by = NULL WHERE leased_by = $1 AND seq = ANY ($3::bigint[])
+"""
+NEXT_DUE: Final = (
+    "SELECT extract(epoch FROM due_at - now())::float8 FROM spine.sandbox_receipts ORDER BY due_at, seq LIMIT 1"
+)
+
+_BATCH: Final = 200
+_LEASE: Final = timedelta(seconds=15)
+_POSTPONED: Final = timedelta(milliseconds=200)
+_POLL_S: Final = 1.0
+_PARKED_POLL_S: Final = 5.0
+
+
+class SandboxReceipts:
+    """Sends out what the sandbox owes, and looks after receipts that are parked."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._kinds = providers(tools.pool, tools.egress)
+        self._desk = Desk(tools.pool)
+        self._parked = Desk(tools.pool)
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def hear(self, kind: Kind) -> None:
+        """A bell rang."""
+        if kind == "send":
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(keep_going("sandbox receipts", self._step))
+            loops.create_task(keep_going("parked receipts", self._parked_step))
+
+    async def drain(self, within_s: float) -> None:  # noqa: ARG002  # a batch takes no time worth bounding
+        """Claim nothing more; the batch in hand is one transaction."""
+        self._stopping = True
+
+    async def _step(self) -> None:
+        if self._stopping:
+            await asyncio.sleep(_POLL_S)
+            return
+        async with self._desk.connection() as connection:
+            rows = await connection.fetch(CLAIM, self._tools.worker_id, _LEASE, _BATCH)
+            early = [row["seq"] for row in rows if row["early"]]
+            if early:
+                await connection.execute(POSTPONE, self._tools.worker_id, _POSTPONED, early)
+            due = [row for row in rows if not row["early"]]
+            ledgers = await self._take(connection, due) if due else []
+            next_s = await connection.fetchval(NEXT_DUE) if len(rows) < _BATCH else 0.0
+        self._ring(ledgers)
+        pause_s = _POLL_S if next_s is None else min(max(next_s, 0.0), _POLL_S)
+        if pause_s > 0:
+            await wait_for_bell(self._wake, pause_s)
+
+    async def _take(self, connection: Any, due: list[Any]) -> list[Ledger]:
+        """Sign, verify and apply a batch, and strike it off, in one transaction."""
+        tools = self._tools
+        rows = await connection.fetch(ACCOUNTS_LOAD, sorted({row["provider_account_id"] for row in due}))
+        accounts = {row["id"]: row for row in rows}
+        arrived = []
+        for row in due:
+            account_row = accounts[row["provider_account_id"]]
+            id, timestamp_s = f"sbx_{row['seq']}", int(time.time())
+            secret = signing_secret(opened(account_row, tools.vault), tools.vault)
+            headers = {
+                "webhook-id": id,
+                "webhook-timestamp": str(timestamp_s),
+                "webhook-signature": sign(id, timestamp_s, row["body"], [secret]),
+            }
+            arrived += read(self._kinds, account_row, tools.vault, headers, row["body"])
+        async with connection.transaction():
+            ledgers = await receipts.take(connection, arrived)
+            await connection.execute(DONE, tools.worker_id, [row["seq"] for row in due])
+        return ledgers
+
+    async def _parked_step(self) -> None:
+        async with self._parked.connection() as connection, connection.transaction():
+            ledgers = await receipts.match_parked(connection)
+        self._ring(ledgers)
+        await asyncio.sleep(_PARKED_POLL_S)
+
+    def _ring(self, ledgers: list[Ledger]) -> None:
+        if any(ledger.has_events for ledger in ledgers):
+            self._tools.bell.ring("relay")
+        if any(ledger.due_times for ledger in ledgers):
+            self._tools.bell.ring("send")
