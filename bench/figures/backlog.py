@@ -18,16 +18,17 @@ _CLAIMS = 9
 
 _SEED = """
     INSERT INTO spine.deliveries_open (workspace_id, id, event_id, type, endpoint_id, accepted_at, due_at)
-    SELECT $1, 'dlv_' || spine_now || lpad((n + $5)::text, 16, '0'), ($2::text[])[1 + n % cardinality($2)], 'bench.backlog',
-           ($3::text[])[1 + (n / cardinality($2)) % cardinality($3)], now(), now() - ($4 - n) * interval '1 microsecond'
-      FROM generate_series(0, $4 - 1) n, (SELECT spine.ulid_time(now()) AS spine_now) t
+    SELECT $1, 'dlv_' || spine_now || lpad(n::text, 16, '0'), event_id, 'bench.backlog', endpoint_id, now(),
+           now() - interval '1 hour' + n * interval '1 microsecond'
+      FROM (SELECT event_id, endpoint_id, row_number() OVER () AS n FROM unnest($2::text[]) event_id, unnest($3::text[]) endpoint_id) u,
+           (SELECT spine.ulid_time(now()) AS spine_now) t
 """
 
 
 async def wait_due(database: Database, workspace: Workspace, count: int) -> None:
     """So many due deliveries, no two of the same event and endpoint."""
     events = await database.events(workspace, -(-count // ENDPOINTS), ["bench.backlog"], relayed=True)
-    await database.pool.execute(_SEED, workspace.id, events, workspace.endpoints, count, 0)
+    await database.pool.execute(_SEED, workspace.id, events, workspace.endpoints)
 
 
 async def _workspace(rig: Rig, urls: Sequence[str]) -> Workspace:
