@@ -12,7 +12,7 @@ DIRECTORY: Final = Path(__file__).parent.parent / "openapi"
 
 def texts() -> dict[str, bytes]:
     """Each document as the text of its file, by the file's name."""
-    documents: dict[str, dict[str, Any]] = build().state.documents
+    documents: dict[str, dict[str, Any]] = build().state.documents()
     option = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
     return {f"{name}.json": orjson.dumps(document, option=option) for name, document in documents.items()}
 

@@ -21,7 +21,7 @@ from spine.bell import Bell
 from spine.errors import Conflict, FieldError, SpineError, TooLarge, TooManyRequests, Unprocessable
 from spine.events import Catalogue, NewEvent, event_body, timestamp
 from spine.idempotency import KEEP, Claim, Stored, Turns, check, in_use
-from spine.metrics import events_accepted, idempotent_replay
+from spine.metrics import events_accepted, idempotent_replay, pool_acquire_seconds
 from spine.settings import HttpSettings
 from spine.tenancy import Caller
 from spine.webhooks import schemas
@@ -34,6 +34,7 @@ _MAX_TRIES: Final = 5
 _WATCH_EVERY_S: Final = 1.0
 
 _log = structlog.get_logger("spine.accept")
+_acquired: Final = pool_acquire_seconds("database").observe
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +100,16 @@ class Accepting:
                 self._judge(types, events, batch)
             except SpineError as error:
                 return await self._refuse(caller, request_id, claim, error)
-            try:
-                row = await self._pool.fetchrow(
-                    _ACCEPT, caller.workspace_id, types.version, claim.key, claim.fingerprint, KEEP, 201, location,
-                    [event.id for event in made], [event.type for event in made], [event.body for event in made],
-                )  # fmt: skip
-            except asyncpg.LockNotAvailableError as error:
-                raise in_use() from error
+            start = time.perf_counter()
+            async with self._pool.acquire() as connection:
+                _acquired(time.perf_counter() - start)
+                try:
+                    row = await connection.fetchrow(
+                        _ACCEPT, caller.workspace_id, types.version, claim.key, claim.fingerprint, KEEP, 201, location,
+                        [event.id for event in made], [event.type for event in made], [event.body for event in made],
+                    )  # fmt: skip
+                except asyncpg.LockNotAvailableError as error:
+                    raise in_use() from error
             if row is not None:
                 return await self._answer(caller, claim, row, made, batch)
             del self._types[caller.workspace_id]  # somebody registered or archived a type meanwhile
