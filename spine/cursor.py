@@ -9,17 +9,20 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
+import zlib
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 import orjson
 
 from spine.errors import BadRequest
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MAC_BYTES: Final = 12
 MAX_LENGTH: Final = 4096
-"""A snapshot lists the transactions in flight, so a cursor's length depends on how many are writing."""
+"""A snapshot lists the transactions in flight, so a cursor's length depends on how many are writing: 500 fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Cursors:
 
     def write(self, binding: str, position: Position) -> str:
         """The cursor as text. `binding` is the workspace, path and filters that it is good for."""
-        content = orjson.dumps([_VERSION, self._epoch, position.snapshot, position.after, position.read])
+        plain = [_VERSION, self._epoch, _packed(position.snapshot), position.after, _packed(position.read or "")]
+        content = zlib.compress(orjson.dumps(plain), wbits=-15)
         return base64.urlsafe_b64encode(self._mac(binding, content) + content).decode().rstrip("=")
 
     def read(self, binding: str, text: str) -> Position:
@@ -50,15 +54,28 @@ class Cursors:
             mac, content = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
             if not hmac.compare_digest(mac, self._mac(binding, content)):
                 raise _invalid()
-            version, epoch, snapshot, after, read = orjson.loads(content)
+            version, epoch, snapshot, after, read = orjson.loads(zlib.decompress(content, wbits=-15))
         except (binascii.Error, ValueError) as error:
             raise _invalid() from error
         if version != _VERSION or epoch != self._epoch:
             raise _invalid()
-        return Position(snapshot, tuple(after), read)
+        return Position(_unpacked(snapshot), tuple(after), _unpacked(read) or None)
 
     def _mac(self, binding: str, content: bytes) -> bytes:
         return hmac.digest(self._key, binding.encode() + b"\0" + content, "sha256")[:_MAC_BYTES]
+
+
+def _packed(snapshot: str) -> list[int]:
+    """A snapshot (`xmin:xmax:xid,xid,…`) as xmin and the steps from each number to the next: those are small."""
+    numbers = [int(number) for number in re.split("[:,]", snapshot) if number]
+    return [number - before for before, number in zip([0, *numbers], numbers, strict=False)]
+
+
+def _unpacked(steps: list[int]) -> str:
+    if not steps:
+        return ""
+    xmin, xmax, *running = accumulate(steps)
+    return f"{xmin}:{xmax}:{','.join(map(str, running))}"
 
 
 def _invalid() -> BadRequest:

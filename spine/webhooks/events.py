@@ -156,8 +156,9 @@ def _suite(catalogue: Catalogue) -> list[CatalogueEntry]:
 
 _READ: Final = "cast(cast(:read AS text) AS pg_snapshot)"
 _LATER: Final = f"xid >= pg_snapshot_xmin({_READ}) AND NOT pg_visible_in_snapshot(xid, {_READ})"
+# Ordered by the number itself: a bare `xid` would name a column of the answer, which is text.
 _FEED: Final = """
-    SELECT id, type, body, erased_at, xid::text AS xid, pg_current_snapshot()::text AS snapshot
+    SELECT id, type, body, erased_at, xid::text AS transaction, pg_current_snapshot()::text AS snapshot
       FROM spine.events
      WHERE workspace_id = :ws {conditions}
      ORDER BY xid, id LIMIT :limit
@@ -195,7 +196,7 @@ async def list_events(
     if page:
         snapshot = position.snapshot or page[0].snapshot
         reached = (
-            Position(snapshot, (page[-1].xid, page[-1].id), position.read) if has_more else Position("", (), snapshot)
+            Position(snapshot, (page[-1].transaction, page[-1].id), position.read) if has_more else Position("", (), snapshot)
         )
         next_cursor = unit.platform.cursors.write(binding, reached)
     data = b",".join(shown(body_of(row._mapping)) for row in page)  # SQLAlchemy's public name for a row as a mapping
