@@ -5,6 +5,7 @@ leaves it unknown whether the mail went out (RFC 1047): it is never sent again b
 """
 
 import asyncio
+import contextlib
 import re
 import ssl
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from spine.messages.accounts import Account
 from spine.messages.calls import Call, Report, Result
 from spine.messages.kinds import SmtpConfig, SmtpCredentials
 
+_QUIT_TIMEOUT_S: Final = 1.0
 _ENHANCED: Final = re.compile(r"\b([245])\.(\d{1,3})\.(\d{1,3})\b")
 _CONFIG_CODES: Final = frozenset({530, 534, 535, 538})
 _ADDRESS_CODES: Final = frozenset({501, 550, 551, 552, 553})
@@ -47,10 +49,19 @@ class SmtpProvider:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 return await self._send(credentials, config, call, progress)
+        except aiosmtplib.SMTPSenderRefused as error:
+            return Result(
+                "rejected", None, "config", str(error.code), error.code, raw={"smtp": _text(error.code, error.message)}
+            )
         except aiosmtplib.SMTPResponseException as error:
             return _judged(error.code, error.message, login=isinstance(error, aiosmtplib.SMTPAuthenticationError))
         except AddressBlockedError:
             return Result("rejected", None, "config", "egress_blocked")
+        except aiosmtplib.SMTPNotSupported:
+            # No STARTTLS or no AUTH where the account demands it: nothing goes out in the clear instead.
+            return Result("rejected", None, "config", "not_supported")
+        except UnicodeError:
+            return Result("rejected", None, "recipient", "address_not_ascii")
         except (aiosmtplib.SMTPException, OSError, ssl.SSLError) as error:
             # TimeoutError is an OSError, and so is a lost connection of aiosmtplib's.
             code = type(error).__name__
@@ -84,8 +95,12 @@ class SmtpProvider:
             await client.rcpt(call.to)
             progress.content_begun = True
             answer = await client.data(message.as_bytes(policy=SMTP_POLICY))
+            with contextlib.suppress(aiosmtplib.SMTPException, OSError):
+                await client.quit(timeout=_QUIT_TIMEOUT_S)  # manners only: the mail is taken
         finally:
             client.close()
+            if client.transport is None:
+                sock.close()
         return Result(
             "accepted", message["Message-ID"], http_status=None, raw={"smtp": _text(answer.code, answer.message)}
         )

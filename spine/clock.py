@@ -36,13 +36,13 @@ TIMED: Final = (
     Timed("deliveries_open", "due_at", "leased_by IS NULL AND due_at < 'infinity'"),
     Timed("deliveries_open", "accepted_at", "state = 'held'"),
     Timed("replays", "due_at", "leased_by IS NULL"),
-    Timed("sends_open", "due_at", "leased_by IS NULL"),
-    Timed("sandbox_receipts", "due_at", "leased_by IS NULL"),
     Timed("messages", "deadline_at", "ended_at IS NULL"),
     Timed("messages", "send_at", "ended_at IS NULL"),
     Timed("messages", "held_until", "ended_at IS NULL"),
     Timed("attempts", "wait_until", "left_at IS NULL"),
     Timed("attempts", "retry_at", "left_at IS NULL"),
+    Timed("sends_open", "due_at", "leased_by IS NULL"),  # after its message, the order in which everybody locks them
+    Timed("sandbox_receipts", "due_at", "leased_by IS NULL"),
 )
 """Every column that the clock moves; a test holds this against all columns of type timestamptz."""
 

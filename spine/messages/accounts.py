@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 import orjson
 from pydantic import Field, JsonValue, ValidationError
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Double, LargeBinary
 
@@ -45,7 +46,7 @@ class AccountRow(TenantRow):
     rate_per_s: Mapped[float | None] = mapped_column(Double)
     credentials: Mapped[bytes | None] = mapped_column(LargeBinary)
     config: Mapped[dict[str, Any]]
-    sandbox: Mapped[dict[str, Any] | None]
+    sandbox: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
 
 class AccountCreate(Body):

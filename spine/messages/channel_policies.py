@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from fastapi import Path
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from sqlalchemy import select
-from sqlalchemy.orm import Mapped
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
 
 from policies.fallback import Policy, Step, unmeetable
 from policies.windows import QuietHours
@@ -49,7 +50,7 @@ class PolicyRow(TenantRow):
     slug: Mapped[str]
     steps: Mapped[list[Any]]
     deadline_s: Mapped[int]
-    quiet_hours: Mapped[dict[str, Any] | None]
+    quiet_hours: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     applies_to: Mapped[dict[str, Any]]
 
     refusals = {  # read-only

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, JsonValue, StringConstraints, model_validator
 from sqlalchemy import text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Text
 
@@ -35,7 +35,7 @@ class TemplateRow(TenantRow):
     bodies: Mapped[dict[str, Any]]
     required_vars: Mapped[list[str]] = mapped_column(ARRAY(Text))
     category: Mapped[str]
-    dlt: Mapped[dict[str, Any] | None]
+    dlt: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
 
 class EmailBody(Body):

@@ -1,0 +1,249 @@
+"""Laws of deciding: a message's way ends, never goes on after success, and never past its deadline."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policies.fallback import (
+    MAX_TRIES,
+    MAX_TRIES_OF_STEP,
+    Attempt,
+    Breakers,
+    Done,
+    Fail,
+    Outcome,
+    Policy,
+    Quotas,
+    Route,
+    Send,
+    Step,
+    Wait,
+    World,
+    is_success,
+    next_step,
+    unmeetable,
+    waits,
+)
+from policies.receipts import State, advance
+
+NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
+TWO = Policy((Step("whatsapp", "delivered", 60), Step("sms", "delivered", 60)), 3600)
+ROUTES = {0: [Route("prv_a", True), Route("prv_b", True)], 1: [Route("prv_c", True)]}
+WORLD = World(ROUTES, deadline_at=NOW + timedelta(hours=1))
+
+
+def attempt(
+    step: int = 0,
+    number: int = 1,
+    *,
+    state: State = "accepted",
+    outcome: Outcome | None = "accepted",
+    failure: str | None = None,
+    account: str = "prv_a",
+    wait_s: float | None = None,
+    retry_s: float | None = None,
+) -> Attempt:
+    """An attempt as deciding sees it; times are seconds from now."""
+    return Attempt(
+        step,
+        number,
+        TWO.steps[step].channel,
+        account,
+        True,
+        state,
+        outcome,
+        failure,
+        NOW + timedelta(seconds=wait_s) if wait_s is not None else None,
+        NOW + timedelta(seconds=retry_s) if retry_s is not None else None,
+    )
+
+
+def test_a_message_begins_with_its_first_step() -> None:
+    """The first call goes to the first account of the first channel."""
+    decision = next_step(TWO, [], WORLD, NOW)
+    assert isinstance(decision, Send)
+    assert (decision.step, decision.number, decision.channel, decision.route.account_id) == (0, 1, "whatsapp", "prv_a")
+    assert not decision.duplicate_possible
+
+
+def test_success_by_receipt_ends_it_and_acceptance_does_not() -> None:
+    """Success is what the policy says, judged by receipts, never by a provider's 2xx (failure case 8)."""
+    assert isinstance(next_step(TWO, [attempt(wait_s=10)], WORLD, NOW), Wait)
+    assert isinstance(next_step(TWO, [attempt(state="delivered", wait_s=10)], WORLD, NOW), Done)
+    sent = replace(TWO, steps=(Step("whatsapp", "sent", 60), TWO.steps[1]))
+    assert isinstance(next_step(sent, [attempt(wait_s=10)], WORLD, NOW), Done)
+
+
+def test_without_receipts_acceptance_is_all_that_can_be_known() -> None:
+    """An account that sends no receipts succeeds by acceptance, whatever its step asks for."""
+    assert is_success(TWO, replace(attempt(), receipts=False))
+
+
+def test_a_permanent_rejection_goes_on_at_once() -> None:
+    """Nothing is waited for after a rejection that no repetition would mend (failure case 9)."""
+    refused = attempt(state="failed", outcome="rejected", failure="recipient")
+    decision = next_step(TWO, [refused], WORLD, NOW)
+    assert isinstance(decision, Send)
+    assert (decision.channel, decision.duplicate_possible) == ("sms", False)
+
+
+def test_silence_is_waited_out_and_then_said_to_be_a_risk() -> None:
+    """An accepted attempt without a receipt is waited for; the next step then says that both may arrive."""
+    assert next_step(TWO, [attempt(wait_s=0.001)], WORLD, NOW) == Wait(NOW + timedelta(milliseconds=1), "receipt")
+    decision = next_step(TWO, [attempt(wait_s=0)], WORLD, NOW)
+    assert isinstance(decision, Send)
+    assert (decision.channel, decision.duplicate_possible) == ("sms", True)
+
+
+def test_an_unknown_outcome_is_never_repeated_on_its_channel() -> None:
+    """Bytes left and no answer came: the receipt is waited for, then the next channel is taken, never another account."""
+    unknown = attempt(state="sending", outcome="unknown", wait_s=5)
+    assert next_step(TWO, [unknown], WORLD, NOW) == Wait(NOW + timedelta(seconds=5), "no_answer")
+    decision = next_step(TWO, [unknown], WORLD, NOW + timedelta(seconds=5))
+    assert isinstance(decision, Send)
+    assert (decision.channel, decision.duplicate_possible) == ("sms", True)
+
+
+def test_a_passing_fault_is_tried_again_then_at_another_account_then_elsewhere() -> None:
+    """Retries are bounded per account; then comes the channel's next account, then the next channel (N-04)."""
+    failed = attempt(state="failed", outcome="rejected", failure="transient", retry_s=1)
+    assert next_step(TWO, [failed], WORLD, NOW) == Wait(NOW + timedelta(seconds=1), "retry")
+    again = next_step(TWO, [failed], WORLD, NOW + timedelta(seconds=1))
+    assert isinstance(again, Send)
+    assert (again.number, again.route.account_id) == (2, "prv_a")
+    used_up = [replace(failed, number=n, retry_at=None) for n in (1, 2, 3)]
+    other = next_step(TWO, used_up, WORLD, NOW)
+    assert isinstance(other, Send)
+    assert (other.number, other.route.account_id) == (4, "prv_b")
+    both = [*used_up, replace(failed, number=4, account_id="prv_b", retry_at=None)]
+    elsewhere = next_step(TWO, both, WORLD, NOW)
+    assert isinstance(elsewhere, Send)
+    assert elsewhere.channel == "sms"
+
+
+def test_a_provider_that_asks_for_more_patience_than_the_step_has_is_left() -> None:
+    """A Retry-After beyond the step's wait is not waited for."""
+    assert waits(TWO.steps[0], "rejected", "rate", 61, 1, NOW) == (None, None)
+    assert waits(TWO.steps[0], "rejected", "rate", 59, 1, NOW) == (None, NOW + timedelta(seconds=59))
+
+
+def test_a_call_under_way_is_left_alone() -> None:
+    """Nothing else is tried while a call has no outcome, even when its receipt overtakes the answer."""
+    assert isinstance(next_step(TWO, [attempt(state="sending", outcome=None)], WORLD, NOW), Wait)
+    assert isinstance(next_step(TWO, [attempt(state="sent", outcome=None)], WORLD, NOW), Wait)
+
+
+def test_what_may_not_be_sent_is_skipped_with_its_own_reason() -> None:
+    """An opt-out, a used-up quota and a missing account are each a reason of their own, and no provider's failure."""
+    world = replace(WORLD, blocked={"whatsapp": "opted_out"})
+    decision = next_step(TWO, [], world, NOW)
+    assert isinstance(decision, Send)
+    assert [skip.reason for skip in decision.skipped] == ["opted_out"]
+    quota = next_step(TWO, [], WORLD, NOW, quotas=Quotas(frozenset({"whatsapp"})))
+    assert isinstance(quota, Send)
+    assert [skip.reason for skip in quota.skipped] == ["quota_exceeded"]
+    nobody = next_step(TWO, [], World({}), NOW)
+    assert isinstance(nobody, Fail)
+    assert [skip.reason for skip in nobody.skipped] == ["no_provider", "no_provider"]
+
+
+def test_open_breakers_are_gone_round_or_waited_for() -> None:
+    """An open circuit reroutes; where every way is closed off, the message is parked until the first one opens."""
+    first = Breakers({"prv_a": NOW + timedelta(seconds=30)})
+    decision = next_step(TWO, [], WORLD, NOW, first)
+    assert isinstance(decision, Send)
+    assert decision.route.account_id == "prv_b"
+    every = Breakers({name: NOW + timedelta(seconds=s) for name, s in (("prv_a", 30), ("prv_b", 40), ("prv_c", 20))})
+    parked = next_step(TWO, [], WORLD, NOW, every)
+    assert isinstance(parked, Wait)
+    assert (parked.until, parked.why) == (NOW + timedelta(seconds=20), "circuit_open")
+
+
+def test_the_deadline_bounds_the_whole() -> None:
+    """At the deadline nothing is sent any more, and no wait lasts beyond it."""
+    soon = replace(WORLD, deadline_at=NOW + timedelta(seconds=5))
+    assert next_step(TWO, [attempt(wait_s=60)], soon, NOW) == Wait(NOW + timedelta(seconds=5), "receipt")
+    assert next_step(TWO, [], replace(WORLD, deadline_at=NOW), NOW) == Fail("deadline_exceeded")
+
+
+@pytest.mark.parametrize(("first_s", "deadline_s", "meetable"), [(60, 61, True), (60, 60, False), (600, 60, False)])
+def test_a_policy_whose_last_step_comes_too_late_is_refused(first_s: int, deadline_s: int, meetable: bool) -> None:
+    """A deadline that is over before the last step can begin cannot be met."""
+    policy = Policy((Step("whatsapp", "delivered", first_s), Step("sms", "delivered", 60)), deadline_s)
+    assert (unmeetable(policy) is None) == meetable
+
+
+answers = st.tuples(
+    st.sampled_from(["accepted", "rejected", "unknown"]),
+    st.sampled_from(["connect", "transient", "rate", "recipient", "policy", "content", "config"]),
+    st.sampled_from([None, None, "delivered", "read", "failed", "sent"]),
+    st.one_of(st.none(), st.floats(0, 1000)),
+)
+policies = st.builds(
+    Policy,
+    st.lists(
+        st.builds(
+            Step,
+            st.sampled_from(["whatsapp", "sms", "email"]),
+            st.sampled_from(["sent", "delivered"]),
+            st.integers(0, 600),
+        ),
+        min_size=1,
+        max_size=4,
+    ).map(tuple),
+    st.integers(1, 4000),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(policies, st.lists(answers, min_size=1, max_size=40), st.integers(0, 3))
+def test_every_way_ends(policy: Policy, answered: list[tuple[Outcome, str, State, float]], accounts: int) -> None:
+    """Whatever providers do, a message ends: after bounded calls, none of them after success or past the deadline."""
+    deadline_at = NOW + timedelta(seconds=policy.deadline_s)
+    routes = {n: [Route(f"prv_{n}{k}", True) for k in range(accounts)] for n in range(len(policy.steps))}
+    attempts: list[Attempt] = []
+    now, turns = NOW, 0
+    while True:
+        turns += 1
+        assert turns < 500
+        decision = next_step(policy, attempts, World(routes, deadline_at=deadline_at), now)
+        if isinstance(decision, Done):
+            assert any(is_success(policy, one) for one in attempts)
+            break
+        if isinstance(decision, Fail):
+            assert not any(is_success(policy, one) for one in attempts)
+            break
+        if isinstance(decision, Wait):
+            assert now < decision.until <= deadline_at
+            now = decision.until
+            continue
+        assert now < deadline_at
+        assert not any(is_success(policy, one) for one in attempts)
+        assert not attempts or decision.step >= attempts[-1].step
+        attempts.append(_answered(policy, decision, attempts, answered[len(attempts) % len(answered)], now))
+    for n in range(len(policy.steps)):
+        mine = [one for one in attempts if one.step == n]
+        assert len(mine) <= MAX_TRIES_OF_STEP
+        assert [one.number for one in mine] == list(range(1, len(mine) + 1))
+        for account in {one.account_id for one in mine}:
+            assert sum(one.account_id == account for one in mine) <= MAX_TRIES
+
+
+def _answered(
+    policy: Policy, decision: Send, attempts: list[Attempt], answer: tuple[Outcome, str, State, float], now: datetime
+) -> Attempt:
+    outcome, failure, receipt, retry_after_s = answer
+    tries = 1 + sum(one.step == decision.step and one.account_id == decision.route.account_id for one in attempts)
+    refused = failure if outcome == "rejected" else None
+    wait_until, retry_at = waits(policy.steps[decision.step], outcome, refused, retry_after_s, tries, now)
+    states: dict[Outcome, State] = {"rejected": "failed", "accepted": "accepted", "unknown": "sending"}
+    state = states[outcome]
+    if receipt is not None and outcome != "rejected":
+        state = advance(state, receipt) or state  # type: ignore[arg-type]  # only reports are drawn
+    return Attempt(
+        decision.step, decision.number, decision.channel, decision.route.account_id, True, state, outcome, refused,
+        wait_until, retry_at,
+    )  # fmt: skip
