@@ -14,6 +14,12 @@ app = group("Replays: many deliveries put back at once.")
 PATH: Final = "/v1/replays"
 _LOOK_EVERY_S: Final = 0.5
 _OVER: Final = {"done", "cancelled"}
+_STILL_AFTER: Final = 40
+"""Looks without progress, after which it is said why that may be."""
+_STILL: Final = (
+    "nothing ended for a while: what is left is being retried, or held because its endpoint is disabled "
+    "(spine deliveries list --status retrying, --status held). Ctrl-C pauses the replay"
+)
 Id = Annotated[str, typer.Argument(help="rpl_…")]
 
 
@@ -42,11 +48,15 @@ def watch(here: Here, replay: dict[str, Any]) -> None:
     shown = sys.stderr.isatty() and not here.out.as_json
     with Progress(*columns, console=here.out.err, disable=not shown, transient=True) as bar:
         task = bar.add_task("replaying", total=replay["progress"]["total"] or None)
+        still = 0
         try:
             while replay["status"] not in _OVER and replay["status"] != "paused":
                 here.around.sleep(_LOOK_EVERY_S)
-                replay = here.api.get(f"{PATH}/{replay['id']}")
+                before, replay = replay["progress"], here.api.get(f"{PATH}/{replay['id']}")
                 progress = replay["progress"]
+                still = still + 1 if progress == before else 0
+                if still == _STILL_AFTER:
+                    here.out.note(_STILL)
                 text = f"{progress['done']} delivered, {progress['failed']} failed"
                 bar.update(task, completed=progress["done"] + progress["failed"], description=text)
         except KeyboardInterrupt:

@@ -287,6 +287,15 @@ def test_ctrl_c_pauses_and_says_how_to_go_on() -> None:
     assert api.requests[-1].url.path == "/v1/replays/rpl_1/pause"
 
 
+def test_a_replay_that_stands_still_is_explained() -> None:
+    """Where nothing ends for a while, it is said once that deliveries are retried or held, and the watching goes on."""
+    api = FakeApi().on("POST /v1/replays", {"total": 3}, (201, _replay("running", 0)))
+    api.on("GET /v1/replays/rpl_1", *[_replay("running", 1)] * 90, _replay("done", 3))
+    told = api.run("dead-letters", "replay", "--yes")
+    assert told.exit_code == 0
+    assert told.stderr.count("--status held") == 1
+
+
 def test_failures_of_a_replay_fail_the_command() -> None:
     """A replay that ends with failures ends the command with exit code 1 and where to look."""
     api = FakeApi().on("POST /v1/replays", {"total": 3}, (201, _replay("running", 0)))
