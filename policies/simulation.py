@@ -166,7 +166,9 @@ def _answer(trial: _Trial, decision: Send, fate: Fate) -> tuple[Outcome, Class |
 
 
 def _reports(trial: _Trial, n: int, fate: Fate, wait_s: int) -> list[tuple[datetime, int, Report]]:
-    after_s = fate.after_s if fate.after_s is not None else RECEIPT_S
+    after_s = (
+        fate.after_s if fate.after_s is not None else min(RECEIPT_S, wait_s / 2)
+    )  # in time, unless it is said to be late
     if fate.kind == "late":
         after_s = wait_s + (fate.after_s if fate.after_s is not None else LATE_S)
     at = trial.now + timedelta(seconds=after_s)
