@@ -104,11 +104,13 @@ class House:
             "SPINE_RATE_LIMIT_REQUESTS": "100000000",
         }
 
-    async def worker(self, database: Database, **settings: str) -> Process:
+    async def worker(
+        self, database: Database, program: str = "workers.main.WorkerSettings", **settings: str
+    ) -> Process:
         """A worker process, once it is on its database's roster."""
         before = await database.workers()
         name = f"worker-{len(self.roles.get('worker', []))}"
-        argv = [sys.executable, "-m", "arq", "workers.main.WorkerSettings"]
+        argv = [sys.executable, "-m", "arq", program]
         environment = self._environment(database.url, database.redis_url) | settings
         process = start(name, argv, self._log(name), environment, grace_s=40)
         self._keep("worker", process)

@@ -76,6 +76,8 @@ class Connection(asyncio.Protocol):
             if end < 0:
                 break
             at = data.find(b"ontent-Length: ")
+            if at < 0:
+                at = data.lower().index(b"ontent-length: ")
             whole = end + 4 + int(data[at + 15 : data.index(b"\r", at)])
             if len(data) < whole:
                 break

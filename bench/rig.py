@@ -51,11 +51,12 @@ class Rig:
         """Connections to the API."""
         return Load("127.0.0.1", self.api_port, connections)
 
-    async def received(self, count: int, within_s: float = 300) -> None:
+    async def received(self, count: int, within_s: float = 300, *, receiver: Receiver | None = None) -> None:
         """Wait until so many different deliveries have come."""
+        where = receiver or self.receiver
 
         async def enough() -> bool:
-            return await self.receiver.first() >= count
+            return await where.first() >= count
 
         await until(enough, within_s=within_s)
 
@@ -64,11 +65,18 @@ class Rig:
         await until((database or self.database).is_drained, within_s=within_s, every_s=0.01)
 
     async def settle(
-        self, name: str, workspace: Workspace, *, fan_out: int = 1, database: Database | None = None
+        self,
+        name: str,
+        workspace: Workspace,
+        *,
+        fan_out: int = 1,
+        database: Database | None = None,
+        receiver: Receiver | None = None,
     ) -> None:
         """Close the books of a workspace; AccountError unless every id is accounted for."""
+        where = receiver or self.receiver
         books = await (database or self.database).books(workspace)
-        received, duplicates = await self.receiver.first(), await self.receiver.duplicates()
+        received, duplicates = await where.first(), await where.duplicates()
         account = settle(name, books, len(workspace.accepted), fan_out, received, duplicates)
         self.results.accounts.append(account.require())
 

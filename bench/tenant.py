@@ -1,5 +1,8 @@
 """A database on the bench: workspaces, endpoints and events put there by SQL, and what became of them."""
 
+import base64
+import functools
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -41,6 +44,12 @@ class Books:
     events: int
 
 
+@functools.cache
+def _fill(size: int) -> bytes:
+    """Text that no compression makes smaller: the database would otherwise keep little of a large body."""
+    return base64.b64encode(random.Random(1).randbytes(size))[:size]
+
+
 def body(id: str, type: str, workspace_id: str, size: int, n: int) -> bytes:
     """An event's body of about this size, made as the API makes it."""
     head = {
@@ -49,7 +58,7 @@ def body(id: str, type: str, workspace_id: str, size: int, n: int) -> bytes:
         "sequence": n,
     }  # fmt: skip
     bare = event_body(**head, data=b'{"fill":""}')  # type: ignore[arg-type]  # named one by one above
-    return event_body(**head, data=b'{"fill":"' + b"x" * max(0, size - len(bare)) + b'"}')  # type: ignore[arg-type]
+    return event_body(**head, data=b'{"fill":"' + _fill(max(0, size - len(bare))) + b'"}')  # type: ignore[arg-type]
 
 
 class Database:

@@ -1,7 +1,21 @@
 """More shapes than the easy one, for the long run: fan-out, sizes, TLS, failures, slow receivers, large tables."""
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from bench.rig import Rig
+from bench.shapes import choices, growth, receivers, traffic
 
-SHAPES: dict[str, Callable[[Rig], Awaitable[None]]] = {}
+SHAPES: Final[dict[str, Callable[[Rig], Awaitable[None]]]] = {
+    "fan-out": traffic.fan_out,
+    "many-endpoints": traffic.many_endpoints,
+    "sizes": traffic.sizes,
+    "failing": receivers.failing,
+    "slow": receivers.slow,
+    "tls": receivers.tls,
+    "choices": choices.measure,
+    "draining": growth.draining,
+    "hour": growth.hour,
+    "history": growth.history,
+}
+"""In the order in which they run; those that fill the tables come last."""

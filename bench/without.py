@@ -1,0 +1,95 @@
+"""The worker with one of its choices switched off, to see what the choice buys: `python -m arq bench.without.WorkerSettings`.
+
+`BENCH_WITHOUT` names the choice. Only the benchmarks start this; every variant is as durable as the product.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import aiohttp
+import httpx
+
+from spine.egress import Answer, Egress
+from workers import recorder, relay
+from workers.cargo import EndpointFacts, Way
+from workers.lanes import Lanes
+from workers.main import WorkerSettings
+
+__all__ = ["CHOICES", "WorkerSettings"]
+
+
+def _group_commit() -> None:
+    recorder._BATCH_MAX = 1  # type: ignore[misc]  # switched off on purpose
+
+
+def _batched_relay() -> None:
+    relay._EVENTS_MAX = relay._EVENTS_FIRST = 1  # type: ignore[misc]  # switched off on purpose
+
+
+def _born_leased() -> None:
+    def due(_: Lanes, facts: EndpointFacts, now_s: float) -> Way:
+        del facts, now_s
+        return Way.DUE
+
+    made: Callable[..., object] = relay.Relay._make
+
+    def make(self: relay.Relay, *args: object) -> object:
+        reserve, Lanes.reserve = Lanes.reserve, due  # type: ignore[assignment,method-assign]  # only while the relay decides
+        try:
+            return made(self, *args)
+        finally:
+            Lanes.reserve = reserve  # type: ignore[method-assign]
+
+    relay.Relay._make = make  # type: ignore[assignment,method-assign]
+
+
+def _bare_aiohttp() -> None:
+    post = Egress.post
+    clients: dict[int, httpx.AsyncClient] = {}
+
+    async def over_httpx(
+        self: Egress, url: str, headers: Mapping[str, str], body: bytes, *, https_required: bool = False
+    ) -> Answer:
+        # The guard and the answer stay as they are; the session's own call is what goes through httpx.
+        if id(self) not in clients:
+            clients[id(self)] = self.client()
+            self._anywhere.post = _Session(clients[id(self)]).post  # type: ignore[assignment,method-assign]
+        return await post(self, url, headers, body, https_required=https_required)
+
+    Egress.post = over_httpx  # type: ignore[method-assign]
+
+
+class _Session:
+    """aiohttp's `post` by way of httpx's transport, without its client layer."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._transport = client._transport
+
+    async def post(self, url: object, *, data: bytes, headers: Mapping[str, str], **_: object) -> object:
+        response = await self._transport.handle_async_request(
+            httpx.Request("POST", str(url), headers=headers, content=data)
+        )
+        content = aiohttp.StreamReader(None, 1 << 16)  # type: ignore[arg-type]  # fed at once, never paused
+        content.feed_data(b"".join([chunk async for chunk in response.stream]))  # type: ignore[union-attr]
+        content.feed_eof()
+        return _Response(response.status_code, response.headers, content)
+
+
+class _Response:
+    def __init__(self, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader) -> None:
+        self.status, self.headers, self.content = status, headers, content
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+CHOICES: Final[dict[str, Callable[[], None]]] = {
+    "group commit": _group_commit,
+    "batched relay": _batched_relay,
+    "born leased": _born_leased,
+    "aiohttp itself": _bare_aiohttp,
+}
+
+if "BENCH_WITHOUT" in os.environ:
+    CHOICES[os.environ["BENCH_WITHOUT"]]()
