@@ -27,6 +27,8 @@ _log = structlog.get_logger("workers.bells")
 class BellWorker(arq.worker.Worker):
     """`ctx` must hold `hearing`. `on_startup` runs at once, whether Redis is there or not."""
 
+    _told_away = False
+
     async def main(self) -> None:
         """Serve the lines, and hear bells whenever there is a Redis to hear them from."""
         logging.getLogger("arq").setLevel(logging.ERROR)
@@ -37,9 +39,9 @@ class BellWorker(arq.worker.Worker):
             try:
                 await self._listen(hearing)
             except _AWAY as error:
-                if not hearing.deaf:
+                if not self._told_away:
                     _log.warning("no bells: Redis is away", error=repr(error))
-                hearing.deaf = True
+                self._told_away = hearing.deaf = True
                 await asyncio.sleep(_PAUSE_S)
 
     async def _listen(self, hearing: Hearing) -> None:
@@ -56,8 +58,11 @@ class BellWorker(arq.worker.Worker):
         async for _ in poll(float(self.poll_delay_s or 0)):
             await self._poll_iteration()
             if hearing.deaf:
-                _log.warning("bells are heard again")
                 hearing.deaf = False
+                hearing.regained()
+            if self._told_away:
+                _log.warning("bells are heard again")
+                self._told_away = False
 
     async def close(self) -> None:
         """Stop the lines first; what Redis has to say to that does not matter."""

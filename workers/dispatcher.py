@@ -27,8 +27,6 @@ from workers.recorder import Recorder
 from workers.relay import Relay
 from workers.sender import Sender
 
-DEAF_POLL_S: Final = 1.0
-"""How often Postgres is asked while Redis is away."""
 PARKED_POLL_S: Final = 0.2
 """How long a row may wait that a worker without a share of its endpoint has parked."""
 LOOK_AROUND_S: Final = 0.1
@@ -102,8 +100,7 @@ class Dispatcher:
         self.book.expire(key)
 
     async def _wait(self, bell: asyncio.Event) -> None:
-        sweep_s = self._tools.work.sweep_s
-        await wait_for_bell(bell, min(DEAF_POLL_S, sweep_s) if self._tools.hearing.deaf else sweep_s)
+        await wait_for_bell(bell, self._tools.work.sweep_s, self._tools.hearing)
 
     async def _relay_step(self) -> None:
         await self._wait(self._wake_relay)

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import asyncpg
 import structlog
@@ -17,14 +18,18 @@ from workers.roster import Roster
 
 _log = structlog.get_logger("workers.line")
 
-_PAUSE_MAX_S = 2.0
+DEAF_POLL_S: Final = 1.0
+"""How often Postgres is asked while Redis is away."""
+_PAUSE_MAX_S: Final = 2.0
 
 
 @dataclass(slots=True)
 class Hearing:
-    """Whether bells can be heard."""
+    """Whether bells can be heard; not before the first look at Redis."""
 
-    deaf: bool = False
+    deaf: bool = True
+    regained: Callable[[], None] = lambda: None
+    """Called when bells are heard (again): those of the time before are lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +84,13 @@ async def keep_going(name: str, step: Callable[[], Awaitable[None]]) -> None:
         pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
 
-async def wait_for_bell(bell: asyncio.Event, at_most_s: float) -> None:
-    """Until it rings, or for so long at most: a bell may be lost."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(at_most_s):
-            await bell.wait()
+async def wait_for_bell(bell: asyncio.Event, at_most_s: float, hearing: Hearing | None = None) -> None:
+    """Until it rings, or for so long at most: a bell may be lost. While bells cannot be heard, a second at most."""
+    until_s = time.monotonic() + at_most_s
+    while not bell.is_set() and (left_s := until_s - time.monotonic()) > 0:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(left_s, DEAF_POLL_S)):
+                await bell.wait()
+        if hearing is not None and hearing.deaf:
+            break
     bell.clear()

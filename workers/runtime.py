@@ -46,6 +46,7 @@ class Runtime:
         self._egress = egress
         self._vault = Vault.from_text(vault.encryption_key.get_secret_value())
         self._hearing = hearing
+        hearing.regained = lambda: self._look("relay", "deliver", "send")
         self._makers = lines
         self._lines: list[Line] = []
         self._held = AsyncExitStack()
@@ -65,8 +66,12 @@ class Runtime:
         metrics.bells_heard(kind).inc()
         if self._bell is not None:
             await self._bell.heard(kind)
+        self._look(kind)
+
+    def _look(self, *kinds: Kind) -> None:
         for line in self._lines:
-            line.hear(kind)
+            for kind in kinds:
+                line.hear(kind)
 
     async def stop(self) -> None:
         """Drain the lines, go off the roster, close everything."""
