@@ -57,17 +57,17 @@ class SmtpProvider:
             return _judged(error.code, error.message, login=isinstance(error, aiosmtplib.SMTPAuthenticationError))
         except AddressBlockedError:
             return Result("rejected", None, "config", "egress_blocked")
-        except aiosmtplib.SMTPNotSupported:
-            # No STARTTLS or no AUTH where the account demands it: nothing goes out in the clear instead.
-            return Result("rejected", None, "config", "not_supported")
         except UnicodeError:
             return Result("rejected", None, "recipient", "address_not_ascii")
-        except (aiosmtplib.SMTPException, OSError, ssl.SSLError) as error:
-            # TimeoutError is an OSError, and so is a lost connection of aiosmtplib's.
+        except OSError as error:
+            # A time-out is one, a lost connection of aiosmtplib's and a failed TLS handshake too.
             code = type(error).__name__
             if progress.content_begun:
                 return Result("unknown", None, "timeout", code)
             return Result("rejected", None, "connect", code)
+        except aiosmtplib.SMTPException:
+            # No STARTTLS or no AUTH where the account demands it: nothing goes out in the clear instead.
+            return Result("rejected", None, "config", "not_supported")
 
     def reports(self, account: Account, secret: str, headers: Mapping[str, str], body: bytes) -> list[Report]:  # noqa: ARG002  # the protocol's arguments
         """Mail servers report by mail; nothing comes in this way."""

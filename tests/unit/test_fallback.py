@@ -27,7 +27,7 @@ from policies.fallback import (
     unmeetable,
     waits,
 )
-from policies.receipts import State, advance
+from policies.receipts import Report, State, advance
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 TWO = Policy((Step("whatsapp", "delivered", 60), Step("sms", "delivered", 60)), 3600)
@@ -200,7 +200,9 @@ policies = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(policies, st.lists(answers, min_size=1, max_size=40), st.integers(0, 3))
-def test_every_way_ends(policy: Policy, answered: list[tuple[Outcome, str, State, float]], accounts: int) -> None:
+def test_every_way_ends(
+    policy: Policy, answered: list[tuple[Outcome, str, Report | None, float | None]], accounts: int
+) -> None:
     """Whatever providers do, a message ends: after bounded calls, none of them after success or past the deadline."""
     deadline_at = NOW + timedelta(seconds=policy.deadline_s)
     routes = {n: [Route(f"prv_{n}{k}", True) for k in range(accounts)] for n in range(len(policy.steps))}
@@ -233,7 +235,11 @@ def test_every_way_ends(policy: Policy, answered: list[tuple[Outcome, str, State
 
 
 def _answered(
-    policy: Policy, decision: Send, attempts: list[Attempt], answer: tuple[Outcome, str, State, float], now: datetime
+    policy: Policy,
+    decision: Send,
+    attempts: list[Attempt],
+    answer: tuple[Outcome, str, Report | None, float | None],
+    now: datetime,
 ) -> Attempt:
     outcome, failure, receipt, retry_after_s = answer
     tries = 1 + sum(one.step == decision.step and one.account_id == decision.route.account_id for one in attempts)
@@ -241,8 +247,8 @@ def _answered(
     wait_until, retry_at = waits(policy.steps[decision.step], outcome, refused, retry_after_s, tries, now)
     states: dict[Outcome, State] = {"rejected": "failed", "accepted": "accepted", "unknown": "sending"}
     state = states[outcome]
-    if receipt is not None and outcome != "rejected":
-        state = advance(state, receipt) or state  # type: ignore[arg-type]  # only reports are drawn
+    if outcome != "rejected" and receipt is not None:
+        state = advance(state, receipt) or state
     return Attempt(
         decision.step, decision.number, decision.channel, decision.route.account_id, True, state, outcome, refused,
         wait_until, retry_at,
