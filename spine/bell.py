@@ -30,16 +30,21 @@ from spine.metrics import bells_rung
 Kind = Literal["relay", "deliver", "send"]
 
 QUEUE = "spine:bells"
+DOOR = "spine:door"
+"""A list that a ring pushes to: an idle worker blocks on it, so it hears at once and need not look all the time."""
 GRAIN_MS = 50
 """Due times are rung in steps of this many milliseconds: how late a bell may be, and how many there may be in a second."""
 _UNHEARD_TTL_MS = 2_000
 _JOB_TTL_MS = 4 * 3600 * 1000
 
-# One round trip: nothing when a ring of this kind is still unheard, else the job and its place in the queue.
+# One round trip: nothing when a ring of this kind is still unheard, else the job, its place in the queue, and a push at
+# the door, where an idle worker waits. A push wakes one worker; more than a few unanswered ones say nothing new.
 _RING = """
 if redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) then
     redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
     redis.call('ZADD', KEYS[3], ARGV[4], ARGV[5])
+    redis.call('LPUSH', KEYS[4], '1')
+    redis.call('LTRIM', KEYS[4], 0, 15)
     return 1
 end
 return 0
@@ -166,7 +171,7 @@ class Bell:
 
     async def _send_now(self, kind: Kind) -> None:
         job_id = f"{kind}:{ULID()}"
-        keys = [_unheard(kind), job_key_prefix + job_id, QUEUE]
+        keys = [_unheard(kind), job_key_prefix + job_id, QUEUE, DOOR]
         await self._script(keys=keys, args=[_UNHEARD_TTL_MS, _job(kind), _JOB_TTL_MS, int(time.time() * 1000), job_id])
 
     async def _send_due(self, kind: Kind, steps: set[int]) -> None:

@@ -27,8 +27,8 @@ class BellSettings(_Group):
 
     redis_url: str = Field(validation_alias="REDIS_URL")
     """`redis://`, `rediss://`, `unix://`, or `sentinel://host:port,host:port/master-name/db`."""
-    poll_delay_s: float = Field(default=0.005, gt=0, le=5)
-    """How often an idle worker looks for a bell."""
+    poll_delay_s: float = Field(default=0.05, gt=0, le=5)
+    """How often an idle worker looks for due bells; one that rings now is heard at once."""
 
 
 class HttpSettings(_Group):

@@ -12,9 +12,9 @@ from typing import Any, Final
 import arq.worker
 import structlog
 from arq.connections import create_pool
-from arq.utils import poll
 from redis.exceptions import RedisError
 
+from spine.bell import DOOR
 from workers.line import Hearing
 
 _PAUSE_S: Final = 0.5
@@ -55,7 +55,7 @@ class BellWorker(arq.worker.Worker):
                 expires_extra_ms=self.expires_extra_ms,
             )
             self.ctx["redis"] = self._pool
-        async for _ in poll(float(self.poll_delay_s or 0)):
+        while True:
             await self._poll_iteration()
             if hearing.deaf:
                 hearing.deaf = False
@@ -63,6 +63,8 @@ class BellWorker(arq.worker.Worker):
             if self._told_away:
                 _log.warning("bells are heard again")
                 self._told_away = False
+            # A ring ends the wait at once; a due time that comes up meanwhile is seen after it.
+            await self._pool.blpop([DOOR], timeout=self.poll_delay_s)  # type: ignore[misc, arg-type]  # takes floats, answers awaitables
 
     async def close(self) -> None:
         """Stop the lines first; what Redis has to say to that does not matter."""
