@@ -16,6 +16,7 @@ from bench.house import House
 from bench.process import ROOT
 from bench.results import Results
 from bench.rig import FULL, QUICK, open_rig
+from bench.usage import machine_busy_s
 
 FIGURES = {
     "delivered": delivered.measure,
@@ -45,9 +46,12 @@ async def _run(names: list[str], directory: Path, results: Results) -> None:
     async with House(directory) as house, open_rig(house, QUICK if results.quick else FULL, results) as rig:
         every = FIGURES | ({} if results.quick else shapes.SHAPES)
         for name in names or list(every):
-            start = time.monotonic()
+            start, busy_s, ours_s = time.monotonic(), machine_busy_s(), house.cpu_s()
             await every[name](rig)
-            print(f"{name}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+            seconds = time.monotonic() - start
+            others = (machine_busy_s() - busy_s - house.cpu_s() + ours_s) / seconds / (os.cpu_count() or 1)
+            results.note("share of the machine that others took meanwhile", **{name: max(0.0, others)})
+            print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import asyncpg
 from bench.process import ROOT, Process, start
 from bench.receivers import Bare, Receiver
 from bench.tenant import Database
+from bench.usage import cpu_by_role, cpu_s
 from spine.up import postgres, redis
 from spine.up.directory import open_directory, remove_sockets, socket_directory
 from spine.up.postgres import OWNER, describe_postgres, postgres_answers, postgres_command
@@ -35,6 +36,7 @@ class House:
         self._directory = open_directory(directory)
         self._held = ExitStack()
         self.roles: dict[str, list[Process]] = {}
+        self._dismissed_s = 0.0
 
     async def __aenter__(self) -> Self:
         sockets = socket_directory(self._directory)
@@ -123,6 +125,7 @@ class House:
 
     def dismiss(self, process: Process) -> None:
         """Stop a worker."""
+        self._dismissed_s += cpu_s(process.pid)
         process.stop()
         self.roles["worker"].remove(process)
 
@@ -148,6 +151,10 @@ class House:
         bare = Bare(self._log("bare"), ca_file)
         self._keep("bare", bare.process)
         return bare
+
+    def cpu_s(self) -> float:
+        """CPU seconds of every process of the house so far, of those that were dismissed, and of this one."""
+        return self._dismissed_s + time.process_time() + sum(cpu_by_role(self.pids(*self.roles)).values())
 
     @property
     def directory(self) -> Path:

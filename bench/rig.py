@@ -30,7 +30,7 @@ class Scale:
     retry_s: float
 
 
-QUICK = Scale(rounds=2, drained=8_000, accept_s=1.2, first_byte_s=8, isolation_s=5, backlog=1_000_000, retry_s=5)
+QUICK = Scale(rounds=2, drained=6_000, accept_s=0.8, first_byte_s=6, isolation_s=3.5, backlog=300_000, retry_s=4)
 FULL = Scale(rounds=5, drained=30_000, accept_s=4, first_byte_s=30, isolation_s=20, backlog=1_000_000, retry_s=20)
 
 

@@ -59,3 +59,9 @@ def cpu_by_role(pids: Mapping[str, Iterable[int]]) -> dict[str, float]:
 def memory_by_role(pids: Mapping[str, Iterable[int]]) -> dict[str, int]:
     """Bytes of each role's processes together."""
     return {role: sum(memory_bytes(pid) for pid in of_role) for role, of_role in pids.items()}
+
+
+def machine_busy_s() -> float:
+    """CPU seconds that this machine has spent on anything at all."""
+    fields = [int(text) for text in (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) * _TICK_S  # without idle and waiting for disks
