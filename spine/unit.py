@@ -112,7 +112,7 @@ class Unit:
             request_id=self.request_id,
             actor=actor or self.caller.actor,
             sequence=sequence,
-            data=data.model_dump_json().encode(),
+            data=data.model_dump_json(by_alias=True).encode(),
         )
         self._events.append(NewEvent(id, type.name, body))
         self._bells.add("relay")

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ulid import ULID
 
@@ -40,6 +40,7 @@ def test_letters_outside_the_alphabet_are_refused(letter: str) -> None:
     assert not ids.is_id("evt_" + letter + "1M7XZQ13PQ2QS290DBGHN958X"[:25], "evt")
 
 
+@settings(max_examples=40)
 @given(st.text(max_size=40))
 def test_any_text_is_judged(text: str) -> None:
     """No text breaks the judgement, and none but an id passes."""
