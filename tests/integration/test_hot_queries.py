@@ -1,0 +1,90 @@
+"""The hot SQL keeps to its indexes when the queue is long, and answers what it says."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from spine.webhooks import queries
+from tests.engine import Engine, running_engine
+
+ROWS = 30_000
+
+
+@pytest.fixture
+async def engine(database: str, redis_url: str) -> AsyncIterator[Engine]:
+    """A queue of parked rows, rows due far ahead, and a few that are due, most of them behind one endpoint."""
+    async with running_engine(database, redis_url) as engine:
+        endpoint = await engine.endpoint("http://127.0.0.1:9/", ["nothing.*"])
+        (event_id,) = await engine.publish()
+        await engine.pool.execute("DELETE FROM spine.outbox")
+        await engine.pool.execute(
+            "INSERT INTO spine.deliveries_open (workspace_id, id, event_id, type, endpoint_id, due_at, accepted_at) "
+            "SELECT $1, 'dlv_' || lpad(n::text, 26, '0'), $2, 'thing.happened', $3, "
+            "CASE WHEN n % 1000 = 0 THEN now() WHEN n % 2 = 0 THEN now() + interval '1 h' ELSE 'infinity' END, now() "
+            "FROM generate_series(1, $4) n",
+            engine.workspace_id,
+            event_id,
+            endpoint.id,
+            ROWS,
+        )
+        await engine.pool.execute("ANALYZE spine.deliveries_open")
+        yield engine
+
+
+async def _plan(engine: Engine, query: str, *args: object) -> str:
+    async with engine.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        rows = await connection.fetch("EXPLAIN " + query, *args)
+        await transaction.rollback()
+    return "\n".join(row[0] for row in rows)
+
+
+async def test_claiming_does_not_read_the_queue(engine: Engine) -> None:
+    """A claim walks the index of its kind; it never reads the whole queue, however long that is."""
+    lease = timedelta(seconds=30)
+    endpoint_id = await engine.pool.fetchval("SELECT id FROM spine.webhook_endpoints")
+    due = await _plan(engine, queries.DUE_CLAIM, "me", lease, 100)
+    parked = await _plan(engine, queries.PARKED_CLAIM, "me", lease, [endpoint_id], [10])
+    found = await _plan(engine, queries.PARKED_FIND, "", 256)
+    assert "deliveries_open_due" in due
+    assert "deliveries_open_waiting" in parked
+    assert "deliveries_open_waiting" in found
+    for plan in (due, parked, found):
+        assert "Seq Scan on deliveries_open" not in plan
+
+
+async def test_results_find_their_rows_by_key(engine: Engine) -> None:
+    """Recording a result finds its row by its key."""
+    for query, args in (
+        (queries.DELIVERED_PUT, (["w"], ["d"], [1], ["{}"], ["w"], ["e"])),
+        (queries.DEAD_PUT, (["w"], ["d"], [1], [0], ["r"], ["{}"])),
+        (queries.DELIVERIES.renew, ("me", ["w"], ["d"], timedelta(seconds=30))),
+    ):
+        plan = await _plan(engine, query, *args)
+        assert "Seq Scan on deliveries_open" not in plan
+
+
+async def test_a_claim_takes_only_what_is_due(engine: Engine) -> None:
+    """Rows due ahead, parked or leased are left; what is claimed is leased and not claimed twice."""
+    lease = timedelta(seconds=30)
+    first = await engine.pool.fetch(queries.DUE_CLAIM, "me", lease, 1000)
+    again = await engine.pool.fetch(queries.DUE_CLAIM, "you", lease, 1000)
+    assert len(first) == ROWS // 1000
+    assert again == []
+    assert all(row["due_at"] is not None for row in first)
+
+
+async def test_a_result_counts_once(engine: Engine) -> None:
+    """A failure is written only for the attempt that it belongs to; a second result of the same attempt changes nothing."""
+    (row, *_) = await engine.pool.fetch(queries.DUE_CLAIM, "me", timedelta(seconds=30), 1)
+    due_at = await engine.pool.fetchval("SELECT now() + interval '1 s'")
+    put = ([row["workspace_id"]], [row["id"]], [1], [0], [due_at], ['{"number": 1}'])
+    assert await engine.pool.execute(queries.FAILED_PUT, *put) == "UPDATE 1"
+    assert await engine.pool.execute(queries.FAILED_PUT, *put) == "UPDATE 0"
+    stale = ([row["workspace_id"]], [row["id"]], [1], [0], ["attempts_exhausted"], ["{}"])
+    assert await engine.pool.fetch(queries.DEAD_PUT, *stale) == []
+    late = ([row["workspace_id"]], [row["id"]], [1], ['{"number": 1}'], [], [])
+    assert await engine.pool.execute(queries.DELIVERED_PUT, *late) == "INSERT 0 1"

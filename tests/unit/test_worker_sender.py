@@ -1,0 +1,178 @@
+"""The sender over a stand-in for the way out: who is called when, and what its calls do to the budgets."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from spine.egress import Answer
+from spine.webhooks.signing import Signer, new_secret
+from workers.cargo import Cargo, EndpointFacts, Outcome, Result, Stopped, Way
+from workers.endpoints import Endpoint
+from workers.lanes import Lanes
+from workers.roster import Roster
+from workers.sender import Sender
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+FAR = 1e12
+
+
+class Book:
+    """Endpoints at hand."""
+
+    def __init__(self) -> None:
+        self.endpoints: dict[tuple[str, str], Endpoint] = {}
+
+    def find(self, key: tuple[str, str], _: float) -> Endpoint | None:
+        return self.endpoints.get(key)
+
+
+class Egress:
+    """Calls that end when they are told to."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, list[asyncio.Future[Any]]] = {}
+
+    async def post(self, url: str, *_: object, **__: object) -> Answer:
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.open.setdefault(url, []).append(future)
+        return await future
+
+    def answer(self, url: str, duration_s: float = 0.01, status: int = 200) -> None:
+        self.open[url].pop(0).set_result(Answer(status, None, None, b"", NOW, duration_s))
+
+
+class Bench:
+    """A sender with all that it hands on."""
+
+    def __init__(self, max_in_flight: int = 10) -> None:
+        roster = Roster(cast("Any", None), "me")
+        self.lanes = Lanes(roster, 1000, 10**9)
+        self.egress = Egress()
+        self.results: list[Result] = []
+        self.turned: list[tuple[Cargo, Way]] = []
+        self.sender = Sender(
+            cast("Any", self.egress),
+            self.lanes,
+            max_in_flight,
+            self.results.append,
+            lambda cargo, way: self.turned.append((cargo, way)),
+            lambda: None,
+        )
+        self.book = Book()
+        self.sender.book = cast("Any", self.book)
+        self.numbers: Iterator[int] = iter(range(10**6))
+
+    def endpoint(self, id: str, cap: int = 5, *, disabled: bool = False, deleted: bool = False) -> EndpointFacts:
+        self.book.endpoints["wsp", id] = Endpoint(
+            ("wsp", id), id, {}, Signer([new_secret()]), 1, cap, None, False, disabled, deleted, 0.0
+        )
+        return EndpointFacts("wsp", id, 1, cap, None)
+
+    def load(self, facts: EndpointFacts, count: int, lease_ends_s: float = FAR) -> None:
+        for _ in range(count):
+            n = next(self.numbers)
+            assert self.lanes.reserve(facts, 0.0) is Way.LEASED
+            cargo = Cargo("wsp", f"dlv_{n}", f"evt_{n}", "a.b", facts.id, 0, 1, None, NOW, b"{}", lease_ends_s, None)
+            lane = self.lanes.load(facts, cargo, 0.0)
+        self.sender.pump(lane)
+
+    def calls(self, id: str) -> int:
+        return len(self.egress.open.get(id, []))
+
+
+async def settle() -> None:
+    """Let every task that can run do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_calls_to_an_endpoint_stay_below_its_cap() -> None:
+    """First the trial's calls, after an answer the whole cap, never more."""
+    bench = Bench(max_in_flight=100)
+    bench.load(bench.endpoint("a", cap=6), 12)
+    await settle()
+    assert bench.calls("a") == 4
+    bench.egress.answer("a")
+    await settle()
+    bench.sender.pump(next(iter(bench.lanes)))
+    await settle()
+    assert bench.calls("a") == 6
+    await bench.sender.drain(0)
+
+
+async def test_the_process_cap_is_shared_in_turns() -> None:
+    """When all calls of the process are taken, lanes that wait get the free ones in turn, one each."""
+    bench = Bench(max_in_flight=2)
+    bench.load(bench.endpoint("a"), 5)
+    bench.load(bench.endpoint("b"), 5)
+    await settle()
+    assert (bench.calls("a"), bench.calls("b")) == (2, 0)
+    for _ in range(2):
+        bench.egress.answer("a")
+        await settle()
+    assert (bench.calls("a"), bench.calls("b")) == (1, 1)
+    await bench.sender.drain(0)
+
+
+async def test_slow_lanes_use_half_of_the_calls() -> None:
+    """A lane known to be slow leaves the other half of the process's calls alone."""
+    bench = Bench(max_in_flight=10)
+    slow = bench.endpoint("slow", cap=20)
+    lane = bench.lanes.lane(slow)
+    lane.learn(15.0)
+    bench.lanes.set_slow(lane, True)
+    bench.load(slow, 20)
+    good = bench.endpoint("good", cap=20)
+    bench.lanes.lane(good).learn(0.01)
+    bench.load(good, 20)
+    await settle()
+    assert (bench.calls("slow"), bench.calls("good")) == (5, 5)
+    await bench.sender.drain(0)
+
+
+async def test_a_lapsed_lease_is_not_sent() -> None:
+    """What could not be renewed may be somebody else's by now: it is passed over."""
+    bench = Bench()
+    bench.load(bench.endpoint("a"), 3, lease_ends_s=0.0)
+    await settle()
+    assert bench.calls("a") == 0
+    assert bench.lanes.held == 0
+
+
+@pytest.mark.parametrize(("disabled", "deleted"), [(True, False), (False, True)])
+async def test_what_may_not_be_called_goes_another_way(disabled: bool, deleted: bool) -> None:
+    """What waits for a disabled endpoint is held; for a deleted one it ends."""
+    bench = Bench()
+    facts = bench.endpoint("a", disabled=disabled, deleted=deleted)
+    bench.load(facts, 2)
+    bench.sender.loaded(bench.book.endpoints["wsp", "a"])
+    assert [way for _, way in bench.turned] == ([Way.HELD] * 2 if disabled else [])
+    assert [result.reason for result in bench.results if isinstance(result, Stopped)] == (
+        ["endpoint_deleted"] * 2 if deleted else []
+    )
+
+
+async def test_no_socket_is_no_verdict() -> None:
+    """When this machine is out of sockets the delivery goes back uncounted."""
+    bench = Bench()
+    bench.load(bench.endpoint("a"), 1)
+    await settle()
+    bench.egress.open["a"].pop().set_exception(OSError("too many open files"))
+    await settle()
+    assert [way for _, way in bench.turned] == [Way.DUE]
+    assert bench.results == []
+
+
+async def test_draining_gives_back_what_waits_and_cuts_off_what_hangs() -> None:
+    """A drain starts nothing more: what waits is due for others, and so is what did not end in time."""
+    bench = Bench()
+    bench.load(bench.endpoint("a"), 6)
+    await settle()
+    bench.egress.answer("a")
+    await settle()
+    await bench.sender.drain(0)
+    assert len([result for result in bench.results if isinstance(result, Outcome)]) == 1
+    assert [way for _, way in bench.turned] == [Way.DUE] * 5
