@@ -86,5 +86,5 @@ async def test_a_result_counts_once(engine: Engine) -> None:
     assert await engine.pool.execute(queries.FAILED_PUT, *put) == "UPDATE 0"
     stale = ([row["workspace_id"]], [row["id"]], [1], [0], ["attempts_exhausted"], ["{}"])
     assert await engine.pool.fetch(queries.DEAD_PUT, *stale) == []
-    late = ([row["workspace_id"]], [row["id"]], [1], ['{"number": 1}'], [], [])
-    assert await engine.pool.execute(queries.DELIVERED_PUT, *late) == "INSERT 0 1"
+    late = ([row["workspace_id"]], [row["id"]], [1], ['{"number": 1}'])
+    assert await engine.pool.execute(queries.DELIVERED_PUT, *late, [], []) == "INSERT 0 1"
