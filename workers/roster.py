@@ -33,6 +33,7 @@ class Roster:
         self.worker_id = worker_id
         self.alive: frozenset[str] = frozenset({worker_id})
         self.changed = asyncio.Event()
+        self._beating: asyncio.Task[None] | None = None
 
     async def beat(self) -> None:
         """Say that I am here and see who is; `changed` is set when the list is another one."""
@@ -46,9 +47,13 @@ class Roster:
 
     async def step(self) -> None:
         """One beat and the pause after it."""
-        await self.beat()
+        # A beat that has begun is let end: cut off, it could still be written after my name was taken off.
+        self._beating = asyncio.create_task(self.beat())
+        await asyncio.shield(self._beating)
         await asyncio.sleep(HEARTBEAT_S)
 
     async def leave(self) -> None:
         """Take my name off the list, so that the others share what was mine at their next beat."""
+        if self._beating is not None:
+            await asyncio.wait([self._beating])
         await self._pool.execute("DELETE FROM spine.workers WHERE id = $1", self.worker_id)
