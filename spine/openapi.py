@@ -164,14 +164,15 @@ def _complete(path: str, operation: dict[str, Any], mutating: bool) -> None:
 _PLURALS: Final = {plural(noun): prefix for noun, prefix in ids.PREFIXES.items()} | {
     "dead_letters": ids.PREFIXES["delivery"],
     "webhook-keys": ids.PREFIXES["webhook_endpoint"],
+    "inbound": ids.PREFIXES["provider_account"],
 }
 
 
 def _name_kind(path: str, parameter: dict[str, Any]) -> None:
     """Say of an id in a path which kind it is of, by the name of the list before it. Validation is left to the look-up: 404."""
     of = re.search(r"/([^/{}]+)/\{" + parameter["name"] + r"\}", path)
-    prefix = _PLURALS.get(of[1]) if of else None
-    if prefix is not None:
+    prefix = (_PLURALS.get(of[1]) if of else None) or ids.PREFIXES.get(parameter["name"].removesuffix("_id"))
+    if prefix is not None and parameter["name"].endswith("id"):
         parameter["schema"] = {**parameter["schema"], "pattern": ids.pattern(prefix)}
 
 

@@ -46,7 +46,8 @@ ODD_VALUES: dict[str, Any] = {
     "leap-second": "2026-06-30T23:59:60Z",
     "seconds-since": "1700000000",
 }
-WITH_BODY = [operation for operation in OPERATIONS if operation.takes_body]
+# A provider's callback is judged by its signature before its body is: whatever these tests send it is 401.
+WITH_BODY = [operation for operation in OPERATIONS if operation.takes_body and "/inbound/" not in operation.path]
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,8 @@ def refused(answer: httpx.Response, *statuses: int) -> None:
 @pytest.mark.parametrize("operation", WITH_BODY, ids=str)
 def test_what_is_not_json_is_422(operation: Operation, http: httpx.Client, things: Things) -> None:
     """Text that is no JSON, or JSON that we could not pass on as it is, is refused as such."""
+    if "/inbound/" in operation.path:
+        pytest.skip("a callback's signature comes before its body")
     for name, content in NOT_JSON.items():
         answer = send(http, operation, things.path(operation.path), content)
         refused(answer, 422)
@@ -156,18 +159,20 @@ LISTS = [operation for operation in BEHIND_THE_DOOR if "limit" in str(operation.
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)
-def test_odd_queries(operation: Operation, http: httpx.Client) -> None:
+def test_odd_queries(operation: Operation, http: httpx.Client, things: Things) -> None:
     """Whatever stands in a query gives a page or a 4xx."""
+    path = things.path(operation.path)
+    path = things.path(operation.path)
     names = [parameter["name"] for parameter in operation.spec["parameters"] if parameter["in"] == "query"]
     values = ("", "%00", "a%00b", "%FF", "%ED%A0%80", "-1", "0", "101", "1e3", "9" * 40, "AAAA", "AAA%3D", "%2B%2F==",
               "é", "x" * 5000, "0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00", "2026-01-01", "[]")  # fmt: skip
     for name in names:
         for value in values:
-            answer = http.get(f"{operation.path}?{name}={value}")
+            answer = http.get(f"{path}?{name}={value}")
             assert answer.status_code in (200, 400, 422), (name, value, answer.text)
-    assert http.get(f"{operation.path}?limit=0").status_code == 422
-    assert http.get(f"{operation.path}?limit=101").status_code == 422
-    assert http.get(f"{operation.path}?limit=100").status_code == 200
+    assert http.get(f"{path}?limit=0").status_code == 422
+    assert http.get(f"{path}?limit=101").status_code == 422
+    assert http.get(f"{path}?limit=100").status_code == 200
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)

@@ -109,7 +109,7 @@ def test_then_the_body(operation: Operation, api: Api, founded: Organisation) ->
     """A body that does not fit is 422 before the id is looked up, and the field at fault is named."""
     answer = call(api.url, operation, founded.test.key, NO_LIST_IS_A_BODY, **{"Idempotency-Key": unique_key()})
     refused(answer, 422, "validation_failed")
-    assert answer.json()["errors"][0]["param"] == "body"
+    assert "body" in [error["param"] for error in answer.json()["errors"]]
 
 
 @pytest.mark.parametrize("operation", [operation for operation in BEHIND_THE_DOOR if operation.of_one], ids=str)
