@@ -42,7 +42,11 @@ def _machine() -> dict[str, object]:
     }
 
 
-async def _run(names: list[str], directory: Path, results: Results) -> None:
+def _write(results: Results, path: Path) -> None:
+    path.write_bytes(orjson.dumps(results.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+async def _run(names: list[str], directory: Path, results: Results, path: Path) -> None:
     async with House(directory) as house, open_rig(house, QUICK if results.quick else FULL, results) as rig:
         every = FIGURES | ({} if results.quick else shapes.SHAPES)
         for name in names or list(every):
@@ -52,6 +56,7 @@ async def _run(names: list[str], directory: Path, results: Results) -> None:
             others = (machine_busy_s() - busy_s - house.cpu_s() + ours_s) / seconds / (os.cpu_count() or 1)
             results.note("share of the machine that others took meanwhile", **{name: max(0.0, others)})
             print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
+            _write(results, path)  # after each: a long run that breaks off has not been for nothing
 
 
 def main() -> None:
@@ -65,8 +70,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     chosen = parser.parse_args()
     results = Results(chosen.quick, _machine())
-    uvloop.run(_run(chosen.only, chosen.directory, results))
-    chosen.results.write_bytes(orjson.dumps(results.as_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    uvloop.run(_run(chosen.only, chosen.directory, results, chosen.results))
     print(table.render(results))
     pictures.draw(results, REPORT)
     print(f"results: {chosen.results}   pictures: {REPORT}")

@@ -175,7 +175,10 @@ def simulate(
     parts = _loads(nodes, workspaces, skew, rng)
     overhead = 1.0 if nodes == 1 else assumed.distributed_overhead
     us_per_delivery = measured.postgres_deliver_us_per_delivery + measured.postgres_accept_us_per_event / demand.fan_out
-    shard_capacity = assumed.cores_per_postgres * 1e6 / (us_per_delivery * overhead)
+    shard_capacity = min(
+        assumed.cores_per_postgres * 1e6 / (us_per_delivery * overhead),
+        assumed.wal_bytes_per_s_per_postgres / measured.wal_bytes_per_event,
+    )
     fleet = min(
         made.workers * 1e6 / measured.worker_us_per_delivery,
         made.workers * assumed.calls_in_flight_per_worker / max(demand.latency_s, 1e-3),
@@ -184,7 +187,7 @@ def simulate(
     accepted = delivered = oldest = 0.0
     used = [0.0] * nodes
     for second in range(seconds):
-        rate = demand.deliveries_per_s * (burst if second % 600 >= 540 else 1.0) * rng.uniform(0.9, 1.1)
+        rate = demand.deliveries_per_s * (burst if 240 <= second % 600 < 300 else 1.0) * rng.uniform(0.9, 1.1)
         down = lost_s[0] <= second < lost_s[1]
         for n, part in enumerate(parts):
             waiting[n] += rate * part
