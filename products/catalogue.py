@@ -46,7 +46,14 @@ ROUTERS: tuple[APIRouter, ...] = (
     inbound.router,
 )
 
-OTHER_EVENTS = (events.ERASED, deliveries.DEAD_LETTERED, deliveries.REPLAYED, testing.TESTED, clock.ADVANCED)
+OTHER_EVENTS = (
+    events.ERASED,
+    deliveries.DEAD_LETTERED,
+    deliveries.REPLAYED,
+    testing.TESTED,
+    clock.ADVANCED,
+    simulation.SIMULATED,
+)
 """Events of nouns that are no generic resource."""
 
 CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS))

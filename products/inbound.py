@@ -12,6 +12,8 @@ from providers.protocol import Refused, Unreadable
 from spine.errors import InvalidBody, TooLarge, Unauthenticated
 from spine.messages import receipts
 from spine.messages.accounts import opened, signing_secret
+from spine.messages.models import DELIVERED, FAILED, REPLIED, SENT
+from spine.messages.preferences import CHANGED
 from spine.messages.receipts import Arrived
 from spine.platform import Platform
 from spine.routes import Door, declares
@@ -53,7 +55,7 @@ def read(
 
 @router.post(
     "/{provider_account_id}",
-    openapi_extra=declares("", public=True)
+    openapi_extra=declares("", SENT, DELIVERED, FAILED, REPLIED, CHANGED, public=True)
     | {
         "requestBody": {
             "required": True,

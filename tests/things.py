@@ -45,6 +45,27 @@ async def _close_deliveries(database_url: str, workspace_id: str, event_id: str,
     return made
 
 
+def _messages(http: httpx.Client) -> dict[str, str]:
+    """A contact, a template, a policy, an account and a message; what is there already is taken."""
+
+    def put(path: str, method: str = "POST", **body: object) -> str:
+        answer = http.request(method, path, json=body)
+        assert answer.status_code in (200, 201), answer.text
+        made: str = answer.json()["id"]
+        return made
+
+    step = {"channel": "sms", "success": "delivered", "wait_s": 60}
+    made = {
+        "contacts": put("/crm/v1/contacts", name="Meera"),
+        "templates": put("/notifications/v1/templates", slug="reminder", bodies={"sms": "Hello"}),
+        "channel_policies": put("/notifications/v1/channel_policies/quick", "PUT", steps=[step], deadline_s=600),
+        "messages": put("/notifications/v1/messages", to="+910000000000", template="reminder", channels=["sms"]),
+    }
+    accounts = http.get("/notifications/v1/provider_accounts").json()["data"]
+    made["provider_accounts"] = made["inbound"] = accounts[0]["id"]
+    return made
+
+
 def make_things(account: Account, database_url: str) -> Things:
     """Make one of each in the account's workspace."""
     with account.client() as http:
@@ -65,6 +86,7 @@ def make_things(account: Account, database_url: str) -> Things:
             "users": post("/v1/users", name="Ann", email=f"{ids.mint('usr')[4:].lower()}@example.com"),
             "api_keys": post("/v1/api_keys", name="second", scopes=["events:read"]),
             "replays": post("/v1/replays", filter={}),
+            **_messages(http),
         }
     dead, _ = asyncio.run(_close_deliveries(database_url, account.workspace_id, event_id, endpoint_id))
     return Things({**made, "deliveries": dead, "dead_letters": dead})

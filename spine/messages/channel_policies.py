@@ -17,7 +17,7 @@ from spine.errors import Conflict, Unprocessable
 from spine.events import EventType
 from spine.messages import timeline
 from spine.messages.kinds import Channel
-from spine.messages.templates import Slug
+from spine.messages.templates import SLUG, Slug
 from spine.messages.timeline import Change
 from spine.resource import Body, Metadata, Out, Resource, ResourceOut, TenantRow
 from spine.routes import IfMatch, Paging, Work, declares, version_of
@@ -171,7 +171,8 @@ async def find(unit: Unit, slug_or_id: str, *, lock: bool = False) -> PolicyRow:
         found: PolicyRow = await store.get(unit, POLICY, slug_or_id, lock=lock)
         return found
     query = select(PolicyRow).where(PolicyRow.workspace_id == unit.workspace_id, PolicyRow.slug == slug_or_id)
-    row = await unit.session.scalar(query.with_for_update() if lock else query)
+    known = SLUG.fullmatch(slug_or_id) is not None
+    row = await unit.session.scalar(query.with_for_update() if lock else query) if known else None
     if row is None:
         raise store.not_found(POLICY)
     return row

@@ -2,18 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import select
 
 from policies.fallback import Route
 from policies.simulation import Fate, Imagined, simulate
+from spine.errors import Unprocessable
+from spine.events import EventType
 from spine.messages.accept import planned
 from spine.messages.accounts import AccountRow
 from spine.messages.channel_policies import PolicyOut, PolicyRow, find, policy_of
 from spine.messages.kinds import KINDS, Channel
 from spine.messages.models import Caution
-from spine.messages.strategy import MessageCreate, chosen, warnings
-from spine.resource import Body
+from spine.messages.strategy import MAX_AHEAD, MessageCreate, chosen, warnings
+from spine.resource import Body, Moment
 from spine.routes import Work, declares
 from spine.routes import router as new_router
 from spine.unit import Unit
@@ -24,7 +26,7 @@ Kind = Literal[
 Named = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-class ImaginedReceipt(BaseModel):
+class ImaginedReceipt(Body):
     """What a channel's calls come to, and how long after the call its receipt comes."""
 
     status: Kind = "delivered"
@@ -45,7 +47,7 @@ class SimulateBody(Body):
     message: MessageCreate | None = Field(
         default=None, description="A message to try it with; what would be refused on sending is refused here."
     )
-    at: AwareDatetime | None = Field(default=None, description="When it starts; now, where nothing is said.")
+    at: Moment | None = Field(default=None, description="When it starts; now, where nothing is said.")
 
 
 class TraceLine(BaseModel):
@@ -61,6 +63,14 @@ class TraceLine(BaseModel):
     until_s: float | None
 
 
+class PolicySimulated(BaseModel):
+    """A trial of a policy; what came of it is in its answer."""
+
+    policy_id: str
+    policy_version: int
+    outcome: str
+
+
 class SimulationOut(BaseModel):
     """What would happen."""
 
@@ -72,6 +82,8 @@ class SimulationOut(BaseModel):
     duplicate_possible: bool = Field(description="Whether more than one attempt may have reached the person.")
     warnings: list[Caution]
 
+
+SIMULATED = EventType("policy.simulated", PolicySimulated, "A channel policy was tried out in an imagined world.")
 
 router = new_router("/notifications/v1/channel_policies", "channel_policies")
 
@@ -111,7 +123,7 @@ async def _strategy(unit: Unit, row: PolicyRow, message: MessageCreate | None) -
 
 @router.post(
     "/{id}/simulate",
-    openapi_extra=declares("notifications:read"),
+    openapi_extra=declares("notifications:read", SIMULATED),
     summary="Try a policy in an imagined world; the trace is made by the code that sends",
 )
 async def simulate_policy(id: str, unit: Work, body: SimulateBody | None = None) -> SimulationOut:
@@ -127,8 +139,14 @@ async def simulate_policy(id: str, unit: Work, body: SimulateBody | None = None)
         ]
         for n, step in enumerate(policy.steps)
     }
+    start = wish.at or await unit.now()
+    if abs(start - await unit.now()) > MAX_AHEAD:
+        raise Unprocessable("at lies more than a year away", code="at_too_far", param="at")
     imagined = Imagined(routes, _down(accounts, wish.world.providers_down), _fates(wish.world.receipts))
-    lines, outcome, duplicate_possible = simulate(policy, imagined, wish.at or await unit.now())
+    lines, outcome, duplicate_possible = simulate(policy, imagined, start)
+    unit.emit(
+        SIMULATED, PolicySimulated(policy_id=row.id, policy_version=row.version, outcome=outcome), sequence=row.version
+    )
     kind_of = {account["id"]: account["kind"] for account in accounts}
     return SimulationOut(
         policy_id=row.id,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from policies.fallback import Policy
 from policies.windows import quiet_until
@@ -16,7 +16,7 @@ from spine.messages.channel_policies import policy_of, refuse_unmeetable
 from spine.messages.kinds import KINDS, Channel
 from spine.messages.rendering import Templates, Unrenderable, VariableMissing
 from spine.messages.templates import Locale, Vars, missing_variable
-from spine.resource import Body, Metadata
+from spine.resource import Body, Metadata, Moment
 
 DEFAULT_WAIT_S: Final = 300
 DEFAULT_DEADLINE_S: Final = 24 * 3600
@@ -53,7 +53,7 @@ class MessageCreate(Body):
     policy: Reference | None = Field(default=None, description="A channel policy's slug or id.")
     vars: Vars = {}
     locale: Locale | None = None
-    send_at: AwareDatetime | None = None
+    send_at: Moment | None = None
     metadata: Metadata = {}
 
     @model_validator(mode="after")

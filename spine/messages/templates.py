@@ -1,5 +1,6 @@
 """Templates: immutable versions per slug and locale, with a body for each channel; checked when made, previewed at will."""
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, JsonValue, StringConstraints, model_validator
@@ -17,7 +18,8 @@ from spine.resource import Body, Metadata, Out, Resource, ResourceOut, TenantRow
 from spine.routes import Paging, Work, crud_router, declares
 from spine.store import Page
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+SLUG: Final = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
+Slug = Annotated[str, StringConstraints(pattern=SLUG.pattern)]
 Locale = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(_[A-Z][a-z]{3})?(_[A-Z]{2})?$")]
 Category = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
@@ -126,6 +128,14 @@ class PreviewOut(BaseModel):
     html: str | None
 
 
+class TemplatePreviewed(BaseModel):
+    """A look at a template; what it showed is in its answer."""
+
+    template_id: str
+    channel: Channel
+
+
+PREVIEWED = EventType("template.previewed", TemplatePreviewed, "Somebody looked at what a template would send.")
 CREATED = EventType("template.created", TemplateOut, "A version of a template was made.")
 TEMPLATE = Resource(
     noun="template",
@@ -134,7 +144,7 @@ TEMPLATE = Resource(
     update=None,
     out=TemplateOut,
     scope="notifications",
-    events=(CREATED,),
+    events=(CREATED, PREVIEWED),
 )
 
 router = crud_router(TEMPLATE, "notifications", "get")
@@ -193,7 +203,9 @@ async def list_templates(unit: Work, paging: Paging, slug: Slug | None = None) -
 
 
 @router.post(
-    "/{id}/preview", openapi_extra=declares("notifications:read"), summary="See what a template would send on a channel"
+    "/{id}/preview",
+    openapi_extra=declares("notifications:read", PREVIEWED),
+    summary="See what a template would send on a channel",
 )
 async def preview_template(id: str, body: PreviewBody, unit: Work) -> PreviewOut:
     row: TemplateRow = await store.get(unit, TEMPLATE, id)
@@ -210,6 +222,7 @@ async def preview_template(id: str, body: PreviewBody, unit: Work) -> PreviewOut
         raise missing_variable(str(error)) from error
     except Unrenderable as error:
         raise Unprocessable(str(error), code="template_unrenderable", param="vars") from error
+    unit.emit(PREVIEWED, TemplatePreviewed(template_id=row.id, channel=body.channel), sequence=row.version)
     return PreviewOut(
         template_id=row.id, channel=body.channel, text=content.text, subject=content.subject, html=content.html
     )
