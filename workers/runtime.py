@@ -21,6 +21,8 @@ from spine.vault import Vault
 from workers.line import Hearing, Line, LineMaker, Tools, keep_going
 from workers.roster import Roster
 
+POOL_LEAST: Final = 20
+"""Each loop keeps a connection of its own: with a smaller pool the heartbeat and the endpoints would wait for ever."""
 _CONNECT_PAUSE_S: Final = 1.0
 
 _log = structlog.get_logger("workers.runtime")
@@ -127,7 +129,10 @@ class Runtime:
         while True:
             try:
                 return await open_pool(
-                    self._database.database_url, "spine_worker", "spine worker", self._database.database_pool_size
+                    self._database.database_url,
+                    "spine_worker",
+                    "spine worker",
+                    max(self._database.database_pool_size, POOL_LEAST),
                 )
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 if not warned:

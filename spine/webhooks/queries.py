@@ -106,7 +106,8 @@ PARKED_FIND: Final = """
     SELECT w.workspace_id, w.id AS endpoint_id, w.version, w.max_in_flight, w.rate_per_s
       FROM (SELECT endpoint_id FROM lane WHERE endpoint_id IS NOT NULL LIMIT $2) l
       JOIN LATERAL (
-               SELECT o.workspace_id FROM spine.deliveries_open o WHERE o.due_at = 'infinity' AND o.endpoint_id = l.endpoint_id ORDER BY o.id LIMIT 1
+               SELECT o.workspace_id FROM spine.deliveries_open o
+                WHERE o.due_at = 'infinity' AND o.endpoint_id = l.endpoint_id ORDER BY o.id LIMIT 1
            ) o ON true
       JOIN spine.webhook_endpoints w ON w.workspace_id = o.workspace_id AND w.id = l.endpoint_id
      ORDER BY w.id
