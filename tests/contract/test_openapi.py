@@ -29,12 +29,8 @@ UNSEEN = {
     "/{product}/v1/openapi.json",
 }
 """Routes outside the public specification: health, and the specification itself (P-26)."""
-BY_THE_ENGINE = {
-    "delivery.dead_lettered",
-    "replay.completed",
-    *(f"message.{what}" for what in ("sent", "delivered", "failed", "replied")),
-}
-"""What no caller does: it comes of time, of receivers and of providers."""
+BY_THE_ENGINE = {"delivery.dead_lettered", "replay.completed"}
+"""What no caller does: it comes of time and of receivers."""
 
 
 def routes(of: Iterable[Any]) -> Iterator[APIRoute]:

@@ -44,7 +44,7 @@ def call(url: str, operation: Operation, key: str | None, body: Any = None, **he
         headers["Authorization"] = f"Bearer {key}"
     content = {} if body is None else {"json": body}
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
-        raw = {name: value.encode("latin-1") for name, value in headers.items()}
+        raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
         return http.request(operation.method, operation.random_path(), headers=raw, **content)
 
 
