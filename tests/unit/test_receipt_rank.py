@@ -37,7 +37,7 @@ def test_rank_never_falls_but_to_a_failure_before_delivery() -> None:
     """A late `sent` cannot undo `delivered`, and a failure cannot undo it either (N-07)."""
     for state in ("accepted", "sent", "delivered", "read"):
         for report in REPORTS:
-            moved = advance(state, report)  # type: ignore[arg-type]  # states by name
+            moved = advance(state, report)
             assert moved is None or RANK[moved] > RANK[state] or (moved == "failed" and RANK[state] < RANK["delivered"])
 
 
