@@ -1,4 +1,4 @@
-"""What deliveries and message sends share: queue tables whose rows are leased, renewed and given back.
+"""What deliveries and message sends share: queue tables whose rows are leased, and attempts as they are kept.
 
 A queue table has `workspace_id` and `id` as its key, `due_at` (when a row may next be claimed) and `leased_by`.
 Claiming a row moves its `due_at` to the end of the lease, so a worker that dies needs nobody to clean up after it:
@@ -28,15 +28,6 @@ class QueueTable:
               FROM unnest($2::text[], $3::text[]) AS mine (workspace_id, id)
              WHERE q.workspace_id = mine.workspace_id AND q.id = mine.id AND q.leased_by = $1
             RETURNING q.id
-        """  # noqa: S608  # the name is one of ours
-
-    @property
-    def release(self) -> str:
-        """Give rows back as due at once: somebody else may take them."""
-        return f"""
-            UPDATE {self.name} q SET due_at = now(), leased_by = NULL
-              FROM unnest($2::text[], $3::text[]) AS mine (workspace_id, id)
-             WHERE q.workspace_id = mine.workspace_id AND q.id = mine.id AND q.leased_by = $1
         """  # noqa: S608  # the name is one of ours
 
 
