@@ -28,7 +28,7 @@ from spine.messages.calls import Call, Result
 from spine.messages.kinds import KINDS
 from spine.messages.live import Connection, Key, Ledger, LiveAttempt, LiveMessage, load
 from spine.messages.rendering import Templates, Unrenderable, VariableMissing
-from spine.metrics import message_attempts, messages_ended
+from spine.metrics import message_attempts, messages_ended, provider_seconds
 from spine.vault import Unsealable
 from workers.desk import Desk
 from workers.line import Tools, keep_going, wait_for_bell
@@ -159,7 +159,9 @@ class Sends:
         finally:
             self._unsafe -= len(batch)
         for one in batch:
-            message_attempts(one.due.call.channel if one.due.call else "none", one.due.kind, one.result.outcome).inc()
+            channel = one.due.call.channel if one.due.call else "none"
+            message_attempts(channel, one.due.kind, one.result.outcome).inc()
+            provider_seconds(channel, one.due.kind).observe(one.seconds)
         self._go_on(ledger, due)
 
     async def _settle(

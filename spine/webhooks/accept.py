@@ -85,10 +85,7 @@ class Accepting:
     async def _accept(
         self, caller: Caller, request_id: str, claim: Claim, path: str, events: Sequence[Incoming], batch: bool
     ) -> tuple[Stored, bool]:
-        if self._backlog > self._limits.max_outbox:
-            raise TooManyRequests(
-                f"{self._backlog} events wait for their endpoints already", retry_after_s=2, code="backlog_full"
-            )
+        self.refuse_when_full()
         made = [
             self._new(caller, request_id, event, f"events.{n}.data" if batch else "data")
             for n, event in enumerate(events)
@@ -116,6 +113,13 @@ class Accepting:
         raise TooManyRequests(
             "the event types of this workspace change too fast", retry_after_s=1, code="event_types_changing"
         )
+
+    def refuse_when_full(self) -> None:
+        """Raises TooManyRequests `backlog_full` while too many events wait for the relay; messages ask here too."""
+        if self._backlog > self._limits.max_outbox:
+            raise TooManyRequests(
+                f"{self._backlog} events wait for their endpoints already", retry_after_s=2, code="backlog_full"
+            )
 
     async def watch_backlog(self) -> None:
         """Keep an eye on the outbox, for ever: accepting answers 429 before anything falls over."""
