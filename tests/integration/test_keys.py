@@ -44,7 +44,6 @@ def test_a_key_is_shown_once(http: httpx.Client) -> None:
     [
         "",
         "Bearer",
-        "Bearer ",
         "Basic {key}",
         "{key}",
         "Bearer {typo}",
