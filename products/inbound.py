@@ -15,7 +15,6 @@ from spine.messages.accounts import opened, signing_secret
 from spine.messages.models import DELIVERED, FAILED, REPLIED, SENT
 from spine.messages.preferences import CHANGED
 from spine.messages.receipts import Arrived
-from spine.metrics import messages_ended
 from spine.platform import Platform
 from spine.routes import Door, declares
 from spine.vault import Vault
@@ -82,8 +81,8 @@ async def receive(provider_account_id: str, request: Request) -> ReceivedOut:
     async with platform.pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT set_config('app.ws', $1, true)", row["workspace_id"])
         ledgers = await receipts.take(connection, arrived, request.scope["spine.request_id"])
-    for status in (status for ledger in ledgers for status in ledger.ended_as):
-        messages_ended(status).inc()
+    for ledger in ledgers:
+        ledger.count()
     if any(ledger.has_events for ledger in ledgers):
         platform.bell.ring("relay")
     if any(ledger.due_times for ledger in ledgers):

@@ -28,7 +28,7 @@ from spine.messages.calls import Call, Result
 from spine.messages.kinds import KINDS
 from spine.messages.live import Connection, Key, Ledger, LiveAttempt, LiveMessage, load
 from spine.messages.rendering import Templates, Unrenderable, VariableMissing
-from spine.metrics import message_attempts, messages_ended, provider_seconds
+from spine.metrics import message_attempts, provider_seconds
 from spine.vault import Unsealable
 from workers.desk import Desk
 from workers.line import Tools, keep_going, wait_for_bell
@@ -258,8 +258,7 @@ class Sends:
             self._calls[one.attempt_id] = asyncio.create_task(self._call(one))
         if ledger is None:
             return
-        for status in ledger.ended_as:
-            messages_ended(status).inc()
+        ledger.count()
         if ledger.has_events:
             self._tools.bell.ring("relay")
         now_s = time.time()

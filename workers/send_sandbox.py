@@ -15,7 +15,6 @@ from spine.bell import Kind
 from spine.messages import receipts
 from spine.messages.accounts import opened, signing_secret
 from spine.messages.live import Ledger
-from spine.metrics import messages_ended
 from spine.webhooks.signing import sign
 from workers.desk import Desk
 from workers.line import Tools, keep_going, wait_for_bell
@@ -121,8 +120,8 @@ class SandboxReceipts:
         await asyncio.sleep(_PARKED_POLL_S)
 
     def _ring(self, ledgers: list[Ledger]) -> None:
-        for status in (status for ledger in ledgers for status in ledger.ended_as):
-            messages_ended(status).inc()
+        for ledger in ledgers:
+            ledger.count()
         if any(ledger.has_events for ledger in ledgers):
             self._tools.bell.ring("relay")
         if any(ledger.due_times for ledger in ledgers):

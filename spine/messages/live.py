@@ -20,6 +20,7 @@ from spine import ids
 from spine.events import SYSTEM, Actor, EventType, event_body
 from spine.messages.channel_policies import policy_of
 from spine.messages.models import MessageEvent, shown
+from spine.metrics import messages_ended, step_wait_seconds
 
 Key = tuple[str, str]
 """(workspace id, message id)."""
@@ -163,6 +164,24 @@ class Ledger:
         self._preferences: list[dict[str, Any]] = []
         self._queue: dict[Key, datetime | None] = {}
         self._events: list[tuple[str, str, str, bytes]] = []
+        self._waited: list[tuple[str, float]] = []
+
+    def count(self) -> None:
+        """Count what has ended: messages by their last state, and how long steps were waited for. Called after the commit."""
+        for key, due_at in self._queue.items():
+            if due_at is None and key in self._messages:
+                messages_ended(self._messages[key].row["status"]).inc()
+        for channel, waited_s in self._waited:
+            step_wait_seconds(channel).observe(waited_s)
+
+    def leave(self, message: LiveMessage, attempt: LiveAttempt) -> None:
+        """The step of this attempt is not waited for any longer."""
+        self._waited.append(self._wait_of(attempt))
+        attempt.left_at = self.now
+        self.touch(message, attempt)
+
+    def _wait_of(self, attempt: LiveAttempt) -> tuple[str, float]:
+        return attempt.channel, (self.now - attempt.started_at).total_seconds()
 
     @property
     def has_events(self) -> bool:
@@ -173,15 +192,6 @@ class Ledger:
     def due_times(self) -> Sequence[datetime]:
         """When the messages that go on are due."""
         return [due_at for due_at in self._queue.values() if due_at is not None]
-
-    @property
-    def ended_as(self) -> Sequence[str]:
-        """The last states of the messages that end."""
-        return [
-            self._messages[key].row["status"]
-            for key, due_at in self._queue.items()
-            if due_at is None and key in self._messages
-        ]
 
     def touch(self, message: LiveMessage, *attempts: LiveAttempt) -> None:
         """These changed."""
@@ -195,6 +205,7 @@ class Ledger:
     def end(self, message: LiveMessage) -> None:
         """Nothing more is to be done for the message."""
         self._queue[message.key] = None
+        self._waited += [self._wait_of(attempt) for attempt in message.attempts if attempt.left_at is None]
         if message.row["ended_at"] is None:
             message.row["ended_at"] = self.now
             self.touch(message)

@@ -148,8 +148,7 @@ def _leave(ledger: Ledger, message: LiveMessage) -> None:
     """The message goes on from its attempts so far."""
     for attempt in message.attempts:
         if attempt.left_at is None:
-            attempt.left_at = ledger.now
-            ledger.touch(message, attempt)
+            ledger.leave(message, attempt)
 
 
 def _give_up(ledger: Ledger, message: LiveMessage, why: str) -> None:

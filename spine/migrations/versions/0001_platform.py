@@ -104,14 +104,17 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON spine.workers TO spine_worker;
 """
 
 FUNCTIONS = """
--- Who a key belongs to, before any workspace is known. Revoked and unknown keys give no row.
+-- Who a key belongs to, before any workspace is known. Revoked and unknown keys give no row. (plpgsql keeps its plan;
+-- Postgres before 18 plans an SQL function anew at each call.)
 CREATE FUNCTION spine.key_find(p_hash bytea)
 RETURNS TABLE (key_id text, workspace_id text, organisation_id text, env text, scopes text[], expires_at timestamptz)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+BEGIN
+    RETURN QUERY
     SELECT k.id, k.workspace_id, w.organisation_id, w.env, k.scopes, k.expires_at
-      FROM spine.api_keys k JOIN spine.workspaces w USING (workspace_id)
-     WHERE k.hash = p_hash AND k.status <> 'revoked' AND (k.expires_at IS NULL OR k.expires_at > now())
-$$;
+      FROM spine.api_keys k JOIN spine.workspaces w ON w.workspace_id = k.workspace_id
+     WHERE k.hash = p_hash AND k.status <> 'revoked' AND (k.expires_at IS NULL OR k.expires_at > now());
+END $$;
 
 -- Notes that keys were used, to the minute.
 CREATE FUNCTION spine.keys_touch(p_ids text[]) RETURNS void
