@@ -62,7 +62,10 @@ async def metrics(request: Request) -> Response:
     token = platform.http.operator_token
     given = (request.headers.get("authorization") or "").removeprefix("Bearer ").encode()
     by_token = token is not None and hmac.compare_digest(given, token.get_secret_value().encode())
-    if not (by_token or (request.client is not None and ip_address(request.client.host).is_loopback)):
+    # Behind a proxy on this machine everybody comes from loopback; a proxy says for whom it asks.
+    proxied = "forwarded" in request.headers or "x-forwarded-for" in request.headers
+    local = not proxied and request.client is not None and ip_address(request.client.host).is_loopback
+    if not (by_token or local):
         raise Forbidden(
             "metrics are for this machine, or for SPINE_OPERATOR_TOKEN as a bearer token", code="operator_only"
         )
