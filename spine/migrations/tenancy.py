@@ -3,6 +3,16 @@
 from alembic import op
 from sqlalchemy.util import await_only
 
+RESOURCE_COLUMNS = """
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    version integer NOT NULL DEFAULT 1,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    PRIMARY KEY (workspace_id, id)
+"""
+"""What every resource's table ends with (`spine.resource.TenantRow`)."""
+
 OWN_WORKSPACE = "workspace_id = current_setting('app.ws', true)"
 
 
@@ -19,7 +29,11 @@ def script(sql: str) -> None:
 
 def tenant_table(table: str, *, app: str, worker: str, own: str = OWN_WORKSPACE) -> str:
     """The security of one tenant table: `app` and `worker` are the grants of the two roles (empty for none)."""
-    grants = [f"GRANT {grant} ON {table} TO {role};" for grant, role in ((app, "spine_app"), (worker, "spine_worker")) if grant]
+    grants = [
+        f"GRANT {grant} ON {table} TO {role};"
+        for grant, role in ((app, "spine_app"), (worker, "spine_worker"))
+        if grant
+    ]
     return f"""
         ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;
         ALTER TABLE {table} FORCE ROW LEVEL SECURITY;

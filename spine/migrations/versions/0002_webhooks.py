@@ -2,19 +2,11 @@
 
 from alembic import op
 
-from spine.migrations.tenancy import definer, script, tenant_table
+from spine.migrations.tenancy import RESOURCE_COLUMNS, definer, script, tenant_table
 
 revision = "0002"
 down_revision = "0001"
 
-COMMON = """
-    created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    version integer NOT NULL DEFAULT 1,
-    metadata jsonb NOT NULL DEFAULT '{}',
-    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    PRIMARY KEY (workspace_id, id)
-"""
 
 TABLES = f"""
 CREATE TABLE spine.event_types (
@@ -24,7 +16,7 @@ CREATE TABLE spine.event_types (
     description text NOT NULL DEFAULT '',
     schema jsonb,
     status text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'archived')),
-    {COMMON},
+    {RESOURCE_COLUMNS},
     UNIQUE (workspace_id, name)
 );
 
@@ -69,7 +61,7 @@ CREATE TABLE spine.webhook_endpoints (
     disabled_reason text,
     disabled_at timestamptz,
     deleted_at timestamptz,
-    {COMMON}
+    {RESOURCE_COLUMNS}
 );
 COMMENT ON COLUMN spine.webhook_endpoints.headers IS 'Custom headers as a sealed JSON object: they often carry credentials.';
 CREATE TABLE spine.endpoint_secrets (
@@ -179,7 +171,7 @@ CREATE TABLE spine.replays (
     upto text COLLATE "C" NOT NULL,
     due_at timestamptz,
     leased_by text COLLATE "C",
-    {COMMON}
+    {RESOURCE_COLUMNS}
 );
 CREATE INDEX replays_due ON spine.replays (due_at) WHERE due_at IS NOT NULL;
 COMMENT ON COLUMN spine.replays.position IS 'The last delivery (or event, for missing ones) that was taken up; the walk goes on above it, up to upto.';

@@ -2,19 +2,11 @@
 
 from alembic import op
 
-from spine.migrations.tenancy import definer, script, tenant_table
+from spine.migrations.tenancy import RESOURCE_COLUMNS, definer, script, tenant_table
 
 revision = "0003"
 down_revision = "0002"
 
-COMMON = """
-    created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    version integer NOT NULL DEFAULT 1,
-    metadata jsonb NOT NULL DEFAULT '{}',
-    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    PRIMARY KEY (workspace_id, id)
-"""
 
 TABLES = f"""
 ALTER TABLE spine.workspaces ADD UNIQUE (workspace_id, env);
@@ -27,7 +19,7 @@ CREATE TABLE spine.contacts (
     email text COLLATE "C",
     owner_id text COLLATE "C",
     fields jsonb NOT NULL DEFAULT '{{}}',
-    {COMMON},
+    {RESOURCE_COLUMNS},
     FOREIGN KEY (workspace_id, owner_id) REFERENCES spine.users (workspace_id, id)
 );
 CREATE UNIQUE INDEX contacts_phone ON spine.contacts (workspace_id, phone_e164);
@@ -65,7 +57,7 @@ CREATE TABLE spine.templates (
     required_vars text[] NOT NULL DEFAULT '{{}}',
     category text COLLATE "C" NOT NULL,
     dlt jsonb,
-    {COMMON},
+    {RESOURCE_COLUMNS},
     UNIQUE (workspace_id, slug, locale, version)
 );
 COMMENT ON COLUMN spine.templates.version IS 'The version of this slug and locale; a row never changes.';
@@ -78,7 +70,7 @@ CREATE TABLE spine.channel_policies (
     deadline_s integer NOT NULL CHECK (deadline_s > 0),
     quiet_hours jsonb,
     applies_to jsonb NOT NULL DEFAULT '{{}}',
-    {COMMON},
+    {RESOURCE_COLUMNS},
     UNIQUE (workspace_id, slug)
 );
 CREATE UNIQUE INDEX channel_policies_applies ON spine.channel_policies (workspace_id, coalesce(applies_to ->> 'template', ''));
@@ -97,7 +89,7 @@ CREATE TABLE spine.provider_accounts (
     credentials bytea,
     config jsonb NOT NULL DEFAULT '{{}}',
     sandbox jsonb,
-    {COMMON},
+    {RESOURCE_COLUMNS},
     FOREIGN KEY (workspace_id, env) REFERENCES spine.workspaces (workspace_id, env),
     CHECK ((kind = 'sandbox') = (env = 'test')),
     CHECK ((kind = 'sandbox') = (sandbox IS NOT NULL))
@@ -114,7 +106,7 @@ CREATE TABLE spine.preferences (
     category text COLLATE "C" NOT NULL,
     opted_out boolean NOT NULL,
     source text COLLATE "C" NOT NULL,
-    {COMMON},
+    {RESOURCE_COLUMNS},
     FOREIGN KEY (workspace_id, contact_id) REFERENCES spine.contacts (workspace_id, id)
 );
 CREATE INDEX preferences_newest ON spine.preferences (workspace_id, contact_id, channel, category, id);
@@ -156,7 +148,7 @@ CREATE TABLE spine.messages (
     ended_at timestamptz,
     sequence integer NOT NULL DEFAULT 1,
     request_id text COLLATE "C" NOT NULL,
-    {COMMON},
+    {RESOURCE_COLUMNS},
     FOREIGN KEY (workspace_id, contact_id) REFERENCES spine.contacts (workspace_id, id)
 );
 CREATE INDEX messages_contact ON spine.messages (workspace_id, contact_id, id);
