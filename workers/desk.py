@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import asyncpg
 
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 else:
     Connection = asyncpg.Connection  # takes no parameters at run time
+
+
+LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What a connection that ends under one's hands may raise; the last where it ends between two of the driver's states."""
 
 
 class Desk:
@@ -55,12 +59,6 @@ class Desk:
             # The server ended it while nobody used it; the pool has taken it back and lets nobody ask it anything.
             return True
 
-    def _is_broken(self) -> bool:
-        try:
-            return self._lent is None or self._connection.is_closed()
-        except asyncpg.InterfaceError:  # the pool has taken a dead connection back by itself
-            return True
-
     async def _open(self) -> None:
         await self._give_back()
         self._lent = await self._pool.acquire()
@@ -70,5 +68,5 @@ class Desk:
     async def _give_back(self) -> None:
         lent, self._lent = self._lent, None
         if lent is not None:
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            with contextlib.suppress(OSError, TimeoutError, *LOST):
                 await self._pool.release(cast("Connection", lent), timeout=5)  # type: ignore[arg-type]

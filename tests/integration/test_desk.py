@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from spine.database import open_pool
-from workers.desk import Desk
+from workers.desk import LOST, Desk
 
 
 @pytest.mark.parametrize("in_use", [False, True])
@@ -24,7 +24,7 @@ async def test_a_kept_connection_that_the_server_ended_is_replaced(database: str
                 await connection.fetchval("SELECT pg_sleep(10)")
 
         if in_use:
-            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+            with pytest.raises(LOST):
                 await use()
         else:
             await operator.execute("SELECT pg_terminate_backend($1)", first)
