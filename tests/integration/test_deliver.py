@@ -224,7 +224,8 @@ async def test_two_dead_endpoints_do_not_keep_each_other_busy(engine: Engine, re
     """The death of a notice is told of, the death of that no more: the chain of dead letters ends."""
     receiver.always("/a", Fate(410))
     receiver.always("/b", Fate(410))
-    await engine.endpoint(receiver.url("/a"))
+    # Not all events: being disabled is an event as well, and its dead letter another one each time they are revived.
+    await engine.endpoint(receiver.url("/a"), ["thing.*", "delivery.*"])
     await engine.endpoint(receiver.url("/b"), ["delivery.*"])
     revive = "UPDATE spine.webhook_endpoints SET status = 'enabled', version = version + 1 WHERE status = 'disabled'"
     count = "SELECT count(*) FROM spine.events WHERE type = 'delivery.dead_lettered'"
