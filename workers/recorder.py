@@ -19,7 +19,7 @@ from spine.bell import Bell
 from workers.cargo import Cargo, Outcome, Result
 from workers.desk import Desk
 from workers.endpoints import EndpointKey
-from workers.results import Batch, commit, sort
+from workers.results import Batch, Committed, commit, sort
 
 COMMITTERS: Final = 2
 """Commits in flight: one gathers while the other waits for the disk."""
@@ -81,12 +81,12 @@ class Recorder:
             self._in_hand += len(results)
             batch = sort(results)
             start = time.perf_counter()
-            emitted = await self._until_committed(desk, batch)
+            committed = await self._until_committed(desk, batch)
             metrics.recorded(len(results), time.perf_counter() - start)
             self._in_hand -= len(results)
-            self._tell(results, batch, emitted)
+            self._tell(results, batch, committed)
 
-    async def _until_committed(self, desk: Desk, batch: Batch) -> bool:
+    async def _until_committed(self, desk: Desk, batch: Batch) -> Committed:
         pause_s = 0.02
         while True:
             try:
@@ -99,7 +99,7 @@ class Recorder:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
-    def _tell(self, results: list[Result], batch: Batch, emitted: bool) -> None:
+    def _tell(self, results: list[Result], batch: Batch, committed: Committed) -> None:
         for result in results:
             self._safe(result.cargo)
             if isinstance(result, Outcome):
@@ -112,8 +112,11 @@ class Recorder:
             self._gone(key)
         if batch.failed:
             self._bell.ring_at("deliver", batch.due_times_s)
-        if emitted:
+        if committed.events:
             self._bell.ring("relay")
+        if committed.letters:
+            self._bell.ring("send")
+            metrics.messages_accepted("webhooks").inc(committed.letters)
 
 
 def _count(result: Outcome) -> None:

@@ -5,10 +5,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+import asyncpg
+import structlog
+
 from policies.health import AutoDisable, should_disable
 from policies.retry import MAX_ATTEMPTS, next_attempt_at
 from policies.verdict import ENDPOINT_GONE, Delivered, Failed, Gone
+from spine.errors import SpineError
+from spine.events import timestamp
 from spine.ledger import AttemptRecord, as_jsonb_text, excerpt
+from spine.messages.owner import ENDPOINT_DISABLED, write_to_owner
 from spine.webhooks import queries
 from workers.cargo import Cargo, Outcome, Result, Stopped
 from workers.desk import Connection
@@ -17,6 +23,21 @@ from workers.notices import Notice, dead_letter, endpoint_disabled, put_notices
 
 ATTEMPTS_EXHAUSTED: Final = "attempts_exhausted"
 _RULE: Final = AutoDisable()
+
+_log = structlog.get_logger("workers.results")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What was written beside the results themselves."""
+
+    events: bool
+    """Whether there is something for the relay."""
+    letters: int
+    """Messages to owners."""
+
+
+_NOTHING_ELSE: Final = Committed(events=False, letters=0)
 
 
 @dataclass(slots=True)
@@ -85,11 +106,12 @@ def _attempt(result: Outcome, due_at: datetime | None) -> str:
     )
 
 
-async def commit(connection: Connection, batch: Batch) -> bool:
-    """Write the batch, all or nothing; answers whether events were emitted with it."""
+async def commit(connection: Connection, batch: Batch) -> Committed:
+    """Write the batch, all or nothing; answers what was written besides."""
     if not batch.failed and not batch.dead:
         await _put_delivered(connection, batch)
-        return False
+        return _NOTHING_ELSE
+    letters = 0
     async with connection.transaction():
         if batch.delivered:
             await _put_delivered(connection, batch)
@@ -106,26 +128,28 @@ async def commit(connection: Connection, batch: Batch) -> bool:
                 [key[1] for key, _ in failing],
                 [since for _, since in failing],
             )
-            notices += await disable(connection, _hopeless(rows), "failing")
-        notices += await disable(connection, batch.gone, "gone")
+            hopeless = _hopeless(rows)
+            disabled = await disable(connection, hopeless, "failing")
+            letters = await _tell_owners(
+                connection, [(row, hopeless[row["workspace_id"], row["id"]]) for row in disabled]
+            )
+            notices += [endpoint_disabled(row) for row in disabled]
+        notices += [endpoint_disabled(row) for row in await disable(connection, batch.gone, "gone")]
         await put_notices(connection, notices)
-    return bool(notices)
+    return Committed(bool(notices), letters)
 
 
-def _hopeless(rows: Iterable[Any]) -> list[EndpointKey]:
-    """Endpoints that have just failed and have only failed for days (`policies.health`)."""
-    return [
-        (row["workspace_id"], row["endpoint_id"])
+def _hopeless(rows: Iterable[Any]) -> dict[EndpointKey, datetime]:
+    """Endpoints that have just failed and have only failed for days (`policies.health`), and since when."""
+    return {
+        (row["workspace_id"], row["endpoint_id"]): row["failing_since"]
         for row in rows
         if should_disable(_RULE, row["failing_since"], row["now"])
-    ]
+    }
 
 
-async def disable(connection: Connection, keys: Iterable[EndpointKey], reason: str) -> list[Notice]:
-    """Disable endpoints and hold what waits for them; answers the notices of those that were not disabled before.
-
-    This is where an endpoint is disabled without its owner's doing, so a message to the owner is asked for here.
-    """
+async def disable(connection: Connection, keys: Iterable[EndpointKey], reason: str) -> list[Any]:
+    """Disable endpoints and hold what waits for them; answers the rows of those that were not disabled before."""
     ordered = sorted(keys)
     if not ordered:
         return []
@@ -136,7 +160,32 @@ async def disable(connection: Connection, keys: Iterable[EndpointKey], reason: s
         await connection.execute(
             queries.ENDPOINTS_HOLD, [row["workspace_id"] for row in rows], [row["id"] for row in rows]
         )
-    return [endpoint_disabled(row) for row in rows]
+    return rows
+
+
+async def _tell_owners(connection: Connection, disabled: Iterable[tuple[Any, datetime]]) -> int:
+    """Queue a message to the owner of each endpoint disabled for its failures; answers how many were queued.
+
+    A message that cannot be queued is no reason to keep results from being written: it is logged and left.
+    """
+    queued = 0
+    for row, failing_since in disabled:
+        vars = {
+            "endpoint_id": row["id"],
+            "url": row["url"].partition("?")[0],  # a query often carries a credential
+            "failing_since": timestamp(failing_since),
+            "disabled_at": timestamp(row["disabled_at"]),
+        }
+        try:
+            async with connection.transaction():  # a savepoint
+                await write_to_owner(connection, row["workspace_id"], ENDPOINT_DISABLED, vars)
+        except SpineError as error:
+            _log.warning("owner not told", endpoint_id=row["id"], code=error.code, reason=error.detail)
+        except (ValueError, asyncpg.PostgresError):
+            _log.exception("owner not told", endpoint_id=row["id"])
+        else:
+            queued += 1
+    return queued
 
 
 async def _put_delivered(connection: Connection, batch: Batch) -> None:

@@ -5,17 +5,14 @@ lookup ─► plan each (or refuse, and the refusal is the key's result) ─► 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
-from spine import ids
 from spine.errors import SpineError
-from spine.events import NewEvent, event_body
 from spine.idempotency import KEEP, Claim, Stored, check, in_use
-from spine.messages.models import CREATED, MessageEvent, MessageOut, Status, shown
+from spine.messages.drafts import Author, draft
 from spine.messages.rendering import Templates
 from spine.messages.strategy import Known, MessageCreate, Plan, plan, recipient
 from spine.metrics import idempotent_replay, messages_accepted
@@ -32,16 +29,6 @@ _PARSED: Final = Templates()
 """Templates that this process has parsed; they never change."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A message on its way into the database."""
-
-    row: dict[str, Any]
-    entry: dict[str, Any]
-    event: NewEvent
-    answer: bytes
-
-
 async def accept(
     platform: Platform, caller: Caller, request_id: str, claim: Claim, requests: Sequence[MessageCreate], *, batch: bool
 ) -> tuple[Stored, bool]:
@@ -52,7 +39,8 @@ async def accept(
             plans = await planned(platform, caller, requests, batch=batch)
         except SpineError as error:
             return await _refuse(platform, caller, request_id, claim, error)
-        made = [_make(caller, request_id, request, one) for request, one in zip(requests, plans, strict=True)]
+        author = Author(caller.workspace_id, caller.env, caller.actor, request_id)
+        made = [draft(author, request, one) for request, one in zip(requests, plans, strict=True)]
         answers = [one.answer for one in made]
         body = b'{"data":[' + b",".join(answers) + b"]}" if batch else answers[0]
         location = None if batch else f"{PATH}/{made[0].row['id']}"
@@ -143,81 +131,3 @@ def _numbered(n: int, batch: bool) -> Iterator[None]:
             for one in error.errors or ():
                 one.param = f"{at}.{one.param}"
         raise
-
-
-def _make(caller: Caller, request_id: str, request: MessageCreate, planned: Plan) -> _Made:
-    id = ids.mint(ids.PREFIXES["message"])
-    now = ids.created_at(id)
-    scheduled = request.send_at is not None and request.send_at > now
-    policy = planned.policy_row
-    template = planned.template
-    row: dict[str, Any] = {
-        "id": id,
-        "contact_id": planned.person.contact_id,
-        "addresses": planned.addresses,
-        "template_id": template["id"],
-        "template": template["slug"],
-        "template_version": template["version"],
-        "locale": template["locale"],
-        "category": template["category"],
-        "dlt_category": (template["dlt"] or {}).get("category"),
-        "vars": request.vars,
-        "policy_id": policy["id"] if policy else None,
-        "policy_slug": policy["slug"] if policy else None,
-        "policy_version": policy["version"] if policy else None,
-        "policy": planned.strategy,
-        "warnings": planned.warnings,
-        "status": Status.SCHEDULED if scheduled else Status.QUEUED,
-        "send_at": request.send_at,
-        "deadline_at": planned.deadline_at,
-        "request_id": request_id,
-        "created_at": now,
-        "metadata": request.metadata,
-    }
-    data = shown(row | _NEW | {"updated_at": now})
-    event_id = ids.mint(ids.PREFIXES["event"])
-    body = event_body(
-        id=event_id,
-        type=CREATED.name,
-        at=now,
-        workspace_id=caller.workspace_id,
-        env=caller.env,
-        request_id=request_id,
-        actor=caller.actor,
-        sequence=1,
-        data=MessageEvent.model_validate(data | {"message_id": id}).model_dump_json(by_alias=True).encode(),
-    )
-    answer = MessageOut.model_validate(data | {"attempts": []}).model_dump_json(by_alias=True).encode()
-    return _Made(row, _entry(caller, request, planned, row), NewEvent(event_id, CREATED.name, body), answer)
-
-
-_NEW: Final[dict[str, Any]] = {
-    "version": 1, "channel": None, "provider": None, "receipt_supported": None, "delivered_at": None, "read_at": None,
-    "reasons": [], "duplicate_possible": False, "late_success": False, "ended_at": None,
-}  # fmt: skip
-"""What nothing is known of yet."""
-
-
-def _entry(caller: Caller, request: MessageCreate, planned: Plan, row: dict[str, Any]) -> dict[str, Any]:
-    """The first entry of a message's timeline: which policy, and why this one."""
-    policy = planned.policy_row
-    if policy is None:
-        why = "built_in"
-    elif request.policy is not None:
-        why = "named"
-    else:
-        why = "template" if policy["applies_to"].get("template") else "workspace"
-    return {
-        "id": ids.mint(ids.PREFIXES["timeline_entry"]),
-        "subject_id": row["id"],
-        "kind": "message.created",
-        "actor": caller.actor.model_dump(),
-        "detail": {
-            "status": row["status"],
-            "policy": {"id": row["policy_id"], "version": row["policy_version"], "why": why},
-            "order": "request" if request.channels is not None else "policy",
-            "channels": [step["channel"] for step in planned.strategy["steps"]],
-            "template_version": row["template_version"],
-        },
-        "request_id": row["request_id"],
-    }

@@ -11,6 +11,8 @@ HOME_REGION: Final = "IN"
 """Where a number without a country code is dialled."""
 _SANDBOX_PHONE: Final = re.compile(r"\+910000000[0-9]{3}")
 _SANDBOX_DOMAIN: Final = "sandbox.test"
+SANDBOX_READER: Final = f"delivered@{_SANDBOX_DOMAIN}"
+"""A recipient that every mail reaches and that is nobody."""
 _DRESS: Final = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]|^tel:", re.IGNORECASE)
 _MAX_PHONE_CHARS: Final = 40
 

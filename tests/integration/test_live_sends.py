@@ -10,11 +10,11 @@ import httpx
 import orjson
 import pytest
 from aiohttp import web
-from aiosmtpd.smtp import SMTP
 
 from spine.webhooks.signing import sign
 from tests.api import Api, Organisation, serve
 from tests.engine import KEY
+from tests.mailbox import Mailbox, open_mailbox
 from tests.messaging import Post, post_of, sending, until
 from workers.send import Sends
 
@@ -56,30 +56,10 @@ async def house() -> AsyncIterator[tuple[list[Any], int]]:
 
 
 @pytest.fixture
-async def mailbox() -> AsyncIterator[tuple[list[Any], int]]:
+async def mailbox() -> AsyncIterator[Mailbox]:
     """A mail server."""
-    mails: list[Any] = []
-
-    class Handler:
-        """Takes every mail."""
-
-        async def handle_DATA(self, _: Any, __: Any, envelope: Any) -> str:  # noqa: N802  # the server's name for it
-            mails.append(envelope)
-            return "250 2.0.0 queued"
-
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: SMTP(Handler(), hostname="m.example.com", loop=loop), "127.0.0.1", 0)
-    yield mails, server.sockets[0].getsockname()[1]
-    server.close()
-
-
-def mail_account(live: Post, port: int) -> None:
-    """An SMTP account without encryption, on this machine."""
-    body = {
-        "channel": "email", "kind": "smtp", "credentials": {"host": "127.0.0.1", "port": port},
-        "config": {"sender": "spine@example.com", "tls": "none"},
-    }  # fmt: skip
-    live.post("/notifications/v1/provider_accounts", body)
+    async with open_mailbox() as opened:
+        yield opened
 
 
 async def test_a_message_goes_out_over_http_and_its_receipt_comes_back(
@@ -116,12 +96,9 @@ async def test_a_message_goes_out_over_http_and_its_receipt_comes_back(
     assert names == ["message.created", "message.sent", "message.delivered"]
 
 
-async def test_mail_is_sent_and_never_said_to_be_delivered(
-    api: Api, live: Post, mailbox: tuple[list[Any], int]
-) -> None:
+async def test_mail_is_sent_and_never_said_to_be_delivered(api: Api, live: Post, mailbox: Mailbox) -> None:
     """SMTP has no receipts: `sent` is the end, the answer says so, and nothing is faked (N-07, X10)."""
-    mails, port = mailbox
-    mail_account(live, port)
+    live.post("/notifications/v1/provider_accounts", mailbox.account)
     id = live.send(to="meera@example.com")
     async with sending(api):
         found = await live.until(id, "sent")
@@ -131,8 +108,8 @@ async def test_mail_is_sent_and_never_said_to_be_delivered(
 
         await until(ended, "it never ended")
     assert found["receipt"] == {"supported": False, "delivered_at": None, "read_at": None}
-    assert [envelope.rcpt_tos for envelope in mails] == [["meera@example.com"]]
-    assert b"See you at 5" in mails[0].content
+    assert [envelope.rcpt_tos for envelope in mailbox.mails] == [["meera@example.com"]]
+    assert b"See you at 5" in mailbox.mails[0].content
     names = [event["type"] for event in live.events("message.*")]
     assert names == ["message.created", "message.sent"]
 
@@ -148,17 +125,16 @@ class DiesAfterTheCall(Sends):
 
 
 async def test_a_mail_whose_worker_died_is_not_sent_again(
-    api: Api, live: Post, org: Organisation, mailbox: tuple[list[Any], int]
+    api: Api, live: Post, org: Organisation, mailbox: Mailbox
 ) -> None:
     """Whether a mail server took it is not known, so it is never sent again blindly: one mail at most (N-01)."""
-    mails, port = mailbox
-    mail_account(live, port)
+    live.post("/notifications/v1/provider_accounts", mailbox.account)
     live.policy(("email", "sent", 1), deadline_s=600)
     id = live.send(to="meera@example.com")
     async with sending(api, (DiesAfterTheCall,)):
 
         async def called() -> Any:
-            return len(mails) == 1
+            return len(mailbox.mails) == 1
 
         await until(called, "the mail was not sent")
     connection = await asyncpg.connect(api.database_url)
@@ -172,4 +148,4 @@ async def test_a_mail_whose_worker_died_is_not_sent_again(
         found = await live.until(id, "failed")
     assert [(one["outcome"], one["provider_code"]) for one in found["attempts"]] == [("unknown", "worker_lost")]
     assert [reason["reason"] for reason in found["reasons"]] == ["outcome_unknown"]
-    assert len(mails) == 1
+    assert len(mailbox.mails) == 1

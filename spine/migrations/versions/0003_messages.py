@@ -267,6 +267,28 @@ BEGIN
             FROM spine.provider_accounts a WHERE a.workspace_id = p_workspace_id));
 END $$;
 
+-- Writes accepted messages with their timeline, their places in the queue and their events; the caller's transaction
+-- carries them.
+CREATE FUNCTION spine.messages_put(
+    p_workspace_id text, p_messages jsonb, p_timeline jsonb, p_event_ids text[], p_event_types text[], p_event_bodies bytea[])
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    PERFORM set_config('app.ws', p_workspace_id, true);
+    INSERT INTO spine.messages (workspace_id, id, contact_id, addresses, template_id, template, template_version, locale, category,
+        dlt_category, vars, policy_id, policy_slug, policy_version, policy, warnings, status, send_at, deadline_at, request_id,
+        created_at, updated_at, metadata)
+    SELECT p_workspace_id, m.id, m.contact_id, m.addresses, m.template_id, m.template, m.template_version, m.locale, m.category,
+        m.dlt_category, m.vars, m.policy_id, m.policy_slug, m.policy_version, m.policy, m.warnings, m.status, m.send_at, m.deadline_at,
+        m.request_id, m.created_at, m.created_at, m.metadata
+      FROM jsonb_populate_recordset(NULL::spine.messages, p_messages) m;
+    INSERT INTO spine.timeline_entries (workspace_id, id, subject_id, kind, actor, detail, request_id)
+    SELECT p_workspace_id, t.id, t.subject_id, t.kind, t.actor, t.detail, t.request_id
+      FROM jsonb_populate_recordset(NULL::spine.timeline_entries, p_timeline) t;
+    INSERT INTO spine.sends_open (workspace_id, id, due_at)
+    SELECT p_workspace_id, m.id, coalesce(m.send_at, now()) FROM jsonb_populate_recordset(NULL::spine.messages, p_messages) m;
+    PERFORM spine.events_put(p_event_ids, p_event_types, p_event_bodies);
+END $$;
+
 -- The whole of POST messages in one round trip: claim of the key, messages, timeline, queue, events, stored answer.
 CREATE FUNCTION spine.messages_accept(
     p_workspace_id text, p_key text, p_fingerprint bytea, p_keep interval, p_status smallint, p_location text, p_body bytea,
@@ -286,22 +308,11 @@ BEGIN
             FROM spine.idempotency_keys k WHERE k.workspace_id = p_workspace_id AND k.key = p_key;
         RETURN;
     END IF;
-    INSERT INTO spine.messages (workspace_id, id, contact_id, addresses, template_id, template, template_version, locale, category,
-        dlt_category, vars, policy_id, policy_slug, policy_version, policy, warnings, status, send_at, deadline_at, request_id,
-        created_at, updated_at, metadata)
-    SELECT p_workspace_id, m.id, m.contact_id, m.addresses, m.template_id, m.template, m.template_version, m.locale, m.category,
-        m.dlt_category, m.vars, m.policy_id, m.policy_slug, m.policy_version, m.policy, m.warnings, m.status, m.send_at, m.deadline_at,
-        m.request_id, m.created_at, m.created_at, m.metadata
-      FROM jsonb_populate_recordset(NULL::spine.messages, p_messages) m;
-    INSERT INTO spine.timeline_entries (workspace_id, id, subject_id, kind, actor, detail, request_id)
-    SELECT p_workspace_id, t.id, t.subject_id, t.kind, t.actor, t.detail, t.request_id
-      FROM jsonb_populate_recordset(NULL::spine.timeline_entries, p_timeline) t;
-    INSERT INTO spine.sends_open (workspace_id, id, due_at)
-    SELECT p_workspace_id, m.id, coalesce(m.send_at, now()) FROM jsonb_populate_recordset(NULL::spine.messages, p_messages) m;
-    PERFORM spine.events_put(p_event_ids, p_event_types, p_event_bodies);
+    PERFORM spine.messages_put(p_workspace_id, p_messages, p_timeline, p_event_ids, p_event_types, p_event_bodies);
     RETURN QUERY SELECT true, p_fingerprint, p_status, p_location, p_body, false, NULL::text[];
 END $$;
-GRANT EXECUTE ON FUNCTION spine.messages_lookup(text, text[], text[], text[], text[]) TO spine_app;
+GRANT EXECUTE ON FUNCTION spine.messages_lookup(text, text[], text[], text[], text[]) TO spine_app, spine_worker;
+GRANT EXECUTE ON FUNCTION spine.messages_put(text, jsonb, jsonb, text[], text[], bytea[]) TO spine_app, spine_worker;
 GRANT EXECUTE ON FUNCTION spine.messages_accept(text, text, bytea, interval, smallint, text, bytea, jsonb, jsonb, text[], text[], bytea[])
     TO spine_app;
 
@@ -364,11 +375,11 @@ def upgrade() -> None:
     script(
         tenant_table("spine.contacts", app="SELECT, INSERT, UPDATE", worker="SELECT, UPDATE")
         + tenant_table("spine.timeline_entries", app="SELECT, INSERT", worker="SELECT, INSERT")
-        + tenant_table("spine.templates", app="SELECT, INSERT", worker="SELECT")
+        + tenant_table("spine.templates", app="SELECT, INSERT", worker="SELECT, INSERT")
         + tenant_table("spine.channel_policies", app="SELECT, INSERT, UPDATE", worker="SELECT")
         + tenant_table("spine.provider_accounts", app="SELECT, INSERT, UPDATE", worker="SELECT")
         + tenant_table("spine.preferences", app="SELECT, INSERT", worker="SELECT, INSERT")
-        + tenant_table("spine.messages", app="SELECT, INSERT, UPDATE", worker="SELECT, UPDATE")
+        + tenant_table("spine.messages", app="SELECT, INSERT, UPDATE", worker="SELECT, INSERT, UPDATE")
         + tenant_table("spine.attempts", app="SELECT, INSERT, UPDATE", worker="SELECT, INSERT, UPDATE")
         + tenant_table("spine.receipts", app="SELECT, INSERT, UPDATE", worker="SELECT, INSERT, UPDATE, DELETE")
         + tenant_table("spine.sends_open", app=everything, worker=everything)
