@@ -24,7 +24,7 @@ check: $(DEV)
 	.venv/bin/lint-imports --no-logo
 
 test: check
-	$(PY) -m pytest -n 2 --dist loadfile -m "not long" $(WHERE)
+	$(PY) -m pytest -n 2 --dist loadfile -m "not long" --hypothesis-profile=thorough $(WHERE)
 
 bench: $(DEV)
 	$(PY) -m bench

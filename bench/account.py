@@ -2,11 +2,20 @@
 
 from dataclasses import dataclass
 
-from bench.tenant import Books
-
 
 class AccountError(Exception):
     """Deliveries are missing, or the ledger says delivered where nothing was received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Where every delivery of a workspace stands. `outbox` are events that have none yet."""
+
+    delivered: int
+    dead: int
+    open: int
+    outbox: int
+    events: int
 
 
 @dataclass(frozen=True, slots=True)

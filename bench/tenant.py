@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import asyncpg
 
+from bench.account import Books
 from spine import ids
 from spine.api_keys import key_columns
 from spine.bell import Bell, Kind, open_redis
@@ -31,17 +32,6 @@ class Workspace:
     key: str
     endpoints: list[str] = field(default_factory=list)
     accepted: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """Where every delivery of a workspace stands. `outbox` are events that have none yet."""
-
-    delivered: int
-    dead: int
-    open: int
-    outbox: int
-    events: int
 
 
 @functools.cache

@@ -10,14 +10,18 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from hypothesis import settings
 from redis import Redis
 
 from tests.servers import run_migrations, throwaway_postgres, throwaway_redis
 
-pytest_plugins = ("tests.api",)
-
 _HERE = Path(__file__).parent
 _TEMPLATE = "spine_template"
+
+# Few examples while one works; each run draws others. `make test` looks at more (--hypothesis-profile=thorough).
+settings.register_profile("quick", max_examples=20, deadline=None)
+settings.register_profile("thorough", max_examples=100, deadline=None)
+settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,19 +1,24 @@
 """An API that answers from a table, for the command line's unit tests: no socket, no sleep, no other clock."""
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import httpx
-from typer.testing import CliRunner, Result
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from spine.cli.door import Surroundings
 from spine.cli.front import app
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 KEY = "sk_test_" + "0" * 38
+_COMMAND: Final = get_command(app)  # the runner's own `invoke` would build it anew for every call
 
 
 def page(*items: Mapping[str, Any], more: bool = False, cursor: str | None = None) -> dict[str, Any]:
@@ -24,6 +29,16 @@ def page(*items: Mapping[str, Any], more: bool = False, cursor: str | None = Non
 def problem(status: int, code: str, detail: str, **more: Any) -> tuple[int, dict[str, Any]]:
     """An error's answer."""
     return status, {"status": status, "code": code, "detail": detail, "request_id": "req_1", **more}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command left behind."""
+
+    exit_code: str | int | None
+    stdout: str
+    stderr: str
+    output: str
 
 
 class FakeApi:
@@ -56,9 +71,15 @@ class FakeApi:
         status, body = answer if isinstance(answer, tuple) else (200, answer)
         return httpx.Response(status, json=body)
 
-    def run(self, *arguments: str, input: str | None = None) -> Result:
+    def run(self, *arguments: str, input: str | None = None) -> Said:
         """Say `spine …`."""
-        return CliRunner().invoke(app, arguments, input=input, obj=self.around)
+        with CliRunner().isolation(input=input) as streams:
+            with pytest.raises(SystemExit) as left:
+                _COMMAND.main(arguments, prog_name="spine", obj=self.around)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            said = [stream.getvalue().decode() for stream in streams]
+        return Said(left.value.code, *said)
 
     def sent(self, route: str) -> Sequence[Any]:
         """The bodies that came in there."""

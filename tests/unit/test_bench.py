@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.account import Account, AccountError, settle
+from bench.account import Account, AccountError, Books, settle
 from bench.results import PROMISES, Promise
 from bench.stats import Latency, Spread, per_second, percentile, ratios, steady_rate
-from bench.tenant import Books
 
 values = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200)
 

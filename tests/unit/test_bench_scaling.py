@@ -52,7 +52,7 @@ def test_demand_must_be_positive() -> None:
         plan(Demand(0), MEASURED, ASSUMED)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(1, 1000))
 def test_simulated_hour_loses_nothing(seed: int) -> None:
     """What was accepted is delivered or waits, whatever was down meanwhile."""

@@ -1,7 +1,7 @@
 """Cursors as text: bound, signed, versioned."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spine.cursor import Cursors, Position
@@ -15,7 +15,6 @@ snapshots = st.builds(
 )
 
 
-@settings(max_examples=40)
 @given(snapshots, st.lists(st.text(max_size=40), max_size=3), st.none() | snapshots, st.text(max_size=60))
 def test_a_cursor_reads_as_it_was_written(snapshot: str, after: list[str], read: str | None, binding: str) -> None:
     """What goes in comes out, under the same binding."""
@@ -23,7 +22,6 @@ def test_a_cursor_reads_as_it_was_written(snapshot: str, after: list[str], read:
     assert CURSORS.read(binding, CURSORS.write(binding, position)) == position
 
 
-@settings(max_examples=40)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_a_cursor_is_bound(one: str, other: str) -> None:
     """Under any other binding, key or epoch it is invalid."""
@@ -34,7 +32,6 @@ def test_a_cursor_is_bound(one: str, other: str) -> None:
             cursors.read(other if cursors is CURSORS else one, text)
 
 
-@settings(max_examples=40)
 @given(st.text(max_size=200))
 def test_nonsense_is_invalid(text: str) -> None:
     """No text but ours passes, and none breaks anything."""
@@ -42,7 +39,6 @@ def test_nonsense_is_invalid(text: str) -> None:
         CURSORS.read("", text)
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 100), st.sampled_from("ABCxyz-_="))
 def test_a_changed_cursor_is_invalid(position: int, letter: str) -> None:
     """The signature covers every character."""

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from products.catalogue import CATALOGUE
 from spine.examples import example
 
 SCHEMAS: list[dict[str, Any]] = [
@@ -52,7 +51,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(st.sampled_from(["type", "items", "properties", "$defs", "x"]), json_values, max_size=4))
 def test_a_strange_schema_breaks_nothing(schema: dict[str, Any]) -> None:
     """A registered schema that is valid may still be odd: there is an example, or none."""
@@ -61,10 +60,3 @@ def test_a_strange_schema_breaks_nothing(schema: dict[str, Any]) -> None:
     except jsonschema.SchemaError:
         return
     example(schema)
-
-
-@pytest.mark.parametrize("event", CATALOGUE.types.values(), ids=lambda event: event.name)
-def test_every_event_of_the_suite_has_an_example(event: Any) -> None:
-    """The example of a type fits the schema that the catalogue shows of it."""
-    schema = event.data.model_json_schema(mode="serialization")
-    jsonschema.Draft202012Validator(schema).validate(example(schema))

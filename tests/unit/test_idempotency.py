@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spine.body import parse
@@ -20,7 +20,6 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=40)
 @given(json_values)
 def test_writing_the_same_anew_changes_nothing(value: object) -> None:
     """Order of names, white space and escapes are not part of a request (conventions 2.1)."""
@@ -30,7 +29,6 @@ def test_writing_the_same_anew_changes_nothing(value: object) -> None:
     assert plain == spaced == sorted_
 
 
-@settings(max_examples=40)
 @given(json_values, json_values)
 def test_different_bodies_differ(one: object, other: object) -> None:
     """Two bodies have one fingerprint only when they are the same."""

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
@@ -27,7 +27,7 @@ def test_an_id_tells_its_kind_and_its_time() -> None:
 
 def test_ids_of_a_process_sort_in_the_order_of_their_making() -> None:
     """Also within one millisecond (P-10)."""
-    made = [ids.mint("evt") for _ in range(5000)]
+    made = [ids.mint("evt") for _ in range(2000)]
     assert made == sorted(made)
     assert len(set(made)) == len(made)
     times = [ids.created_at(id) for id in made]
@@ -40,7 +40,6 @@ def test_letters_outside_the_alphabet_are_refused(letter: str) -> None:
     assert not ids.is_id("evt_" + letter + "1M7XZQ13PQ2QS290DBGHN958X"[:25], "evt")
 
 
-@settings(max_examples=40)
 @given(st.text(max_size=40))
 def test_any_text_is_judged(text: str) -> None:
     """No text breaks the judgement, and none but an id passes."""

@@ -2,7 +2,7 @@
 
 import string
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spine.keys import Env, is_well_formed, key_hash, mint_key
@@ -27,7 +27,6 @@ def test_no_two_keys_are_the_same() -> None:
     assert len({mint_key("test") for _ in range(1000)}) == 1000
 
 
-@settings(max_examples=40)
 @given(st.integers(0, 45), st.sampled_from(BASE62))
 def test_one_changed_character_is_a_typo(position: int, other: str) -> None:
     """The checksum finds any single wrong character without asking anybody."""
@@ -36,7 +35,6 @@ def test_one_changed_character_is_a_typo(position: int, other: str) -> None:
         assert not is_well_formed(key[:position] + other + key[position + 1 :])
 
 
-@settings(max_examples=40)
 @given(st.text(max_size=60))
 def test_nonsense_is_no_key(text: str) -> None:
     """Whatever is not of a key's shape is refused, and breaks nothing."""
