@@ -4,7 +4,6 @@
 rows. `serve(...)` runs further ones, with other settings or on the same database.
 """
 
-import base64
 import os
 import secrets
 import socket
@@ -21,9 +20,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from products.app import build
+from tests.engine import KEY
 
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_ENCRYPTION_KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def unique_key() -> str:
@@ -123,7 +122,7 @@ def serve(database_url: str, redis_url: str, **settings: str) -> Iterator[Api]:
     environment = {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
-        "SPINE_ENCRYPTION_KEY": _ENCRYPTION_KEY,
+        "SPINE_ENCRYPTION_KEY": KEY,  # what workers under test open their vault with
         "SPINE_SIGNUP": "open",
         "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
         **settings,

@@ -1,29 +1,13 @@
 """Delivery inside the engine: what a receiver gets, what its answer means, and what stands in the ledger after it."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import partial
 
-import pytest
 from standardwebhooks import Webhook
 
 from policies.retry import SCHEDULE_S
-from tests.engine import Engine, running_engine
+from tests.engine import Engine
 from tests.receiver import OK, RESET, Fate, Receiver
-
-
-@pytest.fixture
-async def engine(database: str, redis_url: str) -> AsyncIterator[Engine]:
-    """A workspace in a database of its own."""
-    async with running_engine(database, redis_url) as engine:
-        yield engine
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    """A receiver on loopback."""
-    async with Receiver() as receiver:
-        yield receiver
 
 
 async def test_the_bytes_that_were_accepted_are_signed_and_sent(engine: Engine, receiver: Receiver) -> None:

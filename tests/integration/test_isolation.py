@@ -1,26 +1,11 @@
 """Promise 2: a slow or dead receiver costs only itself; caps hold over all workers together."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.engine import Engine, running_engine
+from tests.engine import Engine
 from tests.receiver import HANG, Fate, Receiver
-
-
-@pytest.fixture
-async def engine(database: str, redis_url: str) -> AsyncIterator[Engine]:
-    """A workspace in a database of its own."""
-    async with running_engine(database, redis_url) as engine:
-        yield engine
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    """A receiver on loopback."""
-    async with Receiver() as receiver:
-        yield receiver
 
 
 async def test_hanging_receivers_do_not_stop_the_others(engine: Engine, receiver: Receiver) -> None:

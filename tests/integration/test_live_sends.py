@@ -12,20 +12,12 @@ import pytest
 from aiohttp import web
 
 from spine.webhooks.signing import sign
-from tests.api import Api, Organisation, serve
-from tests.engine import KEY
+from tests.api import Api, Organisation
 from tests.mailbox import Mailbox, open_mailbox
 from tests.messaging import Post, post_of, sending, until
 from workers.send import Sends
 
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-
-@pytest.fixture(scope="module")
-def api(module_database: str, module_redis_url: str) -> Iterator[Api]:
-    """An API whose vault the workers here can open."""
-    with serve(module_database, module_redis_url, SPINE_ENCRYPTION_KEY=KEY) as running:
-        yield running
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.api import Api, Organisation, serve
-from tests.engine import KEY
+from tests.api import Api, Organisation
 from tests.mailbox import open_mailbox
 from tests.messaging import Post, post_of, sending, until
 from tests.receiver import Fate, Receiver
@@ -18,13 +17,6 @@ from workers.send_sandbox import SandboxReceipts
 
 SLUG = "webhook_endpoint_disabled"
 LONG_FAILING = "UPDATE spine.endpoint_health SET failing_since = now() - interval '5 days' WHERE endpoint_id = ANY ($1)"
-
-
-@pytest.fixture(scope="module")
-def api(module_database: str, module_redis_url: str) -> Iterator[Api]:
-    """An API whose vault the workers here can open."""
-    with serve(module_database, module_redis_url, SPINE_ENCRYPTION_KEY=KEY) as running:
-        yield running
 
 
 @pytest.fixture

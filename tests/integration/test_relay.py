@@ -1,27 +1,10 @@
 """The relay: who gets an event, and what a backlog or a wide fan-out does to it."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
 
-import pytest
-
-from tests.engine import Engine, running_engine
+from tests.engine import Engine
 from tests.receiver import Receiver
 from workers.relay import MAX_DELIVERIES
-
-
-@pytest.fixture
-async def engine(database: str, redis_url: str) -> AsyncIterator[Engine]:
-    """A workspace in a database of its own."""
-    async with running_engine(database, redis_url) as engine:
-        yield engine
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    """A receiver on loopback."""
-    async with Receiver() as receiver:
-        yield receiver
 
 
 async def test_event_reaches_every_endpoint_that_matches(engine: Engine, receiver: Receiver) -> None:

@@ -1,27 +1,10 @@
 """Replays, as the workers walk them (promise 5)."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
 from spine import ids
-from tests.engine import Engine, running_engine
+from tests.engine import Engine
 from tests.receiver import Fate, Receiver
-
-
-@pytest.fixture
-async def engine(database: str, redis_url: str) -> AsyncIterator[Engine]:
-    """A workspace in a database of its own."""
-    async with running_engine(database, redis_url) as engine:
-        yield engine
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    """A receiver on loopback."""
-    async with Receiver() as receiver:
-        yield receiver
 
 
 async def _replay(

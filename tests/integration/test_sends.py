@@ -11,21 +11,13 @@ import orjson
 import pytest
 
 from spine.webhooks.signing import sign
-from tests.api import Account, Api, Organisation, serve
-from tests.engine import KEY
+from tests.api import Account, Api, Organisation
 from tests.messaging import Post, post_of, sending, until
 from workers.send import Sends
 from workers.send_sandbox import SandboxReceipts
 
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 TWO = (("whatsapp", "delivered", 1), ("sms", "delivered", 2))
-
-
-@pytest.fixture(scope="module")
-def api(module_database: str, module_redis_url: str) -> Iterator[Api]:
-    """An API whose vault the workers here can open."""
-    with serve(module_database, module_redis_url, SPINE_ENCRYPTION_KEY=KEY) as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,29 +1,12 @@
 """Upkeep: each duty does what it says, once, and is harmless when done twice."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-import pytest
-
 from spine.database import open_pool
 from spine.metrics import exposition
-from tests.engine import Engine, running_engine
+from tests.engine import Engine
 from tests.receiver import Receiver
-
-
-@pytest.fixture
-async def engine(database: str, redis_url: str) -> AsyncIterator[Engine]:
-    """A workspace in a database of its own."""
-    async with running_engine(database, redis_url) as engine:
-        yield engine
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    """A receiver on loopback."""
-    async with Receiver() as receiver:
-        yield receiver
 
 
 async def test_held_work_is_kept_for_the_time_of_retention(engine: Engine, receiver: Receiver) -> None:

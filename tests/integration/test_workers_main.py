@@ -14,24 +14,10 @@ from tests.receiver import HANG, OK, Fate, Receiver
 
 
 @pytest.fixture
-async def engine(database: str, redis_url: str) -> AsyncIterator[Engine]:
-    """A workspace in a database of its own."""
-    async with running_engine(database, redis_url) as engine:
-        yield engine
-
-
-@pytest.fixture
 async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
     """A Postgres and a Redis that may be killed."""
     async with servers_to_break(tmp_path) as servers:
         yield servers
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    """A receiver on loopback."""
-    async with Receiver() as receiver:
-        yield receiver
 
 
 async def test_a_bell_wakes_the_worker(engine: Engine, receiver: Receiver) -> None:
