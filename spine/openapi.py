@@ -83,6 +83,7 @@ def document(
     for path, item in made["paths"].items():
         for method, operation in item.items():
             _complete(path, operation, method in _MUTATING)
+    _link(made["paths"], schemas)
     made["components"]["schemas"] = _referenced(made, schemas)
     made.pop("tags", None)
     return made
@@ -174,6 +175,26 @@ def _name_kind(path: str, parameter: dict[str, Any]) -> None:
     prefix = (_PLURALS.get(of[1]) if of else None) or ids.PREFIXES.get(parameter["name"].removesuffix("_id"))
     if prefix is not None and parameter["name"].endswith("id"):
         parameter["schema"] = {**parameter["schema"], "pattern": ids.pattern(prefix)}
+
+
+def _link(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Say of what makes a thing what can be done with it: every operation on one of the list that it is put into."""
+    for path, item in paths.items():
+        made = item.get("post", {}).get("responses", {}).get("201")
+        if "{" in path or made is None:
+            continue
+        answered = made["content"]["application/json"]["schema"].get("$ref", "").removeprefix(_REF)
+        links = {
+            operation["operationId"]: {
+                "operationId": operation["operationId"],
+                "parameters": {"id": "$response.body#/id"},
+            }
+            for below, others in paths.items()
+            if below.startswith(path + "/{id}")
+            for operation in others.values()
+        }
+        if links and "id" in schemas[answered]["properties"]:
+            made["links"] = links
 
 
 def _referenced(document: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
