@@ -42,6 +42,9 @@ async def fetch(api: Api, query: str, *values: Any) -> Any:
 def told(post: Post, id: str) -> list[str]:
     """What the message's events said, in their sequence."""
     mine = [event for event in post.events("message.*") if event["data"]["message_id"] == id]
+    mine.sort(
+        key=lambda event: int(event["sequence"])
+    )  # the list is ordered by transactions, which may overtake each other
     assert [event["sequence"] for event in mine] == list(range(1, len(mine) + 1))
     return [event["type"].partition(".")[2] for event in mine]
 
