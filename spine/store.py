@@ -129,7 +129,9 @@ async def page(
         position = unit.platform.cursors.read(binding, cursor)
         snapshot = position.snapshot
         query = query.where(
-            text("pg_visible_in_snapshot(xid, cast(cast(:snapshot AS text) AS pg_snapshot))").bindparams(snapshot=snapshot),
+            text("pg_visible_in_snapshot(xid, cast(cast(:snapshot AS text) AS pg_snapshot))").bindparams(
+                snapshot=snapshot
+            ),
             resource.row.id < position.after[0],
         )
     found = (await unit.session.execute(query.order_by(resource.row.id.desc()).limit(limit + 1))).all()

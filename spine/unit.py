@@ -65,9 +65,9 @@ def as_answer(error: Exception) -> SpineError | None:
         return Unavailable()
     if isinstance(getattr(getattr(error, "orig", error), "__cause__", None) or error, ValueError):
         return None  # a parameter that its column cannot hold: our models should have refused it
-    if isinstance(error, (PoolTimeout, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, InterfaceError)) or (
-        isinstance(error, OperationalError) and not state
-    ):
+    if isinstance(
+        error, (PoolTimeout, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, InterfaceError)
+    ) or (isinstance(error, OperationalError) and not state):
         return Unavailable()
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Unavailable()

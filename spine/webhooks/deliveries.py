@@ -162,7 +162,11 @@ async def _page(
     if paging.cursor:
         position = unit.platform.cursors.read(binding, paging.cursor)
         snapshot = position.snapshot
-        conditions = [*conditions, "id < :after", "pg_visible_in_snapshot(xid, cast(cast(:snapshot AS text) AS pg_snapshot))"]
+        conditions = [
+            *conditions,
+            "id < :after",
+            "pg_visible_in_snapshot(xid, cast(cast(:snapshot AS text) AS pg_snapshot))",
+        ]
         values = values | {"after": position.after[0], "snapshot": snapshot}
     query = text(
         _PAGE.format(columns=columns, table=table, conditions="".join(f" AND {condition}" for condition in conditions))

@@ -196,7 +196,9 @@ async def list_events(
     if page:
         snapshot = position.snapshot or page[0].snapshot
         reached = (
-            Position(snapshot, (page[-1].transaction, page[-1].id), position.read) if has_more else Position("", (), snapshot)
+            Position(snapshot, (page[-1].transaction, page[-1].id), position.read)
+            if has_more
+            else Position("", (), snapshot)
         )
         next_cursor = unit.platform.cursors.write(binding, reached)
     data = b",".join(shown(body_of(row._mapping)) for row in page)  # SQLAlchemy's public name for a row as a mapping
