@@ -63,10 +63,12 @@ class Engine:
             env,
         )
 
-    async def endpoint(self, url: str, patterns: Sequence[str] = ("*",), **columns: Any) -> Endpoint:
+    async def endpoint(
+        self, url: str, patterns: Sequence[str] = ("*",), filter: Any = None, **columns: Any
+    ) -> Endpoint:
         """Make an endpoint that listens from now on."""
         id, secret = ids.mint("whe"), new_secret()
-        values = {"max_in_flight": 20, **columns}
+        values = {"max_in_flight": 20, "filter": None if filter is None else orjson.dumps(filter).decode(), **columns}
         names = "".join(f", {name}" for name in values)
         places = "".join(f", ${n}" for n in range(5, 5 + len(values)))
         async with self.pool.acquire() as connection, connection.transaction():
@@ -85,8 +87,8 @@ class Engine:
                 Vault.from_text(KEY).seal(secret.encode()),
             )
             await connection.executemany(
-                "INSERT INTO spine.subscriptions (workspace_id, endpoint_id, pattern) VALUES ($1, $2, $3)",
-                [(self.workspace_id, id, pattern) for pattern in patterns],
+                "INSERT INTO spine.subscriptions (workspace_id, endpoint_id, pattern, filter) VALUES ($1, $2, $3, $4)",
+                [(self.workspace_id, id, pattern, values["filter"]) for pattern in patterns],
             )
         return Endpoint(id, "/" + url.partition("://")[2].partition("/")[2], secret)
 

@@ -16,7 +16,7 @@ import asyncpg
 from spine import ids
 from spine.bell import Bell
 from spine.settings import WorkSettings
-from spine.webhooks import queries
+from spine.webhooks import filters, queries
 from spine.webhooks.patterns import candidates
 from workers.cargo import Cargo, EndpointFacts, Way
 from workers.desk import Desk
@@ -27,7 +27,8 @@ MAX_DELIVERIES: Final = 5000
 _EVENTS_MAX: Final = 500
 _EVENTS_FIRST: Final = 64
 
-Listener = tuple[EndpointFacts, Any]
+Listener = tuple[EndpointFacts, Any, filters.Json | None]
+"""An endpoint, its subscription's row, and the filter that stands there."""
 
 
 @dataclass(slots=True)
@@ -88,17 +89,17 @@ class Relay:
                 raise
         self._load(made, lease_ends_s)
         self._backlog = len(taken) == wanted or len(done) < len(taken)
-        self._fit(len(done), len(made))
+        self._fit(len(done), len(made), cut=len(done) < len(taken))
         if any(one.way is Way.DUE for one in made):
             self._bell.ring("deliver")
         if self._backlog:
             self._bell.ring("relay")
         return self._backlog
 
-    def _fit(self, events: int, deliveries: int) -> None:
-        """Take as many events next time as fit into one transaction at this fan-out."""
+    def _fit(self, events: int, deliveries: int, *, cut: bool) -> None:
+        """Take as many events next time as fit into one transaction at this fan-out and these filters."""
         fitting = int(MAX_DELIVERIES / max(deliveries / events, 1.0))
-        self._events = max(1, min(_EVENTS_MAX, fitting, self._events * 2))
+        self._events = max(1, min(_EVENTS_MAX, fitting, (events if cut else self._events) * 2))
 
     async def _listeners(self, connection: Any, taken: list[Any]) -> dict[tuple[str, str], list[Listener]]:
         wanted = sorted({(event["workspace_id"], pattern) for event in taken for pattern in candidates(event["type"])})
@@ -112,23 +113,30 @@ class Relay:
         )
         found: dict[tuple[str, str], list[Listener]] = defaultdict(list)
         for row in rows:
-            found[row["workspace_id"], row["pattern"]].append((EndpointFacts.read(row), row))
+            found[row["workspace_id"], row["pattern"]].append(
+                (EndpointFacts.read(row), row, filters.read(row["filter"]))
+            )
         return found
 
     def _make(
         self, taken: list[Any], listeners: dict[tuple[str, str], list[Listener]], made: list[_Made]
     ) -> tuple[list[Any], list[_Made]]:
-        """Decide on the events in turn, until the transaction is full; answers those done and what was born dead."""
+        """Decide on the events in turn, until transaction or time is full; answers those done and what was born dead."""
         done: list[Any] = []
         stillborn: list[_Made] = []
         now_s = time.monotonic()
         room = self._lanes.room()
+        judged = 0
         for event in taken:
-            matching = _matching(event, listeners)
+            if judged > filters.STEPS_OF_A_BATCH:
+                break
+            payload = filters.Payload(event["body"])
+            matching = _matching(event, listeners, payload)
+            judged += payload.spent
             if done and len(made) + len(matching) > MAX_DELIVERIES:
                 break
             done.append(event)
-            for facts, row in matching:
+            for facts, row, _ in matching:
                 one = _Made(event, ids.mint("dlv"), facts, Way.HELD)
                 if row["deleted"] or event["body"] is None:
                     stillborn.append(one)
@@ -167,15 +175,16 @@ class Relay:
             self._pump(lane)
 
 
-def _matching(event: Any, listeners: dict[tuple[str, str], list[Listener]]) -> list[Listener]:
-    """Each endpoint once, that listened at the instant when the event was accepted."""
+def _matching(event: Any, listeners: dict[tuple[str, str], list[Listener]], payload: filters.Payload) -> list[Listener]:
+    """Each endpoint once, that listened at the instant when the event was accepted and whose filter of then it meets."""
     accepted_at = event["accepted_at"]
     found: dict[str, Listener] = {}
     for pattern in candidates(event["type"]):
-        for facts, row in listeners.get((event["workspace_id"], pattern), ()):
+        for listener in listeners.get((event["workspace_id"], pattern), ()):
+            facts, row, _ = listener
             if row["valid_from"] <= accepted_at < row["valid_to"] and facts.id != event["not_endpoint_id"]:
-                found[facts.id] = (facts, row)
-    return list(found.values())
+                found[facts.id] = listener
+    return [listener for listener in found.values() if not listener[2] or payload.meets(listener[2])]
 
 
 def _columns(made: list[_Made]) -> list[list[Any]]:

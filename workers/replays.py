@@ -5,6 +5,7 @@ cancelled by whoever changes its row.
 """
 
 import asyncio
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -13,14 +14,29 @@ import orjson
 from spine import ids
 from spine.bell import Kind
 from spine.webhooks import queries
+from spine.webhooks.deliveries import DEAD_LETTERED
+from spine.webhooks.filters import STEPS_OF_A_BATCH, Json, Payload
 from workers.desk import Connection, Desk
 from workers.line import Tools, keep_going, wait_for_bell
 from workers.notices import put_notices, replay_completed
 
 _BATCH: Final = 500
+_BODIES: Final = 100
+"""Events of one step whose payloads are read: they may be large."""
 _STEP_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 1.0
 _TRUNCATED: Final = timedelta(milliseconds=1)  # created_at is the time in the id, without its microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """How far a step came: the rows it passed, where it stands, what it put back."""
+
+    walked: int
+    position: str
+    started: int
+    waiting: bool = False
+    """Whether the next row is not the replay's yet."""
 
 
 class Replays:
@@ -58,17 +74,17 @@ class Replays:
             replay = await connection.fetchrow(queries.REPLAY_TAKE)
             if replay is None:
                 return False
-            walked, position, started = await _walk(connection, replay)
-            if walked or not await _is_over(connection, replay):
-                pause = timedelta(seconds=_pause_s(replay, walked))
+            step = await _walk(connection, replay)
+            if step.walked or step.waiting or not await _is_over(connection, replay):
+                pause = timedelta(seconds=_pause_s(replay, step))
                 await connection.execute(
-                    queries.REPLAY_STEP, replay["workspace_id"], replay["id"], position, started, pause
+                    queries.REPLAY_STEP, replay["workspace_id"], replay["id"], step.position, step.started, pause
                 )
             else:
                 done = await connection.fetchrow(queries.REPLAY_FINISH, replay["workspace_id"], replay["id"])
                 notices = [replay_completed(done)]
                 await put_notices(connection, notices)
-        if started:
+        if step.started:
             self._tools.bell.ring("deliver")
         if notices:
             self._tools.bell.ring("relay")
@@ -80,15 +96,16 @@ def _batch(replay: Any) -> int:
     return _BATCH if rate is None else max(1, min(_BATCH, int(rate * _STEP_S)))
 
 
-def _pause_s(replay: Any, walked: int) -> float:
-    if not walked:
+def _pause_s(replay: Any, step: _Step) -> float:
+    """Until the next step: the rate counts what is put back, not what is passed on the way to it."""
+    if not step.walked:
         return _LOOK_AGAIN_S
     rate = replay["rate_per_s"]
-    return 0.0 if rate is None else walked / rate
+    return 0.0 if rate is None else step.started / rate
 
 
-async def _walk(connection: Connection, replay: Any) -> tuple[int, str, int]:
-    """Put the next batch back; answers how many rows were passed, the new position, and how many were put back."""
+async def _walk(connection: Connection, replay: Any) -> _Step:
+    """Put the next batch back."""
     if replay["kind"] == "missing":
         return await _walk_missing(connection, replay)
     wish = replay["filter"]
@@ -108,13 +125,13 @@ async def _walk(connection: Connection, replay: Any) -> tuple[int, str, int]:
         replay["id"],
     )
     assert row is not None
-    return row["walked"], row["position"] or replay["position"], row["started"]
+    return _Step(row["walked"], row["position"] or replay["position"], row["started"])
 
 
-async def _walk_missing(connection: Connection, replay: Any) -> tuple[int, str, int]:
+async def _walk_missing(connection: Connection, replay: Any) -> _Step:
     wish = replay["filter"]
     exact, families = _types(wish)
-    endpoint_id = wish["endpoint_id"]
+    endpoint_id, data = wish["endpoint_id"], wish.get("data")
     found = await connection.fetch(
         queries.MISSING_FIND,
         replay["workspace_id"],
@@ -124,11 +141,12 @@ async def _walk_missing(connection: Connection, replay: Any) -> tuple[int, str, 
         families,
         _instant(wish["since"]),
         replay["created_at"] + _TRUNCATED,
-        _batch(replay),
+        _BODIES if data else _batch(replay),
+        bool(data),
     )
     # What the relay has not looked at yet may still get a delivery from it: wait for that.
-    walked = next((found[:n] for n, event in enumerate(found) if event["unrelayed"]), found)
-    wanted = [event for event in walked if not _is_about(event["notice"], endpoint_id)]
+    ready = next((found[:n] for n, event in enumerate(found) if event["unrelayed"]), found)
+    walked, wanted = _wanted(ready, endpoint_id, data, _batch(replay))
     await connection.execute(
         queries.MISSING_PUT,
         replay["workspace_id"],
@@ -139,13 +157,29 @@ async def _walk_missing(connection: Connection, replay: Any) -> tuple[int, str, 
         [event["type"] for event in wanted],
         [event["accepted_at"] for event in wanted],
     )
-    waiting = bool(found) and not walked
-    return (len(walked) or int(waiting)), (walked[-1]["id"] if walked else replay["position"]), len(wanted)
+    position = ready[walked - 1]["id"] if walked else replay["position"]
+    return _Step(walked, position, len(wanted), waiting=bool(found) and not walked)
 
 
-def _is_about(notice: bytes | None, endpoint_id: str) -> bool:
+def _wanted(events: list[Any], endpoint_id: str, data: Json | None, room: int) -> tuple[int, list[Any]]:
+    """How many of the events can be passed in this step, and those of them that the endpoint should have."""
+    wanted: list[Any] = []
+    judged = 0
+    for walked, event in enumerate(events):
+        if len(wanted) == room or judged > STEPS_OF_A_BATCH:
+            return walked, wanted
+        if event["type"] == DEAD_LETTERED.name and _is_about(event["body"], endpoint_id):
+            continue
+        payload = Payload(event["body"])
+        if not data or payload.meets(data):
+            wanted.append(event)
+        judged += payload.spent
+    return len(events), wanted
+
+
+def _is_about(notice: bytes, endpoint_id: str) -> bool:
     """Whether this is the notice of a dead letter of the endpoint itself, which it never gets."""
-    return notice is not None and bool(orjson.loads(notice)["data"]["endpoint_id"] == endpoint_id)
+    return bool(orjson.loads(notice)["data"]["endpoint_id"] == endpoint_id)
 
 
 async def _is_over(connection: Connection, replay: Any) -> bool:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
@@ -22,6 +22,7 @@ from spine.routes import IfMatch, Paging, Work, declares, prepared_by, version_o
 from spine.routes import router as new_router
 from spine.store import Page
 from spine.unit import Unit
+from spine.webhooks.filters import Filter, Json, read, written
 from spine.webhooks.patterns import Pattern
 from spine.webhooks.signing import new_private_key, new_secret, public_key
 
@@ -61,6 +62,7 @@ class EndpointRow(TenantRow):
     __tablename__ = "webhook_endpoints"
     url: Mapped[str] = mapped_column(Text)
     events: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    filter: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str] = mapped_column(Text, default="")
     headers: Mapped[bytes | None] = mapped_column(LargeBinary)
     rate_per_s: Mapped[float | None] = mapped_column(Double)
@@ -89,6 +91,7 @@ Headers = Annotated[dict[str, str], Field(max_length=20, description="Sent with 
 class EndpointCreate(Body):
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     events: Patterns
+    filter: Filter | None = None
     description: Description = ""
     headers: Headers | None = None
     rate_per_s: Rate | None = None
@@ -102,6 +105,7 @@ class EndpointCreate(Body):
 class EndpointUpdate(Changes):
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] = ""
     events: Patterns = []
+    filter: Filter | None = None
     description: Description = ""
     headers: Headers | None = None
     rate_per_s: Rate | None = None
@@ -112,12 +116,17 @@ class EndpointUpdate(Changes):
     _headers = field_validator("headers")(_checked_headers)
 
 
+def _shown_filter(filter: Json | str | None) -> Json | None:
+    return read(filter) if isinstance(filter, str) else filter
+
+
 class EndpointData(ResourceOut):
     """An endpoint as events tell of it: without its headers, which often carry credentials."""
 
     object: str = "webhook_endpoint"
     url: str
     events: list[str]
+    filter: Annotated[Json | None, BeforeValidator(_shown_filter)]
     description: str
     rate_per_s: float | None
     max_in_flight: int
@@ -221,6 +230,8 @@ def _columns(unit: Unit, body: EndpointCreate | EndpointUpdate) -> dict[str, Any
     values = store.columns(body)
     if values.get("headers") is not None:
         values["headers"] = unit.platform.vault.seal(orjson.dumps(values["headers"]))
+    if "filter" in values:
+        values["filter"] = written(values["filter"])
     return values
 
 
@@ -238,25 +249,25 @@ async def _add_secret(unit: Unit, row: EndpointRow) -> EndpointWithSecret:
     )
 
 
-async def _subscribe(unit: Unit, id: str, patterns: list[str]) -> None:
-    """Make these the endpoint's patterns from now on; what was accepted before goes by the old ones."""
-    values = {"ws": unit.workspace_id, "id": id, "patterns": sorted(set(patterns))}
-    await unit.session.execute(
-        text(
-            "UPDATE spine.subscriptions SET valid_to = clock_timestamp() "
-            "WHERE workspace_id = :ws AND endpoint_id = :id AND valid_to = 'infinity' AND pattern <> ALL (cast(:patterns AS text[]))"
-        ),
-        values,
+# One instant ends the old and begins the new, so that no event can be accepted between them and meet neither.
+_SUBSCRIBE: Final = text("""
+    WITH at AS MATERIALIZED (SELECT clock_timestamp() AS instant), ended AS (
+        UPDATE spine.subscriptions s SET valid_to = at.instant FROM at
+         WHERE s.workspace_id = :ws AND s.endpoint_id = :id AND s.valid_to = 'infinity'
+           AND (s.pattern <> ALL (cast(:patterns AS text[])) OR s.filter IS DISTINCT FROM cast(:filter AS text))
     )
-    await unit.session.execute(
-        text(
-            "INSERT INTO spine.subscriptions (workspace_id, endpoint_id, pattern) "
-            "SELECT :ws, :id, p FROM unnest(cast(:patterns AS text[])) p "
-            "WHERE NOT EXISTS (SELECT FROM spine.subscriptions s WHERE s.workspace_id = :ws AND s.endpoint_id = :id "
-            "AND s.pattern = p AND s.valid_to = 'infinity')"
-        ),
-        values,
-    )
+    INSERT INTO spine.subscriptions (workspace_id, endpoint_id, pattern, filter, valid_from)
+    SELECT :ws, :id, p, cast(:filter AS text), at.instant FROM at, unnest(cast(:patterns AS text[])) p
+     WHERE NOT EXISTS (SELECT FROM spine.subscriptions s
+                        WHERE s.workspace_id = :ws AND s.endpoint_id = :id AND s.pattern = p AND s.valid_to = 'infinity'
+                          AND s.filter IS NOT DISTINCT FROM cast(:filter AS text))
+""")
+
+
+async def _subscribe(unit: Unit, id: str, patterns: list[str], filter: str | None) -> None:
+    """Make these the endpoint's patterns and filter from now on; what was accepted before goes by the old ones."""
+    values = {"ws": unit.workspace_id, "id": id, "patterns": sorted(set(patterns)), "filter": filter}
+    await unit.session.execute(_SUBSCRIBE, values)
 
 
 @router.post(
@@ -269,7 +280,7 @@ async def _subscribe(unit: Unit, id: str, patterns: list[str]) -> None:
 async def create_endpoint(body: EndpointCreate, unit: Work) -> EndpointWithSecret:
     _refuse_target(unit)
     row = await store.create(unit, ENDPOINT, **_columns(unit, body))
-    await _subscribe(unit, row.id, body.events)
+    await _subscribe(unit, row.id, row.events, row.filter)
     await store.announce(unit, ENDPOINT, row, "created")
     return await _add_secret(unit, row)
 
@@ -301,10 +312,11 @@ async def update_endpoint(id: str, body: EndpointUpdate, unit: Work, if_match: I
         values |= {"disabled_reason": "by_caller", "disabled_at": await unit.now()}
     if "headers" in values and body.headers == shown(unit, row).headers:
         del values["headers"]  # sealing gives other bytes each time; the same headers are no change
-    if "events" in values and values["events"] != row.events:
-        await _subscribe(unit, id, values["events"])
+    heard = row.events, row.filter
     if await store.change(unit, ENDPOINT, row, values, version_of(if_match)):
         await store.announce(unit, ENDPOINT, row, "disabled" if disabling else "updated")
+    if (row.events, row.filter) != heard:
+        await _subscribe(unit, id, row.events, row.filter)
     if disabling:
         await unit.session.execute(_HOLD, {"ws": unit.workspace_id, "id": id})
     return shown(unit, row)
@@ -336,7 +348,7 @@ _RELEASE: Final = text(
 @router.delete("/{id}", openapi_extra=declares("webhooks:write", DELETED), summary="Delete a webhook endpoint")
 async def delete_endpoint(id: str, unit: Work) -> DeletedOut:
     row = await find(unit, id, lock=True)
-    await _subscribe(unit, id, [])
+    await _subscribe(unit, id, [], None)
     await store.change(unit, ENDPOINT, row, {"deleted_at": await unit.now()})
     await unit.session.execute(_BURY_ALL, {"ws": unit.workspace_id, "id": id, "reason": "endpoint_deleted"})
     await store.announce(unit, ENDPOINT, row, "deleted")

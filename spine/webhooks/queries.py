@@ -23,7 +23,7 @@ OUTBOX_TAKE: Final = """
 """Locks the `$1` oldest and the `$2` newest rows that nobody else has locked, and reads their payloads."""
 
 SUBSCRIPTIONS_FIND: Final = """
-    SELECT s.workspace_id, s.pattern, s.endpoint_id, s.valid_from, least(s.valid_to, '9999-01-01') AS valid_to,
+    SELECT s.workspace_id, s.pattern, s.endpoint_id, s.filter, s.valid_from, least(s.valid_to, '9999-01-01') AS valid_to,
            w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
       FROM unnest($1::text[], $2::text[]) AS u (workspace_id, pattern)
       JOIN spine.subscriptions s ON s.workspace_id = u.workspace_id AND s.pattern = u.pattern
@@ -272,7 +272,7 @@ CLOSED_REOPEN: Final = f"""
 MISSING_FIND: Final = f"""
     SELECT e.id, e.type, e.accepted_at,
            EXISTS (SELECT FROM spine.outbox o WHERE o.workspace_id = $1 AND o.event_id = e.id) AS unrelayed,
-           CASE WHEN e.type = 'delivery.dead_lettered' THEN e.body END AS notice
+           CASE WHEN e.type = 'delivery.dead_lettered' OR $9 THEN e.body END AS body
       FROM spine.events e
      WHERE e.workspace_id = $1 AND e.id > $2 AND {_OF_TYPES.format(table="e")} AND e.accepted_at >= $6 AND e.accepted_at < $7
        AND e.body IS NOT NULL
@@ -280,7 +280,10 @@ MISSING_FIND: Final = f"""
        AND NOT EXISTS (SELECT FROM spine.deliveries_open o WHERE o.workspace_id = $1 AND o.event_id = e.id AND o.endpoint_id = $3)
      ORDER BY e.id LIMIT $8
 """
-"""The next events above `$2` that endpoint `$3` never had a delivery of; those still in the outbox are marked."""
+"""The next events above `$2` that endpoint `$3` never had a delivery of; those still in the outbox are marked.
+
+Bodies come for notices, which may be about the endpoint itself, and, with `$9`, for all: its filter asks for them.
+"""
 
 MISSING_PUT: Final = """
     INSERT INTO spine.deliveries_open (workspace_id, id, event_id, type, endpoint_id, accepted_at, replay_id, due_at)

@@ -3,6 +3,7 @@
 This room says what is to be replayed; the workers walk through it, batch by batch.
 """
 
+import asyncio
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -22,10 +23,13 @@ from spine.unit import Unit
 from spine.webhooks.deliveries import closed_conditions
 from spine.webhooks.endpoints import Rate, find
 from spine.webhooks.endpoints import router as endpoints_router
+from spine.webhooks.filters import Json, Payload, read
 from spine.webhooks.patterns import Pattern, type_condition
 
 LAST: Final = "~"
 """Sorts behind every id."""
+_READ_AT_ONCE: Final = 50
+_STEPS_AT_ONCE: Final = 10_000
 
 
 class ReplayStatus(StrEnum):
@@ -168,7 +172,7 @@ async def create_replay(body: ReplayCreate, unit: Work) -> ReplayOut | CountOut:
 
 # What an endpoint should have and has not: events of its types with no delivery to it, and none about to be made.
 _MISSING: Final = """
-    SELECT count(*) FROM spine.events e
+    SELECT {what} FROM spine.events e
      WHERE workspace_id = :ws AND accepted_at >= :since AND body IS NOT NULL {conditions}
        AND NOT EXISTS (SELECT FROM spine.deliveries d WHERE d.workspace_id = :ws AND d.event_id = e.id AND d.endpoint_id = :endpoint)
        AND NOT EXISTS (SELECT FROM spine.outbox o WHERE o.workspace_id = :ws AND o.event_id = e.id)
@@ -183,11 +187,32 @@ _MISSING: Final = """
 )
 async def replay_missing(id: str, body: MissingBody, unit: Work) -> ReplayOut:
     endpoint = await find(unit, id)
-    conditions, values = type_condition(endpoint.events)
-    query = text(_MISSING.format(conditions="".join(f" AND {condition}" for condition in conditions)))
-    total = await unit.session.scalar(query, {"ws": unit.workspace_id, "since": body.since, "endpoint": id, **values})
-    filter = {"endpoint_id": id, "types": endpoint.events, "since": body.since.isoformat()}
+    wanted = read(endpoint.filter)
+    conditions, of_types = type_condition(endpoint.events)
+    query = _MISSING.format(
+        what="body" if wanted else "count(*)", conditions="".join(f" AND {condition}" for condition in conditions)
+    )
+    values = {"ws": unit.workspace_id, "since": body.since, "endpoint": id, **of_types}
+    total = await (_count_meeting(unit, wanted, query, values) if wanted else unit.session.scalar(text(query), values))
+    filter: Json = {"endpoint_id": id, "types": endpoint.events, "since": body.since.isoformat()}
+    if wanted:
+        filter["data"] = wanted
     return await _start(unit, "missing", filter, total or 0, body.rate_per_s)
+
+
+async def _count_meeting(unit: Unit, wanted: Json, query: str, values: dict[str, Any]) -> int:
+    """How many of the bodies that the query answers meet the filter; other requests get their turn meanwhile."""
+    total = steps = 0
+    options = {"yield_per": _READ_AT_ONCE}
+    bodies = await unit.session.stream_scalars(text(query), values, execution_options=options)
+    async for body in bodies:
+        payload = Payload(body)
+        total += payload.meets(wanted)
+        steps += payload.spent
+        if steps > _STEPS_AT_ONCE:
+            await asyncio.sleep(0)
+            steps = 0
+    return total
 
 
 async def _move(unit: Unit, id: str, to: ReplayStatus, **values: Any) -> ReplayOut:

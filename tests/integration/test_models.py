@@ -30,8 +30,8 @@ STILL = {
     "deleted_at": "when it was deleted",
     "erased_at": "when it was erased",
     "last_used_at": "when it was last used",
-    "valid_from": "when a pattern began to hold: compared with events' times, which stay too",
-    "valid_to": "when a pattern ceased to hold, likewise",
+    "valid_from": "when a subscription began to hold: compared with events' times, which stay too",
+    "valid_to": "when a subscription ceased to hold, likewise",
 }
 """Columns that tell what happened, which the test clock leaves as it was."""
 

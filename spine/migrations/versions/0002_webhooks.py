@@ -52,6 +52,7 @@ CREATE TABLE spine.webhook_endpoints (
     id text COLLATE "C" NOT NULL,
     url text NOT NULL,
     events text[] NOT NULL,
+    filter text,
     description text NOT NULL DEFAULT '',
     headers bytea,
     rate_per_s double precision CHECK (rate_per_s > 0),
@@ -76,16 +77,19 @@ CREATE TABLE spine.endpoint_secrets (
     FOREIGN KEY (workspace_id, endpoint_id) REFERENCES spine.webhook_endpoints (workspace_id, id)
 );
 COMMENT ON COLUMN spine.endpoint_secrets.expires_at IS 'Null for the current secret; the end of the overlap for a rotated one.';
--- What an endpoint listened to, and from when to when: an event goes to the endpoints whose pattern was in force when it was accepted.
+-- What an endpoint listened to, and from when to when: an event goes to the endpoints whose pattern and filter were in force when it
+-- was accepted.
 CREATE TABLE spine.subscriptions (
     workspace_id text COLLATE "C" NOT NULL,
     pattern text COLLATE "C" NOT NULL,
     endpoint_id text COLLATE "C" NOT NULL,
+    filter text,
     valid_from timestamptz NOT NULL DEFAULT clock_timestamp(),
     valid_to timestamptz NOT NULL DEFAULT 'infinity',
     PRIMARY KEY (workspace_id, pattern, endpoint_id, valid_from),
     FOREIGN KEY (workspace_id, endpoint_id) REFERENCES spine.webhook_endpoints (workspace_id, id)
 );
+COMMENT ON COLUMN spine.subscriptions.filter IS 'JSON that an event''s data must hold, the same in all rows of an endpoint that are in force; null for none.';
 CREATE INDEX subscriptions_endpoint ON spine.subscriptions (workspace_id, endpoint_id);
 -- How an endpoint fares; a row apart, so that no delivery touches the endpoint's own.
 CREATE TABLE spine.endpoint_health (
