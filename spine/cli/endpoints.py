@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, Final, Literal
 
+import orjson
 import typer
 
 from spine.cli.deliveries import show_delivery
@@ -22,6 +23,7 @@ def _facts(endpoint: dict[str, Any]) -> dict[str, Any]:
         "url": endpoint["url"],
         "status": endpoint["status"] + reason,
         "events": endpoint["events"],
+        "filter": orjson.dumps(endpoint["filter"]).decode() if endpoint["filter"] else None,
         "description": endpoint["description"],
         "headers": ", ".join(endpoint.get("headers") or {}),
         "signature": endpoint["signature"],
@@ -56,6 +58,9 @@ def create(
     here: Here,
     target: Annotated[str, typer.Argument(metavar="URL", help="Where to deliver.")],
     events: Annotated[list[str] | None, typer.Option(help="Event types: exact, 'ticket.*', '*'; repeatable.")] = None,
+    filter: Annotated[
+        str | None, typer.Option(help='Only events whose data holds this JSON, such as {"tier": "gold"}.')
+    ] = None,
     description: Annotated[str, typer.Option(help="For people.")] = "",
     header: Annotated[list[str] | None, typer.Option(help="'Name: value', sent along; repeatable.")] = None,
     rate: Annotated[float | None, typer.Option(help="At most so many calls a second.")] = None,
@@ -64,9 +69,24 @@ def create(
 ) -> None:
     """Create an endpoint; prints the secret that verifies its deliveries, once."""
     body: dict[str, Any] = {"url": target, "events": events or ["*"], "description": description}
-    optional = {"headers": _headers(header), "rate_per_s": rate, "max_in_flight": max_in_flight}
+    optional = {
+        "filter": _filter(filter),
+        "headers": _headers(header),
+        "rate_per_s": rate,
+        "max_in_flight": max_in_flight,
+    }
     body |= {name: value for name, value in optional.items() if value} | {"signature": signature}
     _show(here, here.api.post(_PATH, body))
+
+
+def _filter(raw: str | None) -> dict[str, Any] | None:
+    try:
+        filter = None if raw is None else orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Failure(f"--filter is not JSON: {error}", exit_code=MISUSED) from error
+    if not isinstance(filter, dict | None):
+        raise Failure('--filter takes a JSON object, such as {"tier": "gold"}', exit_code=MISUSED)
+    return filter
 
 
 def _headers(lines: list[str] | None) -> dict[str, str]:

@@ -176,6 +176,8 @@ def test_misuse_is_code_2() -> None:
         ("events", "send", "order.paid", "[1]"),
         ("events", "send", "order.paid", "{"),
         ("endpoints", "create", "http://r", "--header", "no colon"),
+        ("endpoints", "create", "http://r", "--filter", "[1]"),
+        ("endpoints", "create", "http://r", "--filter", "{"),
         ("keys", "create", "--org", "Acme"),
         ("keys", "create", "--org", "Acme", "--email", "a@acme.example.com"),
         ("listen",),
@@ -312,17 +314,32 @@ def test_one_dead_letter_goes_without_a_count() -> None:
     assert len(api.requests) == 1
 
 
-def test_enable_says_what_becomes_of_the_held() -> None:
-    """--held takes all, none, or a time since which they are delivered."""
-    endpoint = dict.fromkeys(("url", "description", "signature", "disabled_reason", "rate_per_s"), "")
-    answer = endpoint | {
+def _endpoint(**more: Any) -> dict[str, Any]:
+    """An endpoint as the API answers it."""
+    texts = dict.fromkeys(("url", "description", "signature", "disabled_reason", "rate_per_s"), "")
+    return texts | {
         "id": "whe_1",
         "status": "enabled",
         "events": ["*"],
+        "filter": None,
         "max_in_flight": 20,
         "created_at": NOW.isoformat(),
-    }
-    api = FakeApi().on("POST /v1/webhook_endpoints/whe_1/enable", answer)
+    } | more  # fmt: skip
+
+
+def test_an_endpoint_is_made_with_its_filter() -> None:
+    """--filter is JSON, sent as it is and shown as JSON; without it there is none."""
+    api = FakeApi().on("POST /v1/webhook_endpoints", _endpoint(filter={"tier": "gold"}))
+    told = api.run("endpoints", "create", "http://r", "--filter", '{"tier": "gold"}')
+    assert (told.exit_code, '{"tier":"gold"}' in told.stdout) == (0, True)
+    assert api.run("endpoints", "create", "http://r").exit_code == 0
+    sent = api.sent("POST /v1/webhook_endpoints")
+    assert (sent[0]["filter"], "filter" in sent[1]) == ({"tier": "gold"}, False)
+
+
+def test_enable_says_what_becomes_of_the_held() -> None:
+    """--held takes all, none, or a time since which they are delivered."""
+    api = FakeApi().on("POST /v1/webhook_endpoints/whe_1/enable", _endpoint())
     for held in ("all", "none", "2h"):
         assert api.run("endpoints", "enable", "whe_1", "--held", held).exit_code == 0
     since = {"held": "since", "since": "2026-11-21T10:00:00.000Z"}
