@@ -1,6 +1,7 @@
 """Claims: leases what is due and what is parked behind lanes with room, and loads it into the lanes."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
@@ -10,11 +11,13 @@ import asyncpg
 from spine.settings import WorkSettings
 from spine.webhooks import queries
 from workers.cargo import Cargo, EndpointFacts, Result, Stopped, Way
-from workers.desk import Desk
+from workers.desk import Connection, Desk
 from workers.lanes import Lane, Lanes
 
 _CLAIM_MAX: Final = 1000
 _FOUND_MAX: Final = 256
+_REST: Final = 3
+"""Moving rows of full lanes out of the way rests this many times as long as it took: it must not cost the lanes their pace."""
 
 
 class Claims:
@@ -38,6 +41,8 @@ class Claims:
         self._turn = turn
         self._pump = pump
         self._found_up_to = ""
+        self.rest_s = 0.0
+        """How long to rest before the next claim of what is due: see `_REST`."""
 
     async def close(self) -> None:
         """Give the connection back."""
@@ -45,34 +50,46 @@ class Claims:
 
     async def claim_due(self) -> bool:
         """Lease what is due; answers whether there may be more."""
-        wanted = min(self._lanes.room(), _CLAIM_MAX)
-        if wanted <= 0:
-            return False
-        rows, lease_ends_s = await self._claim(wanted, queries.DUE_CLAIM, wanted)
-        self._load(rows, lease_ends_s)
-        return len(rows) == wanted
+        async with self._desk.connection() as connection:
+            wanted = min(self._lanes.room(), _CLAIM_MAX)
+            if wanted <= 0:
+                return False
+            start_s = time.monotonic()
+            rooms = {lane.facts.id: (lane, room) for lane, room in self._lanes.backlogged(start_s)}
+            asked = {id: room for id, (_, room) in rooms.items()}
+            rows = await self._claim(connection, wanted, queries.DUE_CLAIM, wanted, list(asked), list(asked.values()))
+            picked, parked = rows[0]["picked"], rows[0]["parked"]
+            leased = rows if rows[0]["id"] is not None else []
+            if parked:
+                came = Counter(row["endpoint_id"] for row in leased)
+                for id, (lane, room) in rooms.items():
+                    lane.parked = lane.parked or (lane.share > 0 and came[id] >= room)
+            self._load(leased, start_s, asked)
+        self.rest_s = (time.monotonic() - start_s) * _REST * parked / max(picked, 1)
+        return bool(picked == wanted)
 
     async def claim_parked(self) -> bool:
         """Lease what is parked behind lanes that have drained to half; answers whether any were."""
-        wanting = self._lanes.wanting(time.monotonic())
-        room = self._lanes.room()
-        if not wanting or room <= 0:
-            return False
-        asked: dict[str, tuple[Lane, int]] = {}
-        for lane, wanted in wanting:
-            if room > 0:
-                asked[lane.facts.id] = (lane, min(wanted, room))
-                room -= wanted
-        total = sum(wanted for _, wanted in asked.values())
-        rows, lease_ends_s = await self._claim(
-            total, queries.PARKED_CLAIM, list(asked), [wanted for _, wanted in asked.values()]
-        )
-        came = dict.fromkeys(asked, 0)
-        for row in rows:
-            came[row["endpoint_id"]] += 1
-        for id, (lane, wanted) in asked.items():
-            lane.parked = came[id] == wanted
-        self._load(rows, lease_ends_s)
+        # What has room is asked under the lock: a claim that waits for another would ask for room that is taken by then.
+        async with self._desk.connection() as connection:
+            start_s = time.monotonic()
+            wanting = self._lanes.wanting(start_s)
+            room = self._lanes.room()
+            if not wanting or room <= 0:
+                return False
+            asked: dict[str, int] = {}
+            lanes: list[Lane] = []
+            for lane, wanted in wanting:
+                if room > 0:
+                    lanes.append(lane)
+                    asked[lane.facts.id] = min(wanted, room)
+                    room -= wanted
+            total = sum(asked.values())
+            rows = await self._claim(connection, total, queries.PARKED_CLAIM, list(asked), list(asked.values()))
+            came = Counter(row["endpoint_id"] for row in rows)
+            for lane in lanes:
+                lane.parked = came[lane.facts.id] == asked[lane.facts.id]
+            self._load(rows, start_s, asked)
         return bool(rows)
 
     async def find_parked(self) -> bool:
@@ -91,17 +108,16 @@ class Claims:
             ours = ours or (lane.share > 0 and self._lanes.drained(lane, now_s))
         return ours
 
-    async def _claim(self, promised: int, query: str, *args: Any) -> tuple[list[Any], float]:
+    async def _claim(self, connection: Connection, promised: int, query: str, *args: Any) -> list[Any]:
         self._lanes.promise(promised)
         try:
-            async with self._desk.connection() as connection:
-                lease_ends_s = time.monotonic() + self._lease.total_seconds()
-                return await connection.fetch(query, self._worker_id, self._lease, *args), lease_ends_s
+            return await connection.fetch(query, self._worker_id, self._lease, *args)
         finally:
             self._lanes.promise(-promised)
 
-    def _load(self, rows: list[Any], lease_ends_s: float) -> None:
-        now_s = time.monotonic()
+    def _load(self, rows: list[Any], claimed_s: float, asked: dict[str, int]) -> None:
+        """Load what was leased; `asked` is how many each endpoint's lane had room for when it was asked for."""
+        now_s, lease_ends_s = time.monotonic(), claimed_s + self._lease.total_seconds()
         lanes: dict[Lane, None] = {}
         for row in rows:
             cargo = Cargo(
@@ -115,7 +131,9 @@ class Claims:
                 self._turn(cargo, Way.HELD)
             else:
                 facts = EndpointFacts.read(row)
-                way = self._lanes.reserve(facts, now_s)
+                left = asked.get(facts.id, 0)
+                asked[facts.id] = left - 1
+                way = self._lanes.reserve(facts, now_s, asked=left > 0)
                 if way is Way.LEASED:
                     lanes[self._lanes.load(facts, cargo, now_s)] = None
                 else:

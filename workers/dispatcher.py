@@ -117,6 +117,7 @@ class Dispatcher:
         while more and not self.lanes.stopping:
             if self.lanes.has_room():
                 more = await self.claims.claim_due()
+                await asyncio.sleep(self.claims.rest_s)
             else:
                 await asyncio.sleep(_FULL_PAUSE_S)
 

@@ -155,12 +155,15 @@ class Lanes:
         if facts.rate_per_s is not None:
             lane.rate_per_s = policy.rate_share(facts.rate_per_s, cap, roster.alive, me, facts.id)
 
-    def reserve(self, facts: EndpointFacts, now_s: float) -> Way:
-        """Which way a delivery goes; LEASED promises it a place, to be taken by `load` or given up by `give_up`."""
+    def reserve(self, facts: EndpointFacts, now_s: float, *, asked: bool = False) -> Way:
+        """Which way a delivery goes; LEASED promises it a place, to be taken by `load` or given up by `give_up`.
+
+        What was asked for when the lane had room gets its place, though the lane has learnt meanwhile that it is slower.
+        """
         lane = self.lane(facts)
-        if lane.share == 0:
+        if not asked and lane.share == 0:
             return Way.PARKED
-        if self.lane_room(lane, now_s) <= 0:
+        if not asked and self.lane_room(lane, now_s) <= 0:
             lane.parked = True
             return Way.PARKED
         lane.reserved += 1
@@ -267,6 +270,14 @@ class Lanes:
             (lane, self.lane_room(lane, now_s))
             for lane in self._lanes.values()
             if lane.parked and lane.share and self.drained(lane, now_s)
+        ]
+
+    def backlogged(self, now_s: float) -> list[tuple[Lane, int]]:
+        """Lanes where something waits, here or parked, and those that others serve: how many more rows each may hold."""
+        return [
+            (lane, max(0, self.lane_room(lane, now_s)) if lane.share else 0)
+            for lane in self._lanes.values()
+            if lane.queue or lane.parked or not lane.share
         ]
 
     def forget_idle(self, now_s: float) -> None:

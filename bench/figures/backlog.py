@@ -20,13 +20,15 @@ _SEED = """
     INSERT INTO spine.deliveries_open (workspace_id, id, event_id, type, endpoint_id, accepted_at, due_at)
     SELECT $1, 'dlv_' || spine_now || lpad(n::text, 16, '0'), event_id, 'bench.backlog', endpoint_id, now(),
            now() - interval '1 hour' + n * interval '1 microsecond'
-      FROM (SELECT event_id, endpoint_id, row_number() OVER () AS n FROM unnest($2::text[]) event_id, unnest($3::text[]) endpoint_id) u,
+      FROM (SELECT event_id, endpoint_id, row_number() OVER (ORDER BY e, w) AS n
+              FROM unnest($2::text[]) WITH ORDINALITY AS event (event_id, e),
+                   unnest($3::text[]) WITH ORDINALITY AS endpoint (endpoint_id, w)) u,
            (SELECT spine.ulid_time(now()) AS spine_now) t
 """
 
 
 async def wait_due(database: Database, workspace: Workspace, count: int) -> None:
-    """So many due deliveries, no two of the same event and endpoint."""
+    """So many due deliveries, no two of the same event and endpoint, in the order in which events bring them about."""
     events = await database.events(workspace, -(-count // ENDPOINTS), ["bench.backlog"], relayed=True)
     await database.pool.execute(_SEED, workspace.id, events, workspace.endpoints)
 
@@ -71,7 +73,7 @@ async def bare_claims(rig: Rig, count: int) -> float:
         await connection.execute("SET synchronous_commit TO off")
         start = time.perf_counter()
         for _ in range(_CLAIMS):
-            await connection.fetch(queries.DUE_CLAIM, "bench", "00:05:00", 1000)
+            await connection.fetch(queries.DUE_CLAIM, "bench", "00:05:00", 1000, [], [])
         seconds = time.perf_counter() - start
         await connection.execute("RESET synchronous_commit")
     await rig.sweep_out()

@@ -339,8 +339,9 @@ _BURY_ALL: Final = text(_BURY.format(which="true"))  # a fixed condition
 _BURY_HELD: Final = text(
     _BURY.format(which="state = 'held' AND (cast(:since AS timestamptz) IS NULL OR accepted_at < :since)")
 )  # likewise
+# Parked, not due: a million of them at the head of what is due would keep everybody's retries waiting.
 _RELEASE: Final = text(
-    "UPDATE spine.deliveries_open SET state = CASE WHEN attempts = '[]' THEN 'pending' ELSE 'retrying' END, due_at = now() "
+    "UPDATE spine.deliveries_open SET state = CASE WHEN attempts = '[]' THEN 'pending' ELSE 'retrying' END, due_at = 'infinity' "
     "WHERE workspace_id = :ws AND endpoint_id = :id AND state = 'held'"
 )
 
@@ -375,7 +376,6 @@ async def enable_endpoint(id: str, unit: Work, body: EnableBody | None = None) -
         values,
     )
     await store.announce(unit, ENDPOINT, row, "updated")
-    unit.ring("deliver")
     return shown(unit, row)
 
 

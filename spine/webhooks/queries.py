@@ -62,26 +62,42 @@ _CLAIMED: Final = """
         UPDATE spine.deliveries_open o SET due_at = now() + $2::interval, leased_by = $1
          WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked))
         RETURNING o.workspace_id, o.id, o.event_id, o.type, o.endpoint_id, o.failures, o.series, o.replay_id, o.accepted_at
+    ), loaded AS (
+        SELECT c.*, p.due_at, e.body, e.id IS NULL AS expired, w.deleted_at IS NOT NULL AS deleted,
+               w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
+          FROM claimed c
+          JOIN picked p ON p.id = c.id
+          JOIN LATERAL (
+                   SELECT * FROM spine.webhook_endpoints w WHERE w.workspace_id = c.workspace_id AND w.id = c.endpoint_id LIMIT 1
+               ) w ON true
+          LEFT JOIN LATERAL (
+                   SELECT e.id, e.body FROM spine.events e WHERE e.workspace_id = c.workspace_id AND e.id = c.event_id LIMIT 1
+               ) e ON true
     )
-    SELECT c.*, p.due_at, e.body, e.id IS NULL AS expired, w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled,
-           w.version, w.max_in_flight, w.rate_per_s
-      FROM claimed c
-      JOIN picked p ON p.id = c.id
-      JOIN LATERAL (
-               SELECT * FROM spine.webhook_endpoints w WHERE w.workspace_id = c.workspace_id AND w.id = c.endpoint_id LIMIT 1
-           ) w ON true
-      LEFT JOIN LATERAL (
-               SELECT e.id, e.body FROM spine.events e WHERE e.workspace_id = c.workspace_id AND e.id = c.event_id LIMIT 1
-           ) e ON true
 """
 
 DUE_CLAIM: Final = f"""
-    WITH picked AS MATERIALIZED (
-        SELECT ctid, id, due_at FROM spine.deliveries_open
+    WITH due AS MATERIALIZED (
+        SELECT ctid, id, due_at, endpoint_id FROM spine.deliveries_open
          WHERE due_at <= now() AND due_at < 'infinity' ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    ), ranked AS MATERIALIZED (
+        SELECT d.ctid, d.id, d.due_at,
+               lane.room IS NOT NULL AND row_number() OVER (PARTITION BY d.endpoint_id ORDER BY d.due_at) > lane.room AS waits
+          FROM due d LEFT JOIN unnest($4::text[], $5::integer[]) AS lane (endpoint_id, room) USING (endpoint_id)
+    ), parked AS (
+        UPDATE spine.deliveries_open o SET due_at = 'infinity', leased_by = NULL
+         WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM ranked WHERE waits))
+    ), picked AS MATERIALIZED (
+        SELECT ctid, id, due_at FROM ranked WHERE NOT waits
     ), {_CLAIMED}
+    SELECT n.picked, n.parked, l.*
+      FROM (SELECT count(*) AS picked, count(*) FILTER (WHERE waits) AS parked FROM ranked) n LEFT JOIN loaded l ON true
 """
-"""Leases up to `$3` due rows, the longest due first: new work, retries, and what a dead worker left."""
+"""Leases up to `$3` due rows, the longest due first: new work, retries, and what a dead worker left.
+
+Of the endpoints `$4` no more than their room `$5`; the rest of theirs is parked without being loaded. Always answers a
+row, for the counts; one without an id where nothing was leased.
+"""
 
 PARKED_CLAIM: Final = f"""
     WITH picked AS MATERIALIZED (
@@ -92,6 +108,7 @@ PARKED_CLAIM: Final = f"""
                 ORDER BY o.id LIMIT lane.room FOR UPDATE SKIP LOCKED
            ) o
     ), {_CLAIMED}
+    SELECT * FROM loaded
 """
 """Leases rows that were parked behind these endpoints' lanes, each up to its room, the oldest first."""
 
@@ -327,10 +344,10 @@ HELD_RELEASE: Final = f"""
          WHERE w.status = 'enabled' OR w.deleted_at IS NOT NULL
     )
     UPDATE spine.deliveries_open o
-       SET state = CASE WHEN o.failures = 0 THEN 'pending' ELSE 'retrying' END, due_at = now(), leased_by = NULL
+       SET state = CASE WHEN o.failures = 0 THEN 'pending' ELSE 'retrying' END, due_at = 'infinity', leased_by = NULL
       FROM picked p WHERE o.workspace_id = p.workspace_id AND o.id = p.id AND o.state = 'held'
 """
-"""Releases what was held although its endpoint is enabled: the relay saw it disabled a moment before it was enabled."""
+"""Parks what was held although its endpoint is enabled: the relay saw it disabled a moment before it was enabled."""
 
 HELD_EXPIRE: Final = f"""
     {_HELD_LANES}, old AS (

@@ -9,6 +9,7 @@ from spine.webhooks import queries
 from tests.engine import Engine, running_engine
 
 ROWS = 30_000
+DUE = ROWS // 1000
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ async def test_claiming_does_not_read_the_queue(engine: Engine) -> None:
     """A claim walks the index of its kind; it never reads the whole queue, however long that is."""
     lease = timedelta(seconds=30)
     endpoint_id = await engine.pool.fetchval("SELECT id FROM spine.webhook_endpoints")
-    due = await _plan(engine, queries.DUE_CLAIM, "me", lease, 100)
+    due = await _plan(engine, queries.DUE_CLAIM, "me", lease, 100, [endpoint_id], [10])
     parked = await _plan(engine, queries.PARKED_CLAIM, "me", lease, [endpoint_id], [10])
     found = await _plan(engine, queries.PARKED_FIND, "", 256)
     assert "deliveries_open_due" in due
@@ -70,16 +71,30 @@ async def test_results_find_their_rows_by_key(engine: Engine) -> None:
 async def test_a_claim_takes_only_what_is_due(engine: Engine) -> None:
     """Rows due ahead, parked or leased are left; what is claimed is leased and not claimed twice."""
     lease = timedelta(seconds=30)
-    first = await engine.pool.fetch(queries.DUE_CLAIM, "me", lease, 1000)
-    again = await engine.pool.fetch(queries.DUE_CLAIM, "you", lease, 1000)
-    assert len(first) == ROWS // 1000
-    assert again == []
+    first = await engine.pool.fetch(queries.DUE_CLAIM, "me", lease, 1000, [], [])
+    (again,) = await engine.pool.fetch(queries.DUE_CLAIM, "you", lease, 1000, [], [])
+    assert len(first) == DUE
+    assert {(row["picked"], row["parked"]) for row in first} == {(DUE, 0)}
+    assert (again["id"], again["picked"], again["parked"]) == (None, 0, 0)
     assert all(row["due_at"] is not None for row in first)
+
+
+async def test_what_a_lane_has_no_room_for_is_parked_unread(engine: Engine) -> None:
+    """Of an endpoint no more is leased than its lane has room for, the longest due first; the rest waits behind the lane."""
+    endpoint_id = await engine.pool.fetchval("SELECT id FROM spine.webhook_endpoints")
+    parked = "SELECT count(*) FROM spine.deliveries_open WHERE due_at = 'infinity' AND leased_by IS NULL"
+    before = await engine.pool.fetchval(parked)
+    rows = await engine.pool.fetch(queries.DUE_CLAIM, "me", timedelta(seconds=30), 20, [endpoint_id], [5])
+    assert len(rows) == 5
+    assert {(row["picked"], row["parked"]) for row in rows} == {(20, 15)}
+    assert await engine.pool.fetchval(parked) == before + 15
+    (none,) = await engine.pool.fetch(queries.DUE_CLAIM, "me", timedelta(seconds=30), 20, [endpoint_id], [0])
+    assert (none["id"], none["parked"]) == (None, DUE - 20)
 
 
 async def test_a_result_counts_once(engine: Engine) -> None:
     """A failure is written only for the attempt that it belongs to; a second result of the same attempt changes nothing."""
-    (row, *_) = await engine.pool.fetch(queries.DUE_CLAIM, "me", timedelta(seconds=30), 1)
+    (row, *_) = await engine.pool.fetch(queries.DUE_CLAIM, "me", timedelta(seconds=30), 1, [], [])
     due_at = await engine.pool.fetchval("SELECT now() + interval '1 s'")
     put = ([row["workspace_id"]], [row["id"]], [1], [0], [due_at], ['{"number": 1}'])
     assert await engine.pool.execute(queries.FAILED_PUT, *put) == "UPDATE 1"

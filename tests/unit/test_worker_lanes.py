@@ -127,6 +127,31 @@ def test_a_drained_lane_wants_more() -> None:
     assert lanes.wanting(0.0) == [(lane, 5)]
 
 
+def test_what_was_asked_for_gets_its_place() -> None:
+    """A place that a lane had when its rows were claimed is theirs, though it has learnt meanwhile that it is slower."""
+    lanes = _lanes(max_held=10_000)
+    facts = _facts(cap=2)
+    lane = lanes.lane(facts)
+    lane.learn(0.01)
+    _fill(lanes, facts, 10)
+    assert lanes.backlogged(0.0) == [(lane, 190)]
+    lane.mean_latency_s = 1.0
+    assert lanes.reserve(facts, 0.0) is Way.PARKED
+    assert lanes.reserve(facts, 0.0, asked=True) is Way.LEASED
+
+
+def test_only_lanes_where_something_waits_are_backlogged() -> None:
+    """A lane that waits for nothing is claimed for without bounds; one that others serve has room for nothing."""
+    lanes = _lanes(alive=frozenset({"other"}))
+    assert _lanes().backlogged(0.0) == []
+    assert lanes.backlogged(0.0) == []
+    lane = lanes.lane(_facts())
+    assert (lane.share, lanes.backlogged(0.0)) == (0, [(lane, 0)])
+    mine = _lanes()
+    mine.lane(_facts())
+    assert mine.backlogged(0.0) == []
+
+
 def test_a_newer_version_changes_the_cap() -> None:
     """Facts of a newer version are taken up, older ones are not."""
     lanes = _lanes()
