@@ -1,12 +1,12 @@
 """What a stretch of work cost: CPU by role, round trips, commits, bytes of log, calls of Redis; per event."""
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
 
 from bench.house import House
+from bench.stats import Cost
 from bench.tenant import Database
 from bench.usage import cpu_by_role, memory_by_role
 
@@ -23,22 +23,6 @@ _READ = """
              WHERE n.nspname = 'spine' AND c.relkind = 'r')::float8 AS disk_bytes
 """
 """Statements are told apart by role, so that those of the bench do not count; every write transaction takes one id."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Per event, but for `seconds` and `memory_bytes` (by role, at the end)."""
-
-    events: int
-    seconds: float
-    cpu_us: dict[str, float]
-    app_round_trips: float
-    worker_round_trips: float
-    commits: float
-    wal_bytes: float
-    disk_bytes: float
-    redis_commands: float
-    memory_bytes: dict[str, int]
 
 
 class Meter:

@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from bench.account import Account
-from bench.costs import Cost
-from bench.stats import Spread
+from bench.stats import Cost, Spread
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,22 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """Per event, but for `seconds` and `memory_bytes` (by role, at the end)."""
+
+    events: int
+    seconds: float
+    cpu_us: dict[str, float]
+    app_round_trips: float
+    worker_round_trips: float
+    commits: float
+    wal_bytes: float
+    disk_bytes: float
+    redis_commands: float
+    memory_bytes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Spread:
     """The median of several rounds, and how far the rounds lie apart."""
 

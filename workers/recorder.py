@@ -16,10 +16,11 @@ import structlog
 from policies.verdict import Delivered
 from spine import metrics
 from spine.bell import Bell
+from workers.batch import Batch, sort
 from workers.cargo import Cargo, Outcome, Result
 from workers.desk import Desk
 from workers.endpoints import EndpointKey
-from workers.results import Batch, Committed, commit, sort
+from workers.results import Committed, commit
 
 COMMITTERS: Final = 2
 """Commits in flight: one gathers while the other waits for the disk."""

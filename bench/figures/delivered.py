@@ -4,10 +4,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from bench.costs import Cost, Meter
+from bench.costs import Meter
 from bench.process import Process
 from bench.rig import Rig
-from bench.stats import Spread, per_second, ratios
+from bench.stats import Cost, Spread, per_second, ratios
 from bench.tenant import BODY_BYTES, CAP, Database, Workspace
 
 ENDPOINTS = 10

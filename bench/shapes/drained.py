@@ -4,9 +4,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.costs import Cost, Meter
+from bench.costs import Meter
 from bench.receivers import Receiver
 from bench.rig import Rig
+from bench.stats import Cost
 from bench.tenant import BODY_BYTES, CAP, Database
 
 WARM_UP = 500

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from spine.unit import as_answer
 from tests.api import Api, Organisation, unique_key
 from tests.contract.specification import BEHIND_THE_DOOR, OPERATIONS, SPINE, Operation
 from tests.things import Things, make_things
@@ -211,3 +212,12 @@ def test_a_caller_that_leaves_mid_body_harms_nobody(api: Api, founded: Organisat
                 b"Idempotency-Key: k\r\nAuthorization: Bearer " + founded.test.key.encode() + b'\r\n\r\n{"name": "'
             )
     assert http.get("/v1/users").status_code == 200
+
+
+def test_an_unknown_failure_tells_nothing_of_the_inside() -> None:
+    """What is not known to be harmless is no answer: the door says 500 and logs it."""
+    assert as_answer(RuntimeError("x")) is None
+    assert as_answer(ValueError("x")) is None
+    unreachable = as_answer(ConnectionRefusedError())
+    assert unreachable is not None
+    assert unreachable.status == 503

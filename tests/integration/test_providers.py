@@ -15,7 +15,7 @@ from aiohttp import web
 from aiosmtpd.smtp import SMTP, AuthResult
 from standardwebhooks import Webhook
 
-from providers.http import HttpProvider
+from providers.http import HttpProvider, find
 from providers.protocol import Provider, Refused, Unreadable
 from providers.sandbox import Sandbox
 from providers.smtp import SmtpProvider
@@ -398,3 +398,13 @@ async def test_a_retry_after_is_read(egress: Egress) -> None:
     async with http_wire(egress) as wire:
         result, _, _ = await wire.send("transient")
     assert (result.retry_after_s, result.http_status, result.code) == (7.0, 503, "later")
+
+
+def test_a_path_finds_what_stands_there_or_nothing() -> None:
+    """Dots and indexes lead into objects and lists; a way that leads nowhere ends in nothing."""
+    document = {"messages": [{"id": "m1"}], "error": {"code": 7}}
+    assert find(document, "$.messages[0].id") == "m1"
+    assert find(document, "$.error.code") == 7
+    for path in ("$.messages[1].id", "$.none.id", "$.error[0]", "$.messages.id"):
+        assert find(document, path) is None
+    assert find(None, "$.id") is None

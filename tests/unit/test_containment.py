@@ -72,7 +72,7 @@ def test_containment(value: Any, part: Any, expected: bool) -> None:
     assert model(value, part) is expected
 
 
-@settings(max_examples=250)
+@settings(max_examples=5 * settings().max_examples)
 @given(value_and_piece())
 def test_it_is_what_the_rule_says(pair: tuple[Any, Any]) -> None:
     """For any two pieces of JSON the answer is the plain rule's."""

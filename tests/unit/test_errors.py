@@ -7,7 +7,6 @@ import pytest
 
 from spine import errors
 from spine.errors import Error, FieldError, InvalidBody, NotFound, SpineError, TooManyRequests, Unprocessable
-from spine.unit import as_answer
 
 
 def tree(of: type[SpineError]) -> Iterator[type[SpineError]]:
@@ -55,15 +54,6 @@ def test_only_the_results_of_rules_are_kept() -> None:
     assert kept == {"NotFound", "Conflict", "IllegalTransition", "Unprocessable"}
     assert not InvalidBody().is_result
     assert not TooManyRequests(retry_after_s=1).is_result
-
-
-def test_an_unknown_failure_tells_nothing_of_the_inside() -> None:
-    """What is not known to be harmless is no answer: the door says 500 and logs it."""
-    assert as_answer(RuntimeError("x")) is None
-    assert as_answer(ValueError("x")) is None
-    unreachable = as_answer(ConnectionRefusedError())
-    assert unreachable is not None
-    assert unreachable.status == 503
 
 
 def test_not_found_has_one_text() -> None:

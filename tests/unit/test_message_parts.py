@@ -4,7 +4,6 @@ import pytest
 
 from policies.fallback import Policy, Route, Step
 from policies.simulation import Fate, Imagined, simulate
-from providers.http import find
 from spine.messages.addresses import email_address, is_sandbox_address, phone_e164
 from spine.messages.rendering import Unrenderable, VariableMissing, parse, parse_bodies, render
 from tests.unit.test_fallback import NOW
@@ -82,16 +81,6 @@ def test_html_is_escaped_and_text_is_not() -> None:
     assert content.html == "<p>&lt;b&gt;\nBcc: x</p>"
     assert content.text == "<b>\nBcc: x"
     assert content.subject == "For <b> Bcc: x"
-
-
-def test_a_path_finds_what_stands_there_or_nothing() -> None:
-    """Dots and indexes lead into objects and lists; a way that leads nowhere ends in nothing."""
-    document = {"messages": [{"id": "m1"}], "error": {"code": 7}}
-    assert find(document, "$.messages[0].id") == "m1"
-    assert find(document, "$.error.code") == 7
-    for path in ("$.messages[1].id", "$.none.id", "$.error[0]", "$.messages.id"):
-        assert find(document, path) is None
-    assert find(None, "$.id") is None
 
 
 def test_a_simulation_tells_the_story_of_a_fallback() -> None:

@@ -9,8 +9,8 @@ from policies.retry import SCHEDULE_S
 from policies.verdict import Delivered, Failed, Gone, Verdict
 from spine.egress import Answer
 from spine.ledger import excerpt
+from workers.batch import sort
 from workers.cargo import Cargo, Outcome, Stopped
-from workers.results import sort
 
 START = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 
