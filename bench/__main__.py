@@ -48,8 +48,8 @@ def _write(results: Results, path: Path) -> None:
 
 async def _run(names: list[str], directory: Path, results: Results, path: Path) -> None:
     async with House(directory) as house, open_rig(house, QUICK if results.quick else FULL, results) as rig:
-        every = FIGURES | ({} if results.quick else shapes.SHAPES)
-        for name in names or list(every):
+        every = FIGURES | shapes.SHAPES
+        for name in names or list(FIGURES if results.quick else every):
             start, busy_s, ours_s = time.monotonic(), machine_busy_s(), house.cpu_s()
             await every[name](rig)
             seconds = time.monotonic() - start

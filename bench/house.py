@@ -129,12 +129,12 @@ class House:
         process.stop()
         self.roles["worker"].remove(process)
 
-    async def api(self, database: Database) -> int:
+    async def api(self, database: Database, **settings: str) -> int:
         """An API process; answers its port."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        environment = self._environment(database.url, database.redis_url) | {"SPINE_HTTP_PORT": str(port)}
+        environment = self._environment(database.url, database.redis_url) | settings | {"SPINE_HTTP_PORT": str(port)}
         process = start("api", [sys.executable, "-m", "products.app"], self._log("api"), environment)
         self._keep("api", process)
         await until(lambda: _listens(port), process)

@@ -64,6 +64,11 @@ class Calls:
         """Calls per second."""
         return len(self.latency_s) / self.seconds
 
+    def of(self, status: int) -> "Calls":
+        """The calls that were answered with this status, over the same time."""
+        mine = [n for n, (found, _) in enumerate(self.answers) if found == status]
+        return Calls(self.seconds, [self.latency_s[n] for n in mine], [self.answers[n] for n in mine])
+
     def require(self, status: int) -> Self:
         """RuntimeError unless every answer has this status: a rate of refusals is not a rate."""
         for found, body in self.answers:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from bench.rig import Rig
-from bench.shapes import choices, growth, receivers, traffic
+from bench.shapes import choices, growth, overload, receivers, traffic
 
 SHAPES: Final[dict[str, Callable[[Rig], Awaitable[None]]]] = {
     "fan-out": traffic.fan_out,
@@ -14,6 +14,7 @@ SHAPES: Final[dict[str, Callable[[Rig], Awaitable[None]]]] = {
     "slow": receivers.slow,
     "tls": receivers.tls,
     "choices": choices.measure,
+    "overload": overload.overload,
     "draining": growth.draining,
     "hour": growth.hour,
     "history": growth.history,
