@@ -1,7 +1,7 @@
 """The database: pools that connect as a role which owns nothing, and the way up to the newest revision."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import asyncpg
 import orjson
@@ -16,6 +16,11 @@ Role = Literal["spine_app", "spine_worker"]
 LOCK_TIMEOUT = "3s"
 
 
+# The queue's tables are empty one minute and hold millions the next, and a plan made for an empty table is kept: it would
+# read the whole queue for every batch. Whatever a worker does in a hurry goes by an index.
+WORKER_PLANS: Final = {"enable_seqscan": "off"}
+
+
 def _session(role: Role, application_name: str) -> dict[str, str]:
     return {
         "role": role,
@@ -26,6 +31,7 @@ def _session(role: Role, application_name: str) -> dict[str, str]:
         "timezone": "UTC",
         "jit": "off",
         "plan_cache_mode": "auto",
+        **(WORKER_PLANS if role == "spine_worker" else {}),
     }
 
 

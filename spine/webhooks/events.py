@@ -156,11 +156,12 @@ def _suite(catalogue: Catalogue) -> list[CatalogueEntry]:
 
 _READ: Final = "cast(cast(:read AS text) AS pg_snapshot)"
 _LATER: Final = f"xid >= pg_snapshot_xmin({_READ}) AND NOT pg_visible_in_snapshot(xid, {_READ})"
-# Ordered by the number itself: a bare `xid` would name a column of the answer, which is text.
+# Ordered by the number itself: a bare `xid` would name a column of the answer, which is text. The collation is that of the
+# feed's own index.
 _FEED: Final = """
     SELECT id, type, body, erased_at, xid::text AS transaction, pg_current_snapshot()::text AS snapshot
       FROM spine.events
-     WHERE workspace_id = :ws {conditions}
+     WHERE workspace_id COLLATE "POSIX" = :ws {conditions}
      ORDER BY xid, id LIMIT :limit
 """
 

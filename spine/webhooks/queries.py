@@ -9,6 +9,13 @@ from typing import Final
 from spine.ledger import QueueTable
 
 DELIVERIES: Final = QueueTable("spine.deliveries_open")
+_OPEN: Final = """
+         CROSS JOIN LATERAL (
+               SELECT ctid FROM spine.deliveries_open o
+                WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND {still} LIMIT 1 FOR UPDATE
+           ) o
+"""
+"""The open delivery of each `r`, locked, found by its key; `still` says what must hold of it."""
 
 # --- relay -----------------------------------------------------------------------------------------------------------
 
@@ -17,7 +24,9 @@ OUTBOX_TAKE: Final = """
          newest AS (SELECT * FROM spine.outbox ORDER BY seq DESC LIMIT $2 FOR UPDATE SKIP LOCKED)
     SELECT p.workspace_id, p.seq, p.event_id, p.type, p.accepted_at, p.not_endpoint_id, e.body
       FROM (SELECT * FROM oldest UNION SELECT * FROM newest) p
-      LEFT JOIN LATERAL (SELECT body FROM spine.events e WHERE e.workspace_id = p.workspace_id AND e.id = p.event_id) e ON true
+      LEFT JOIN LATERAL (
+               SELECT body FROM spine.events e WHERE e.workspace_id = p.workspace_id AND e.id = p.event_id LIMIT 1
+           ) e ON true
      ORDER BY p.seq
 """
 """Locks the `$1` oldest and the `$2` newest rows that nobody else has locked, and reads their payloads."""
@@ -131,12 +140,15 @@ PARKED_FIND: Final = """
 """
 """The next `$2` endpoints above `$1` that have parked rows: a loose index scan, one probe for each."""
 
-LEASES_TURN: Final = """
+LEASES_TURN: Final = f"""
+    WITH mine AS MATERIALIZED (
+        SELECT o.ctid, r.way FROM unnest($2::text[], $3::text[], $4::smallint[]) AS r (workspace_id, id, way)
+        {_OPEN.format(still="o.leased_by = $1")}
+    )
     UPDATE spine.deliveries_open q
        SET due_at = CASE mine.way WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END, leased_by = NULL,
            state = CASE mine.way WHEN 3 THEN 'held' ELSE q.state END
-      FROM unnest($2::text[], $3::text[], $4::smallint[]) AS mine (workspace_id, id, way)
-     WHERE q.workspace_id = mine.workspace_id AND q.id = mine.id AND q.leased_by = $1
+      FROM mine WHERE q.ctid = mine.ctid
 """
 """Gives leased rows back, each its way: parked, due or held."""
 
@@ -162,11 +174,12 @@ _COUNTED: Final = """
 """
 
 DELIVERED_PUT: Final = f"""
-    WITH gone AS (
-        DELETE FROM spine.deliveries_open o
-         USING unnest($1::text[], $2::text[], $3::smallint[], $4::text[]) AS r (workspace_id, id, series, attempt)
-         WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series
-        RETURNING o.*, r.attempt
+    WITH mine AS MATERIALIZED (
+        SELECT o.ctid, r.attempt
+          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[]) AS r (workspace_id, id, series, attempt)
+          {_OPEN.format(still="o.series = r.series")}
+    ), gone AS (
+        DELETE FROM spine.deliveries_open o USING mine WHERE o.ctid = mine.ctid RETURNING o.*, mine.attempt
     ), {_COUNTED.format(column="done")}, mended AS (
         UPDATE spine.endpoint_health h SET failing_since = NULL
           FROM unnest($5::text[], $6::text[]) AS u (workspace_id, endpoint_id)
@@ -180,22 +193,29 @@ DELIVERED_PUT: Final = f"""
 """
 """Closes what was delivered, whoever holds the lease by now; ends the failing of the endpoints `($5, $6)`."""
 
-FAILED_PUT: Final = """
+FAILED_PUT: Final = f"""
+    WITH mine AS MATERIALIZED (
+        SELECT o.ctid, r.due_at, r.attempt
+          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::timestamptz[], $6::text[])
+            AS r (workspace_id, id, series, failures, due_at, attempt)
+          {_OPEN.format(still="o.series = r.series AND o.failures = r.failures")}
+    )
     UPDATE spine.deliveries_open o
-       SET state = 'retrying', failures = o.failures + 1, attempts = o.attempts || r.attempt::jsonb, due_at = r.due_at, leased_by = NULL
-      FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::timestamptz[], $6::text[])
-        AS r (workspace_id, id, series, failures, due_at, attempt)
-     WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series AND o.failures = r.failures
+       SET state = 'retrying', failures = o.failures + 1, attempts = o.attempts || mine.attempt::jsonb, due_at = mine.due_at,
+           leased_by = NULL
+      FROM mine WHERE o.ctid = mine.ctid
 """
 """Sets the next attempt, only where no other result of this attempt came first."""
 
 DEAD_PUT: Final = f"""
-    WITH gone AS (
-        DELETE FROM spine.deliveries_open o
-         USING unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::text[], $6::text[])
+    WITH mine AS MATERIALIZED (
+        SELECT o.ctid, r.reason, r.attempt
+          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::text[], $6::text[])
             AS r (workspace_id, id, series, failures, reason, attempt)
-         WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series AND o.failures = r.failures
-        RETURNING o.*, r.reason, coalesce(o.attempts || r.attempt::jsonb, o.attempts) AS all_attempts
+          {_OPEN.format(still="o.series = r.series AND o.failures = r.failures")}
+    ), gone AS (
+        DELETE FROM spine.deliveries_open o USING mine WHERE o.ctid = mine.ctid
+        RETURNING o.*, mine.reason, coalesce(o.attempts || mine.attempt::jsonb, o.attempts) AS all_attempts
     ), {_COUNTED.format(column="failed")}
     INSERT INTO spine.deliveries_closed
         (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, accepted_at, created_at, xid)
