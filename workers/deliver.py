@@ -51,7 +51,7 @@ class Claims:
     async def claim_due(self) -> bool:
         """Lease what is due; answers whether there may be more."""
         async with self._desk.connection() as connection:
-            wanted = min(self._lanes.room(), _CLAIM_MAX)
+            wanted = min(self._lanes.room(claimed=True), _CLAIM_MAX)
             if wanted <= 0:
                 return False
             start_s = time.monotonic()
@@ -74,7 +74,7 @@ class Claims:
         async with self._desk.connection() as connection:
             start_s = time.monotonic()
             wanting = self._lanes.wanting(start_s)
-            room = self._lanes.room()
+            room = self._lanes.room(claimed=True)
             if not wanting or room <= 0:
                 return False
             asked: dict[str, int] = {}
@@ -135,7 +135,7 @@ class Claims:
                 asked[facts.id] = left - 1
                 way = self._lanes.reserve(facts, now_s, asked=left > 0)
                 if way is Way.LEASED:
-                    lanes[self._lanes.load(facts, cargo, now_s)] = None
+                    lanes[self._lanes.load(facts, cargo, now_s, claimed=True)] = None
                 else:
                     self._turn(cargo, way)
         for lane in lanes:

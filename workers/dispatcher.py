@@ -106,7 +106,7 @@ class Dispatcher:
         await self._wait(self._wake_relay)
         more = True
         while more and not self.lanes.stopping:
-            if self.lanes.has_room():
+            if self.lanes.has_room(claimed=False):
                 more = await self.relay.look()
             else:
                 await asyncio.sleep(_FULL_PAUSE_S)
@@ -115,7 +115,7 @@ class Dispatcher:
         await self._wait(self._wake_due)
         more = True
         while more and not self.lanes.stopping:
-            if self.lanes.has_room():
+            if self.lanes.has_room(claimed=True):
                 more = await self.claims.claim_due()
                 await asyncio.sleep(self.claims.rest_s)
             else:

@@ -90,6 +90,7 @@ class Lanes:
         self._max_bytes = max_held_bytes
         self._lanes: dict[EndpointKey, Lane] = {}
         self._held: dict[str, Cargo] = {}
+        self._claimed: set[str] = set()
         self._bodies: dict[str, tuple[bytes, list[int]]] = {}
         self._slow_held = 0
         self._bytes = 0
@@ -110,16 +111,22 @@ class Lanes:
         """Every delivery leased to this process."""
         return self._held.values()
 
-    def room(self) -> int:
-        """How many more deliveries this process may lease."""
+    def room(self, *, claimed: bool) -> int:
+        """How many more deliveries this process may lease: such as are claimed, or new ones from the relay.
+
+        Neither kind gets more than three quarters of the whole: a backlog must not keep new events waiting, nor they the
+        retries.
+        """
         if self.stopping:
             return 0
+        mine = len(self._claimed) if claimed else len(self._held) - len(self._claimed)
+        by_count = min(self._max_held - len(self._held), self._max_held - self._max_held // 4 - mine)
         by_bytes = int((self._max_bytes - self._bytes) / max(self._body_bytes_mean, 1))
-        return max(0, min(self._max_held - len(self._held), by_bytes) - self._promised)
+        return max(0, min(by_count, by_bytes) - self._promised)
 
-    def has_room(self) -> bool:
+    def has_room(self, *, claimed: bool) -> bool:
         """Whether there is room for a batch that is worth its round trip."""
-        return self.room() >= max(1, self._max_held // 8)
+        return self.room(claimed=claimed) >= max(1, self._max_held // 8)
 
     def lane(self, facts: EndpointFacts) -> Lane:
         """The lane of an endpoint, by its newest facts."""
@@ -217,7 +224,7 @@ class Lanes:
         self._promised -= 1
         self._count(lane, -1)
 
-    def load(self, facts: EndpointFacts, cargo: Cargo, now_s: float) -> Lane:
+    def load(self, facts: EndpointFacts, cargo: Cargo, now_s: float, *, claimed: bool) -> Lane:
         """Put a delivery into the place that was reserved for it."""
         lane = self.lane(facts)
         lane.reserved -= 1
@@ -225,6 +232,8 @@ class Lanes:
         lane.used_s = now_s
         lane.queue.append(cargo)
         self._held[cargo.id] = cargo
+        if claimed:
+            self._claimed.add(cargo.id)
         self._weigh(cargo)
         return lane
 
@@ -245,6 +254,7 @@ class Lanes:
         if self._held.get(cargo.id) is not cargo:
             return
         del self._held[cargo.id]
+        self._claimed.discard(cargo.id)
         body, users = self._bodies[cargo.event_id]
         users[0] -= 1
         if users[0] == 0:

@@ -68,7 +68,7 @@ class Relay:
 
     async def look(self) -> bool:
         """Relay one batch; answers whether there may be more."""
-        wanted = min(self._events, self._lanes.room())
+        wanted = min(self._events, self._lanes.room(claimed=False))
         newest = wanted // 2 if self._backlog else 0
         async with self._desk.connection() as connection:
             lease_ends_s = time.monotonic() + self._lease.total_seconds()
@@ -125,7 +125,7 @@ class Relay:
         done: list[Any] = []
         stillborn: list[_Made] = []
         now_s = time.monotonic()
-        room = self._lanes.room()
+        room = self._lanes.room(claimed=False)
         judged = 0
         for event in taken:
             if judged > filters.STEPS_OF_A_BATCH:
@@ -170,7 +170,7 @@ class Relay:
                     event["workspace_id"], one.id, event["event_id"], event["type"], one.facts.id, 0, 1, None,
                     event["accepted_at"], event["body"], lease_ends_s, None,
                 )  # fmt: skip
-                lanes[self._lanes.load(one.facts, cargo, now_s)] = None
+                lanes[self._lanes.load(one.facts, cargo, now_s, claimed=False)] = None
         for lane in lanes:
             self._pump(lane)
 

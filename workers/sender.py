@@ -1,7 +1,8 @@
 """The sender: takes deliveries from the lanes, signs, posts, and hands on what came of it.
 
 A call starts when its lane has a free place, its rate allows it, the process has a call to spare for lanes of its kind
-(fast or slow) and the lease still holds. Each place is one coroutine that goes on with the lane's next delivery.
+(fast or slow), this turn of the event loop has not started too many, and the lease still holds. Each place is one
+coroutine that goes on with the lane's next delivery.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ from workers.cargo import Cargo, Outcome, Result, Stopped, Way
 from workers.endpoints import Endpoint, EndpointBook
 from workers.lanes import SLOW_S, Lane, Lanes
 
+STARTS_A_TURN: Final = 8
+"""Calls that start in one turn of the event loop: a backlog must not make a turn long, for all that is new waits for turns."""
 _OUT_OF_SOCKETS_PAUSE_S: Final = 1.0
 _UNREADABLE_PAUSE_S: Final = 30.0
 
@@ -50,6 +53,7 @@ class Sender:
         self._waiting: dict[bool, dict[Lane, None]] = {True: {}, False: {}}
         self._calls: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._starts_left = STARTS_A_TURN
         self._stopping = False
         self.book: EndpointBook
 
@@ -130,8 +134,15 @@ class Sender:
             lane.in_flight += 1
             lane.started_s[cargo] = now_s
             self._in_flight[lane.slow] += 1
+            if self._starts_left == STARTS_A_TURN:
+                self._loop.call_soon(self._next_turn)
+            self._starts_left -= 1
             return cargo
         return None
+
+    def _next_turn(self) -> None:
+        self._starts_left = STARTS_A_TURN
+        self._pump_waiting()
 
     def _may_start(self, lane: Lane, now_s: float) -> bool:
         endpoint = self.book.find(lane.key, now_s)
@@ -150,6 +161,8 @@ class Sender:
         return True
 
     def _has_call(self, slow: bool) -> bool:
+        if self._starts_left <= 0:
+            return False
         half = max(1, self._max // 2)
         if slow:
             return self._in_flight[True] < half and self.in_flight < self._max

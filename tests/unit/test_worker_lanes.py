@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import pytest
+
 from workers.cargo import Cargo, EndpointFacts, Way
 from workers.lanes import TRIAL, Lane, Lanes
 from workers.roster import Roster
@@ -27,7 +29,7 @@ def _cargo(n: int, event: str | None = None, body: bytes = b"{}") -> Cargo:
 def _fill(lanes: Lanes, facts: EndpointFacts, count: int, start: int = 0) -> Lane:
     for n in range(start, start + count):
         assert lanes.reserve(facts, 0.0) is Way.LEASED
-        lanes.load(facts, _cargo(n), 0.0)
+        lanes.load(facts, _cargo(n), 0.0, claimed=False)
     return lanes.lane(facts)
 
 
@@ -60,14 +62,26 @@ def test_promises_count_as_room_taken() -> None:
     facts = _facts()
     lanes.promise(3)
     assert lanes.reserve(facts, 0.0) is Way.LEASED
-    assert lanes.room() == 6
+    assert lanes.room(claimed=False) == 4
     lanes.give_up(facts)
     lanes.promise(-3)
     lane = _fill(lanes, facts, 4)
-    assert lanes.room() == 6
+    assert lanes.room(claimed=False) == 4
     for cargo in list(lane.queue):
         lanes.leave(cargo)
-    assert lanes.room() == 10
+    assert lanes.room(claimed=False) == 8
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_neither_new_nor_claimed_deliveries_take_all_the_room(claimed: bool) -> None:
+    """A quarter is left to the other kind: a backlog does not keep new events waiting, nor they the retries."""
+    lanes = _lanes(max_held=40)
+    for n in range(30):
+        facts = _facts(f"whe_{n}")
+        assert lanes.reserve(facts, 0.0) is Way.LEASED
+        lanes.load(facts, _cargo(n), 0.0, claimed=claimed)
+    assert (lanes.room(claimed=claimed), lanes.has_room(claimed=claimed)) == (0, False)
+    assert (lanes.room(claimed=not claimed), lanes.has_room(claimed=not claimed)) == (10, True)
 
 
 def test_a_fan_out_weighs_once() -> None:
@@ -78,9 +92,9 @@ def test_a_fan_out_weighs_once() -> None:
     cargo = [_cargo(n, "evt_same", body) for n, body in enumerate(bodies)]
     for one in cargo:
         lanes.reserve(facts, 0.0)
-        lanes.load(facts, one, 0.0)
+        lanes.load(facts, one, 0.0, claimed=False)
     assert cargo[2].body is cargo[0].body
-    assert lanes.room() > 0
+    assert lanes.room(claimed=False) > 0
     for one in cargo:
         lanes.leave(one)
     lanes.leave(cargo[0])

@@ -76,7 +76,7 @@ class Bench:
             n = next(self.numbers)
             assert self.lanes.reserve(facts, 0.0) is Way.LEASED
             cargo = Cargo("wsp", f"dlv_{n}", f"evt_{n}", "a.b", facts.id, 0, 1, None, NOW, b"{}", lease_ends_s, None)
-            lane = self.lanes.load(facts, cargo, 0.0)
+            lane = self.lanes.load(facts, cargo, 0.0, claimed=False)
         self.sender.pump(lane)
 
     def calls(self, id: str) -> int:
