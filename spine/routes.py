@@ -1,6 +1,6 @@
 """The door: what every call passes before a handler runs, and what every answer passes on its way out.
 
-    401 key ─► 403 scope ─► 400 Idempotency-Key ─► 429 rate ─► 422 body ─► handler in one transaction ─► answer
+    401 key ─► 403 scope ─► 400 Idempotency-Key ─► 429 rate, backlog ─► 422 body ─► handler in one transaction ─► answer
 
 The order is fixed (wire.md, "Everywhere"): a key that was revoked must not fetch a replay, and a body is not even
 read for a caller who may not send it. A handler that takes a `Work` is run inside its transaction; the answer is
@@ -153,7 +153,8 @@ class Door(APIRoute):
             raise ValueError(f"{sorted(methods)} {path} declares no scope")
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        inner = _direct(self.endpoint) or super().get_route_handler()
+        direct = _direct(self.endpoint)
+        inner = direct or super().get_route_handler()
 
         async def handler(plain: Request) -> Response:
             request = BodyRequest(plain.scope, plain.receive)
@@ -166,6 +167,8 @@ class Door(APIRoute):
             caller.require(self.scope)
             key = read_key(request.headers.get(HEADER)) if self.mutating else None
             plain.scope["spine.headers"] = await platform.limiter.take(caller.workspace_id)
+            if direct is not None:
+                platform.accepting.refuse_when_full()  # before the body is parsed: saying no must cost little
             request.scope["spine.gate"] = Gate(platform, caller, request.scope["spine.request_id"], key, request)
             if self.mutating:
                 await request.json()  # refused here, with our own words; what follows finds it parsed

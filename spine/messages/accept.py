@@ -32,9 +32,8 @@ _PARSED: Final = Templates()
 async def accept(
     platform: Platform, caller: Caller, request_id: str, claim: Claim, requests: Sequence[MessageCreate], *, batch: bool
 ) -> tuple[Stored, bool]:
-    """Commit the messages and answer them, or answer a replay. Raises Conflict, TooManyRequests; refusals are answers."""
+    """Commit the messages and answer them, or answer a replay. Raises Conflict; refusals are answers."""
     async with platform.turns.turn(caller.workspace_id, claim.key):
-        platform.accepting.refuse_when_full()
         try:
             plans = await planned(platform, caller, requests, batch=batch)
         except SpineError as error:

@@ -85,7 +85,6 @@ class Accepting:
     async def _accept(
         self, caller: Caller, request_id: str, claim: Claim, path: str, events: Sequence[Incoming], batch: bool
     ) -> tuple[Stored, bool]:
-        self.refuse_when_full()
         made = [
             self._new(caller, request_id, event, f"events.{n}.data" if batch else "data")
             for n, event in enumerate(events)
@@ -115,7 +114,7 @@ class Accepting:
         )
 
     def refuse_when_full(self) -> None:
-        """Raises TooManyRequests `backlog_full` while too many events wait for the relay; messages ask here too."""
+        """Raises TooManyRequests `backlog_full` while too many events wait for the relay."""
         if self._backlog > self._limits.max_outbox:
             raise TooManyRequests(
                 f"{self._backlog} events wait for their endpoints already", retry_after_s=2, code="backlog_full"
