@@ -123,7 +123,9 @@ class Upkeep:
     async def figures(self, connection: Connection) -> None:
         """Show how the queues stand."""
         async with connection.transaction():
-            await connection.execute("SET LOCAL enable_seqscan TO on")  # counting a whole table is best done by reading it
+            await connection.execute(
+                "SET LOCAL enable_seqscan TO on"
+            )  # counting a whole table is best done by reading it
             row = await connection.fetchrow(queries.QUEUE_FIGURES)
         failing = await connection.fetch(queries.FAILING_SINCE)
         observe_queue(_figures(row, [float(one["seconds"]) for one in failing], self._dead_letters))
