@@ -70,9 +70,14 @@ class Shell:
         return json.loads(told.stdout)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Say `spine …` as a process of its own."""
+        """Say `spine …` as a process of its own, that hears Ctrl-C even where the tests run in the background of a shell."""
         return subprocess.Popen(
-            [*SPINE, *words], env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*SPINE, *words],
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509  # one plain call
         )
 
     def dead_letter(self, endpoint_id: str, receiver: Receiver) -> str:
