@@ -24,15 +24,10 @@ class QueueTable:
     def renew(self) -> str:
         """Move the end of my leases to `$4` from now; answers the ids that are still mine."""
         return f"""
-            WITH mine AS MATERIALIZED (
-                SELECT o.ctid
-                  FROM unnest($2::text[], $3::text[]) AS r (workspace_id, id)
-                 CROSS JOIN LATERAL (
-                       SELECT ctid FROM {self.name} q
-                        WHERE q.workspace_id = r.workspace_id AND q.id = r.id AND q.leased_by = $1 LIMIT 1 FOR UPDATE
-                   ) o
-            )
-            UPDATE {self.name} q SET due_at = now() + $4::interval FROM mine WHERE q.ctid = mine.ctid RETURNING q.id
+            UPDATE {self.name} q SET due_at = now() + $4::interval
+              FROM unnest($2::text[], $3::text[]) AS mine (workspace_id, id)
+             WHERE q.workspace_id = mine.workspace_id AND q.id = mine.id AND q.leased_by = $1
+            RETURNING q.id
         """  # noqa: S608  # the name is one of ours
 
 

@@ -9,13 +9,6 @@ from typing import Final
 from spine.ledger import QueueTable
 
 DELIVERIES: Final = QueueTable("spine.deliveries_open")
-_OPEN: Final = """
-         CROSS JOIN LATERAL (
-               SELECT ctid FROM spine.deliveries_open o
-                WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND {still} LIMIT 1 FOR UPDATE
-           ) o
-"""
-"""The open delivery of each `r`, locked, found by its key; `still` says what must hold of it."""
 
 # --- relay -----------------------------------------------------------------------------------------------------------
 
@@ -140,15 +133,12 @@ PARKED_FIND: Final = """
 """
 """The next `$2` endpoints above `$1` that have parked rows: a loose index scan, one probe for each."""
 
-LEASES_TURN: Final = f"""
-    WITH mine AS MATERIALIZED (
-        SELECT o.ctid, r.way FROM unnest($2::text[], $3::text[], $4::smallint[]) AS r (workspace_id, id, way)
-        {_OPEN.format(still="o.leased_by = $1")}
-    )
+LEASES_TURN: Final = """
     UPDATE spine.deliveries_open q
        SET due_at = CASE mine.way WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END, leased_by = NULL,
            state = CASE mine.way WHEN 3 THEN 'held' ELSE q.state END
-      FROM mine WHERE q.ctid = mine.ctid
+      FROM unnest($2::text[], $3::text[], $4::smallint[]) AS mine (workspace_id, id, way)
+     WHERE q.workspace_id = mine.workspace_id AND q.id = mine.id AND q.leased_by = $1
 """
 """Gives leased rows back, each its way: parked, due or held."""
 
@@ -174,12 +164,11 @@ _COUNTED: Final = """
 """
 
 DELIVERED_PUT: Final = f"""
-    WITH mine AS MATERIALIZED (
-        SELECT o.ctid, r.attempt
-          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[]) AS r (workspace_id, id, series, attempt)
-          {_OPEN.format(still="o.series = r.series")}
-    ), gone AS (
-        DELETE FROM spine.deliveries_open o USING mine WHERE o.ctid = mine.ctid RETURNING o.*, mine.attempt
+    WITH gone AS (
+        DELETE FROM spine.deliveries_open o
+         USING unnest($1::text[], $2::text[], $3::smallint[], $4::text[]) AS r (workspace_id, id, series, attempt)
+         WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series
+        RETURNING o.*, r.attempt
     ), {_COUNTED.format(column="done")}, mended AS (
         UPDATE spine.endpoint_health h SET failing_since = NULL
           FROM unnest($5::text[], $6::text[]) AS u (workspace_id, endpoint_id)
@@ -193,29 +182,22 @@ DELIVERED_PUT: Final = f"""
 """
 """Closes what was delivered, whoever holds the lease by now; ends the failing of the endpoints `($5, $6)`."""
 
-FAILED_PUT: Final = f"""
-    WITH mine AS MATERIALIZED (
-        SELECT o.ctid, r.due_at, r.attempt
-          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::timestamptz[], $6::text[])
-            AS r (workspace_id, id, series, failures, due_at, attempt)
-          {_OPEN.format(still="o.series = r.series AND o.failures = r.failures")}
-    )
+FAILED_PUT: Final = """
     UPDATE spine.deliveries_open o
-       SET state = 'retrying', failures = o.failures + 1, attempts = o.attempts || mine.attempt::jsonb, due_at = mine.due_at,
-           leased_by = NULL
-      FROM mine WHERE o.ctid = mine.ctid
+       SET state = 'retrying', failures = o.failures + 1, attempts = o.attempts || r.attempt::jsonb, due_at = r.due_at, leased_by = NULL
+      FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::timestamptz[], $6::text[])
+        AS r (workspace_id, id, series, failures, due_at, attempt)
+     WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series AND o.failures = r.failures
 """
 """Sets the next attempt, only where no other result of this attempt came first."""
 
 DEAD_PUT: Final = f"""
-    WITH mine AS MATERIALIZED (
-        SELECT o.ctid, r.reason, r.attempt
-          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::text[], $6::text[])
+    WITH gone AS (
+        DELETE FROM spine.deliveries_open o
+         USING unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::text[], $6::text[])
             AS r (workspace_id, id, series, failures, reason, attempt)
-          {_OPEN.format(still="o.series = r.series AND o.failures = r.failures")}
-    ), gone AS (
-        DELETE FROM spine.deliveries_open o USING mine WHERE o.ctid = mine.ctid
-        RETURNING o.*, mine.reason, coalesce(o.attempts || mine.attempt::jsonb, o.attempts) AS all_attempts
+         WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series AND o.failures = r.failures
+        RETURNING o.*, r.reason, coalesce(o.attempts || r.attempt::jsonb, o.attempts) AS all_attempts
     ), {_COUNTED.format(column="failed")}
     INSERT INTO spine.deliveries_closed
         (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, accepted_at, created_at, xid)

@@ -1,5 +1,6 @@
 """The hot SQL keeps to its indexes when the queue is long, and answers what it says."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -129,17 +130,27 @@ async def test_the_feed_has_an_index_of_its_own(engine: Engine) -> None:
     assert "Incremental Sort" in plan
 
 
-async def test_results_find_their_rows_by_key_whatever_the_planner_believes(engine: Engine) -> None:
-    """A plan that was made while the queue was empty is kept while it fills: it must be the look-up by the key even then."""
-    await engine.pool.execute("TRUNCATE spine.deliveries_open")
-    await engine.pool.execute("VACUUM (ANALYZE) spine.deliveries_open")
-    for query, args in (
-        (queries.DELIVERED_PUT, (["w"], ["d"], [1], ["{}"], ["w"], ["e"])),
-        (queries.FAILED_PUT, (["w"], ["d"], [1], [0], [datetime.now(UTC)], ["{}"])),
-        (queries.DEAD_PUT, (["w"], ["d"], [1], [0], ["r"], ["{}"])),
-        (queries.LEASES_TURN, ("me", ["w"], ["d"], [1])),
-        (queries.DELIVERIES.renew, ("me", ["w"], ["d"], timedelta(seconds=30))),
-    ):
-        plan = await _plan(engine, query, *args, settings=WORKER_PLANS)
-        assert "Index Cond: ((workspace_id = r.workspace_id) AND (id = r.id))" in plan
-        assert "Tid Scan on deliveries_open" in plan
+async def test_a_result_is_not_lost_to_a_renewal_of_its_lease(engine: Engine) -> None:
+    """What is recorded while another connection renews the lease waits for that, and is recorded."""
+    lease = timedelta(seconds=30)
+    rows = await engine.pool.fetch(queries.DUE_CLAIM, "me", lease, 3, [], [])
+    (done, failed, dead) = ((row["workspace_id"], row["id"]) for row in rows)
+    due_at = datetime.now(UTC) + timedelta(hours=1)
+    results = (
+        (queries.DELIVERED_PUT, ([done[0]], [done[1]], [1], ["{}"], [], [])),
+        (queries.FAILED_PUT, ([failed[0]], [failed[1]], [1], [0], [due_at], ["{}"])),
+        (queries.DEAD_PUT, ([dead[0]], [dead[1]], [1], [0], ["r"], ["{}"])),
+    )
+    async with engine.pool.acquire() as renewing:
+        async with renewing.transaction():
+            ids = [row["id"] for row in rows]
+            renewed = await renewing.fetch(queries.DELIVERIES.renew, "me", [done[0]] * 3, ids, lease)
+            assert len(renewed) == 3
+            recording = [asyncio.create_task(engine.pool.execute(query, *args)) for query, args in results]
+            waiting = "SELECT count(*) >= 3 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            await engine.until(lambda: engine.pool.fetchval(waiting))
+        await asyncio.gather(*recording)
+    left = await engine.pool.fetch(
+        "SELECT id, state, due_at FROM spine.deliveries_open WHERE id = ANY ($1)", [done[1], failed[1], dead[1]]
+    )
+    assert [(row["id"], row["state"], row["due_at"]) for row in left] == [(failed[1], "retrying", due_at)]
