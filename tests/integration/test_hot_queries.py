@@ -136,7 +136,7 @@ async def test_a_result_is_not_lost_to_a_renewal_of_its_lease(engine: Engine) ->
     rows = await engine.pool.fetch(queries.DUE_CLAIM, "me", lease, 3, [], [])
     (done, failed, dead) = ((row["workspace_id"], row["id"]) for row in rows)
     due_at = datetime.now(UTC) + timedelta(hours=1)
-    results = (
+    results: tuple[tuple[str, tuple[object, ...]], ...] = (
         (queries.DELIVERED_PUT, ([done[0]], [done[1]], [1], ["{}"], [], [])),
         (queries.FAILED_PUT, ([failed[0]], [failed[1]], [1], [0], [due_at], ["{}"])),
         (queries.DEAD_PUT, ([dead[0]], [dead[1]], [1], [0], ["r"], ["{}"])),
