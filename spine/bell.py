@@ -92,7 +92,11 @@ def redis_settings(url: str, *, retries: int = 20) -> RedisSettings:
 
 
 def open_redis(url: str) -> Redis:
-    """A client that connects when it is first used, and gives up on a call after a second: no caller waits for a bell."""
+    """A client that connects when it is first used, and gives up on a call after a second: no caller waits for a bell.
+
+    Do not stop a task that uses it by cancelling it alone: before Python 3.12 the `asyncio.wait_for` it sends with may
+    lose a cancellation (https://github.com/python/cpython/issues/86296).
+    """
     settings = redis_settings(url, retries=1)
     options: dict[str, Any] = {
         "socket_timeout": 1,

@@ -126,16 +126,20 @@ async def sending(api: Api, lines: Sequence[LineMaker] = LINES, **settings: Any)
         lines=lines,
     )
     await runtime.start()
-    waking = asyncio.create_task(_wake(runtime))
+    enough = asyncio.Event()
+    waking = asyncio.create_task(_wake(runtime, enough))
     try:
         yield runtime
     finally:
-        waking.cancel()
+        enough.set()
+        await waking
         await runtime.stop()
 
 
-async def _wake(runtime: Runtime) -> None:
-    while True:
+# Told to stop, not cancelled: before Python 3.12 `asyncio.wait_for`, which the Redis client sends with, may lose a
+# cancellation, and the task would open a connection again after the last one was closed.
+async def _wake(runtime: Runtime, enough: asyncio.Event) -> None:
+    while not enough.is_set():
         with contextlib.suppress(OSError):
             await runtime.hear("send")
         await asyncio.sleep(0.03)

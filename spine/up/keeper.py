@@ -68,7 +68,8 @@ class Keeper:
             self.quick_deaths += 1
             self._output.say(f"{self.name} {ended}; starting it again in {delay_s:g} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), delay_s)
+                async with asyncio.timeout(delay_s):
+                    await self._stopping.wait()
         return code
 
     async def _live(self, pipe: int) -> int:
