@@ -22,11 +22,21 @@ class QueueTable:
 
     @property
     def renew(self) -> str:
-        """Move the end of my leases to `$4` from now; answers the ids that are still mine."""
+        """Move the end of my leases to `$4` from now; answers the ids that are still mine.
+
+        A row that is written while this runs goes its way: its result is being recorded, or another worker has it.
+        """
         return f"""
+            WITH seen AS MATERIALIZED (
+                SELECT q.ctid
+                  FROM unnest($2::text[], $3::text[]) AS r (workspace_id, id)
+                 CROSS JOIN LATERAL (
+                       SELECT ctid FROM {self.name} q
+                        WHERE q.workspace_id = r.workspace_id AND q.id = r.id AND q.leased_by = $1 LIMIT 1
+                   ) q
+            )
             UPDATE {self.name} q SET due_at = now() + $4::interval
-              FROM unnest($2::text[], $3::text[]) AS mine (workspace_id, id)
-             WHERE q.workspace_id = mine.workspace_id AND q.id = mine.id AND q.leased_by = $1
+              FROM seen WHERE q.ctid = seen.ctid AND q.leased_by = $1
             RETURNING q.id
         """  # noqa: S608  # the name is one of ours
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import asyncpg
 
@@ -70,3 +70,26 @@ class Desk:
         if lent is not None:
             with contextlib.suppress(OSError, TimeoutError, *LOST):
                 await self._pool.release(cast("Connection", lent), timeout=5)  # type: ignore[arg-type]
+
+
+async def write_each(connection: Connection, query: str, rows: Sequence[object], *args: object) -> None:
+    """Run a statement that writes the row of each of `rows` once, and again while some were missed.
+
+    One is missed where somebody else (a renewal of leases, say) wrote the same row at the same moment; what is there no
+    longer, or says so already, is missed for good. So the statement must change nothing where it was run before.
+    """
+    left = len(rows) - _written(await connection.execute(query, *args))
+    while left and (found := _written(await connection.execute(query, *args))):
+        left -= found
+
+
+async def fetch_each(connection: Connection, query: str, rows: Sequence[object], *args: object) -> list[Any]:
+    """`write_each` for a statement that answers a row for each that it wrote; answers them all."""
+    written: list[Any] = await connection.fetch(query, *args)
+    while len(written) < len(rows) and (found := await connection.fetch(query, *args)):
+        written += found
+    return written
+
+
+def _written(status: str) -> int:
+    return int(status.rpartition(" ")[2])  # "UPDATE 3", "INSERT 0 3"

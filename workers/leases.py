@@ -9,7 +9,7 @@ import asyncpg
 from spine.bell import Bell
 from spine.webhooks import queries
 from workers.cargo import Cargo, Way
-from workers.desk import Desk
+from workers.desk import Desk, write_each
 from workers.lanes import Lanes
 
 _RENEW_BELOW: Final = 0.7
@@ -45,12 +45,14 @@ class Leases:
             return
         try:
             async with self._desk.connection() as connection:
-                await connection.execute(
+                await write_each(
+                    connection,
                     queries.LEASES_TURN,
-                    self._worker_id,
+                    turned,
                     [cargo.workspace_id for cargo, _ in turned],
                     [cargo.id for cargo, _ in turned],
                     [int(way) for _, way in turned],
+                    self._worker_id,
                 )
         except BaseException:
             self._turned = turned + self._turned

@@ -14,7 +14,7 @@ from spine.events import timestamp
 from spine.messages.owner import ENDPOINT_DISABLED, write_to_owner
 from spine.webhooks import queries
 from workers.batch import Batch
-from workers.desk import Connection
+from workers.desk import Connection, fetch_each, write_each
 from workers.endpoints import EndpointKey
 from workers.notices import Notice, dead_letter, endpoint_disabled, put_notices
 
@@ -121,8 +121,10 @@ async def _tell_owners(connection: Connection, disabled: Iterable[tuple[Any, dat
 async def _put_delivered(connection: Connection, batch: Batch) -> None:
     rows = batch.delivered
     mended = sorted(batch.took)
-    await connection.execute(
+    await write_each(
+        connection,
         queries.DELIVERED_PUT,
+        rows,
         [cargo.workspace_id for cargo, _ in rows],
         [cargo.id for cargo, _ in rows],
         [cargo.series for cargo, _ in rows],
@@ -134,8 +136,10 @@ async def _put_delivered(connection: Connection, batch: Batch) -> None:
 
 async def _put_failed(connection: Connection, batch: Batch) -> None:
     rows = batch.failed
-    await connection.execute(
+    await write_each(
+        connection,
         queries.FAILED_PUT,
+        rows,
         [cargo.workspace_id for cargo, _, _ in rows],
         [cargo.id for cargo, _, _ in rows],
         [cargo.series for cargo, _, _ in rows],
@@ -147,8 +151,10 @@ async def _put_failed(connection: Connection, batch: Batch) -> None:
 
 async def _put_dead(connection: Connection, batch: Batch) -> list[Notice]:
     rows = batch.dead
-    closed = await connection.fetch(
+    closed = await fetch_each(
+        connection,
         queries.DEAD_PUT,
+        rows,
         [cargo.workspace_id for cargo, _, _ in rows],
         [cargo.id for cargo, _, _ in rows],
         [cargo.series for cargo, _, _ in rows],

@@ -2,6 +2,10 @@
 
 Rows are found by `ctid` or by their whole key through a lateral subquery: both keep the plan an index walk, whatever
 the planner believes of a table that was empty a minute ago.
+
+A row found by `ctid` and changed by somebody else before it is locked may be passed over, for `ctid` names the version
+that was seen. Claims want that; what must reach its row goes through `workers.desk.write_each`, which looks again. What
+must hold of the row is asked once more in the statement that changes it: not every Postgres asks for `ctid` again.
 """
 
 from typing import Final
@@ -9,6 +13,15 @@ from typing import Final
 from spine.ledger import QueueTable
 
 DELIVERIES: Final = QueueTable("spine.deliveries_open")
+_SEEN: Final = """
+         CROSS JOIN LATERAL (
+               SELECT ctid FROM spine.deliveries_open o
+                WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND {still} LIMIT 1
+           ) o
+"""
+"""The open delivery of each `r`, found by its key; `still` says what must hold of it."""
+_SAME_SERIES: Final = "o.series = {r}.series"
+_SAME_ATTEMPT: Final = "o.series = {r}.series AND o.failures = {r}.failures"
 
 # --- relay -----------------------------------------------------------------------------------------------------------
 
@@ -133,12 +146,15 @@ PARKED_FIND: Final = """
 """
 """The next `$2` endpoints above `$1` that have parked rows: a loose index scan, one probe for each."""
 
-LEASES_TURN: Final = """
-    UPDATE spine.deliveries_open q
-       SET due_at = CASE mine.way WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END, leased_by = NULL,
-           state = CASE mine.way WHEN 3 THEN 'held' ELSE q.state END
-      FROM unnest($2::text[], $3::text[], $4::smallint[]) AS mine (workspace_id, id, way)
-     WHERE q.workspace_id = mine.workspace_id AND q.id = mine.id AND q.leased_by = $1
+LEASES_TURN: Final = f"""
+    WITH seen AS MATERIALIZED (
+        SELECT o.ctid, r.way FROM unnest($1::text[], $2::text[], $3::smallint[]) AS r (workspace_id, id, way)
+        {_SEEN.format(still="o.leased_by = $4")}
+    )
+    UPDATE spine.deliveries_open o
+       SET due_at = CASE seen.way WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END, leased_by = NULL,
+           state = CASE seen.way WHEN 3 THEN 'held' ELSE o.state END
+      FROM seen WHERE o.ctid = seen.ctid AND o.leased_by = $4
 """
 """Gives leased rows back, each its way: parked, due or held."""
 
@@ -164,11 +180,13 @@ _COUNTED: Final = """
 """
 
 DELIVERED_PUT: Final = f"""
-    WITH gone AS (
-        DELETE FROM spine.deliveries_open o
-         USING unnest($1::text[], $2::text[], $3::smallint[], $4::text[]) AS r (workspace_id, id, series, attempt)
-         WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series
-        RETURNING o.*, r.attempt
+    WITH seen AS MATERIALIZED (
+        SELECT o.ctid, r.series, r.attempt
+          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[]) AS r (workspace_id, id, series, attempt)
+          {_SEEN.format(still=_SAME_SERIES.format(r="r"))}
+    ), gone AS (
+        DELETE FROM spine.deliveries_open o USING seen WHERE o.ctid = seen.ctid AND {_SAME_SERIES.format(r="seen")}
+        RETURNING o.*, seen.attempt
     ), {_COUNTED.format(column="done")}, mended AS (
         UPDATE spine.endpoint_health h SET failing_since = NULL
           FROM unnest($5::text[], $6::text[]) AS u (workspace_id, endpoint_id)
@@ -182,22 +200,29 @@ DELIVERED_PUT: Final = f"""
 """
 """Closes what was delivered, whoever holds the lease by now; ends the failing of the endpoints `($5, $6)`."""
 
-FAILED_PUT: Final = """
+FAILED_PUT: Final = f"""
+    WITH seen AS MATERIALIZED (
+        SELECT o.ctid, r.series, r.failures, r.due_at, r.attempt
+          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::timestamptz[], $6::text[])
+            AS r (workspace_id, id, series, failures, due_at, attempt)
+          {_SEEN.format(still=_SAME_ATTEMPT.format(r="r"))}
+    )
     UPDATE spine.deliveries_open o
-       SET state = 'retrying', failures = o.failures + 1, attempts = o.attempts || r.attempt::jsonb, due_at = r.due_at, leased_by = NULL
-      FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::timestamptz[], $6::text[])
-        AS r (workspace_id, id, series, failures, due_at, attempt)
-     WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series AND o.failures = r.failures
+       SET state = 'retrying', failures = o.failures + 1, attempts = o.attempts || seen.attempt::jsonb, due_at = seen.due_at,
+           leased_by = NULL
+      FROM seen WHERE o.ctid = seen.ctid AND {_SAME_ATTEMPT.format(r="seen")}
 """
 """Sets the next attempt, only where no other result of this attempt came first."""
 
 DEAD_PUT: Final = f"""
-    WITH gone AS (
-        DELETE FROM spine.deliveries_open o
-         USING unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::text[], $6::text[])
+    WITH seen AS MATERIALIZED (
+        SELECT o.ctid, r.series, r.failures, r.reason, r.attempt
+          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::text[], $6::text[])
             AS r (workspace_id, id, series, failures, reason, attempt)
-         WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND o.series = r.series AND o.failures = r.failures
-        RETURNING o.*, r.reason, coalesce(o.attempts || r.attempt::jsonb, o.attempts) AS all_attempts
+          {_SEEN.format(still=_SAME_ATTEMPT.format(r="r"))}
+    ), gone AS (
+        DELETE FROM spine.deliveries_open o USING seen WHERE o.ctid = seen.ctid AND {_SAME_ATTEMPT.format(r="seen")}
+        RETURNING o.*, seen.reason, coalesce(o.attempts || seen.attempt::jsonb, o.attempts) AS all_attempts
     ), {_COUNTED.format(column="failed")}
     INSERT INTO spine.deliveries_closed
         (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, accepted_at, created_at, xid)

@@ -1,18 +1,22 @@
 """The hot SQL keeps to its indexes when the queue is long, and answers what it says."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
 from spine.database import WORKER_PLANS
 from spine.webhooks import queries
 from tests.engine import Engine, running_engine
+from workers.desk import fetch_each, write_each
 
 ROWS = 30_000
 DUE = ROWS // 1000
+BATCH = 1000
+WAYS = {"Index Scan using deliveries_open_pkey on deliveries_open", "Tid Scan on deliveries_open"}
 
 
 @pytest.fixture
@@ -63,14 +67,23 @@ async def test_claiming_does_not_read_the_queue(engine: Engine) -> None:
 
 
 async def test_results_find_their_rows_by_key(engine: Engine) -> None:
-    """Recording a result finds its row by its key."""
-    for query, args in (
-        (queries.DELIVERED_PUT, (["w"], ["d"], [1], ["{}"], ["w"], ["e"])),
-        (queries.DEAD_PUT, (["w"], ["d"], [1], [0], ["r"], ["{}"])),
-        (queries.DELIVERIES.renew, ("me", ["w"], ["d"], timedelta(seconds=30))),
-    ):
-        plan = await _plan(engine, query, *args)
-        assert "Seq Scan on deliveries_open" not in plan
+    """What writes many rows finds each by its whole key, also with a plan that was made while the queue was empty."""
+    ws, ids, ones, json = ["w"] * BATCH, [f"d{n}" for n in range(BATCH)], [1] * BATCH, ["{}"] * BATCH
+    for emptied in (False, True):
+        if emptied:
+            await engine.pool.execute("DELETE FROM spine.deliveries_open")
+            await engine.pool.execute("VACUUM ANALYZE spine.deliveries_open")
+        for query, args in (
+            (queries.DELIVERED_PUT, (ws, ids, ones, json, ["w"], ["e"])),
+            (queries.FAILED_PUT, (ws, ids, ones, ones, [datetime.now(UTC)] * BATCH, json)),
+            (queries.DEAD_PUT, (ws, ids, ones, ones, ["r"] * BATCH, json)),
+            (queries.LEASES_TURN, (ws, ids, ones, "me")),
+            (queries.DELIVERIES.renew, ("me", ws, ids, timedelta(seconds=30))),
+        ):
+            plan = await _plan(engine, query, *args, settings=WORKER_PLANS)
+            scans = {line.strip(" ->").rpartition(" ")[0] for line in plan.replace("  (cost", "\n").splitlines()}
+            assert {scan for scan in scans if "Scan" in scan and "deliveries_open" in scan} == WAYS
+            assert "Index Cond: ((workspace_id = r.workspace_id) AND (id = r.id))" in plan
 
 
 async def test_a_claim_takes_only_what_is_due(engine: Engine) -> None:
@@ -136,20 +149,28 @@ async def test_a_result_is_not_lost_to_a_renewal_of_its_lease(engine: Engine) ->
     rows = await engine.pool.fetch(queries.DUE_CLAIM, "me", lease, 3, [], [])
     (done, failed, dead) = ((row["workspace_id"], row["id"]) for row in rows)
     due_at = datetime.now(UTC) + timedelta(hours=1)
-    results: tuple[tuple[str, tuple[object, ...]], ...] = (
-        (queries.DELIVERED_PUT, ([done[0]], [done[1]], [1], ["{}"], [], [])),
-        (queries.FAILED_PUT, ([failed[0]], [failed[1]], [1], [0], [due_at], ["{}"])),
-        (queries.DEAD_PUT, ([dead[0]], [dead[1]], [1], [0], ["r"], ["{}"])),
-    )
+    delivered: tuple[Any, ...] = (queries.DELIVERED_PUT, [done], [done[0]], [done[1]], [1], ["{}"], [], [])
+    retrying = (queries.FAILED_PUT, [failed], [failed[0]], [failed[1]], [1], [0], [due_at], ["{}"])
+    buried = (queries.DEAD_PUT, [dead], [dead[0]], [dead[1]], [1], [0], ["r"], ["{}"])
+
+    async def record(write: Callable[..., Awaitable[Any]], *args: object) -> Any:
+        async with engine.pool.acquire() as connection:
+            return await write(connection, *args)
+
     async with engine.pool.acquire() as renewing:
         async with renewing.transaction():
             ids = [row["id"] for row in rows]
             renewed = await renewing.fetch(queries.DELIVERIES.renew, "me", [done[0]] * 3, ids, lease)
             assert len(renewed) == 3
-            recording = [asyncio.create_task(engine.pool.execute(query, *args)) for query, args in results]
+            recording = [
+                asyncio.create_task(record(write_each, *delivered)),
+                asyncio.create_task(record(write_each, *retrying)),
+                asyncio.create_task(record(fetch_each, *buried)),
+            ]
             waiting = "SELECT count(*) >= 3 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
             await engine.until(lambda: engine.pool.fetchval(waiting))
-        await asyncio.gather(*recording)
+        (_, _, letters) = await asyncio.gather(*recording)
+    assert [row["id"] for row in letters] == [dead[1]]
     left = await engine.pool.fetch(
         "SELECT id, state, due_at FROM spine.deliveries_open WHERE id = ANY ($1)", [done[1], failed[1], dead[1]]
     )
