@@ -2,13 +2,16 @@
 
 Two rules keep a bell from being lost while one of its kind is pending or running:
 a ring is refused only while an earlier one has not been heard, and a worker says that it heard *before* it looks.
+
+A ring for now is announced at the door, where idle workers wait: one of them takes the job at once (`take_at_door`).
+Jobs whose time comes later, and those that nobody took there, come by arq's own way.
 """
 
 import asyncio
 import math
 import time
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -31,7 +34,7 @@ Kind = Literal["relay", "deliver", "send"]
 
 QUEUE = "spine:bells"
 DOOR = "spine:door"
-"""A list that a ring pushes to: an idle worker blocks on it, so it hears at once and need not look all the time."""
+"""A list that a ring pushes its job's id to: an idle worker blocks on it, so it hears at once and need not look all the time."""
 GRAIN_MS = 50
 """Due times are rung in steps of this many milliseconds: how late a bell may be, and how many there may be in a second."""
 _UNHEARD_TTL_MS = 2_000
@@ -43,11 +46,20 @@ _RING = """
 if redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) then
     redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
     redis.call('ZADD', KEYS[3], ARGV[4], ARGV[5])
-    redis.call('LPUSH', KEYS[4], '1')
+    redis.call('LPUSH', KEYS[4], ARGV[5])
     redis.call('LTRIM', KEYS[4], 0, 15)
     return 1
 end
 return 0
+"""
+
+# Whoever removes the job from the queue has it; from here on a new ring of its kind is let through.
+_TAKE = """
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then
+    return 0
+end
+redis.call('DEL', KEYS[2], KEYS[3])
+return 1
 """
 
 _log = structlog.get_logger("spine.bell")
@@ -120,6 +132,13 @@ def _job(kind: Kind) -> bytes:
     payload = serialize_job(kind, (), {}, None, int(time.time() * 1000), serializer=serialize)
     assert payload is not None
     return payload
+
+
+async def take_at_door(redis: Redis, job_id: str) -> Kind | None:
+    """Take a job that was announced at the door; None where another worker has it. Look only after this."""
+    kind = cast("Kind", job_id.partition(":")[0])
+    taken = await redis.eval(_TAKE, 3, QUEUE, _unheard(kind), job_key_prefix + job_id, job_id)  # type: ignore[misc]  # answers an awaitable
+    return kind if taken else None
 
 
 class Bell:

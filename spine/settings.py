@@ -88,6 +88,8 @@ class WorkSettings(_Group):
     max_held: int = Field(default=4096, ge=1)
     """Deliveries that one worker holds, waiting ones included."""
     max_held_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
+    commit_gap_s: float = Field(default=0.01, ge=0, le=1)
+    """Results are committed together: no sooner than this after the commit before them began."""
     drain_s: float = Field(default=25, ge=0)
     """How long a stopping worker waits for calls in flight before it gives their leases back."""
     sweep_s: float = Field(default=5, gt=0)

@@ -14,7 +14,7 @@ import structlog
 from arq.connections import create_pool
 from redis.exceptions import RedisError
 
-from spine.bell import DOOR
+from spine.bell import DOOR, take_at_door
 from workers.line import Hearing
 
 _PAUSE_S: Final = 0.5
@@ -64,7 +64,11 @@ class BellWorker(arq.worker.Worker):
                 _log.warning("bells are heard again")
                 self._told_away = False
             # A ring ends the wait at once; a due time that comes up meanwhile is seen after it.
-            await self._pool.blpop([DOOR], timeout=self.poll_delay_s)  # type: ignore[misc, arg-type]  # takes floats, answers awaitables
+            announced = await self._pool.blpop([DOOR], timeout=self.poll_delay_s)  # type: ignore[misc, arg-type]  # takes floats, answers awaitables
+            if announced is not None:
+                kind = await take_at_door(self._pool, announced[1].decode())
+                if kind is not None:
+                    hearing.rang(kind)
 
     async def close(self) -> None:
         """Stop the lines first; what Redis has to say to that does not matter."""

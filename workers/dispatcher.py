@@ -42,7 +42,7 @@ class Dispatcher:
         self._tools = tools
         self.lanes = Lanes(tools.roster, work.max_held, work.max_held_bytes)
         self.leases = Leases(pool, self.lanes, tools.bell, tools.worker_id, work.lease_s)
-        self.recorder = Recorder(pool, tools.bell, self.lanes.leave, self._gone)
+        self.recorder = Recorder(pool, tools.bell, work.commit_gap_s, self.lanes.leave, self._gone)
         self.sender = Sender(tools.egress, self.lanes, work.max_in_flight, self.recorder.put, self._turn, self._drained)
         self.book = EndpointBook(pool, tools.vault, self.sender.loaded)
         self.sender.book = self.book

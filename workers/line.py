@@ -28,6 +28,8 @@ class Hearing:
     """Whether bells can be heard; not before the first look at Redis."""
 
     deaf: bool = True
+    rang: Callable[[Kind], None] = lambda _: None
+    """Called when a bell was taken at the door."""
     regained: Callable[[], None] = lambda: None
     """Called when bells are heard (again): those of the time before are lost."""
 

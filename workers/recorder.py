@@ -1,4 +1,7 @@
-"""The recorder: group-commits results, as many as came while the last commit was under way, and loses none.
+"""The recorder: group-commits results, as many as came since the last commit began, and loses none.
+
+The first result after a quiet moment is committed at once; under load commits begin `commit_gap_s` apart, so each costs
+Postgres and this process once for many results. A worker that is killed leaves that much more to be sent again.
 
 Results stay here until Postgres has them, however long that takes; meanwhile they count as held, so a worker whose
 database is away soon stops sending.
@@ -37,11 +40,14 @@ class Recorder:
         self,
         pool: "asyncpg.Pool[asyncpg.Record]",
         bell: Bell,
+        commit_gap_s: float,
         safe: Callable[[Cargo], None],
         gone: Callable[[EndpointKey], None],
     ) -> None:
         self._pool = pool
         self._bell = bell
+        self._gap_s = commit_gap_s
+        self._next_s = 0.0
         self._safe = safe
         self._gone = gone
         self._results: deque[Result] = deque()
@@ -74,11 +80,14 @@ class Recorder:
         desk = Desk(self._pool)
         while True:
             await self._came.wait()
+            while (wait_s := self._next_s - time.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
             results = [self._results.popleft() for _ in range(min(len(self._results), _BATCH_MAX))]
             if not self._results:
                 self._came.clear()
             if not results:
                 continue
+            self._next_s = time.monotonic() + self._gap_s
             self._in_hand += len(results)
             batch = sort(results)
             start = time.perf_counter()

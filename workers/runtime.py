@@ -48,6 +48,7 @@ class Runtime:
         self._egress = egress
         self._vault = Vault.from_text(vault.encryption_key.get_secret_value())
         self._hearing = hearing
+        hearing.rang = self._rang
         hearing.regained = lambda: self._look("relay", "deliver", "send")
         self._makers = lines
         self._lines: list[Line] = []
@@ -64,10 +65,13 @@ class Runtime:
         self._task = asyncio.create_task(self._run())
 
     async def hear(self, kind: Kind) -> None:
-        """A bell rang: take note of it, then look."""
-        metrics.bells_heard(kind).inc()
+        """A bell came as a job: take note of it, then look."""
         if self._bell is not None:
             await self._bell.heard(kind)
+        self._rang(kind)
+
+    def _rang(self, kind: Kind) -> None:
+        metrics.bells_heard(kind).inc()
         self._look(kind)
 
     def _look(self, *kinds: Kind) -> None:
