@@ -42,6 +42,15 @@ def _over_time(path: Path, title: str, curves: dict[str, list[tuple[float, float
     _save(path, title)
 
 
+def _parts(path: Path, title: str, parts: dict[str, float]) -> None:
+    """A bar for each part, the longest at the top."""
+    ordered = sorted(parts.items(), key=lambda part: part[1])
+    plt.figure(figsize=(8, 0.28 * len(ordered) + 1.2))
+    plt.barh([name for name, _ in ordered], [value for _, value in ordered])
+    plt.xlabel("microseconds of CPU per delivery")
+    _save(path, title)
+
+
 def _promised(path: Path, results: Results) -> None:
     """Each promised figure over its bound, with the spread of its rounds."""
     shown = [name for name in results.promised if PROMISES[name].bound]
@@ -66,5 +75,7 @@ def draw(results: Results, directory: Path) -> None:
         _promised(directory / "promised.png", results)
     for name, times in results.latencies_ms.items():
         _distribution(directory / f"latency-{name.replace(' ', '-')}.png", name, times)
+    for name, parts in results.cpu_us.items():
+        _parts(directory / f"cpu-{name}.png", name, parts)
     for name, points in results.over_time.items():
         _over_time(directory / f"{name.replace(' ', '-')}.png", name, points)

@@ -51,6 +51,8 @@ class Results:
     accounts: list[Account] = field(default_factory=list)
     latencies_ms: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """Picture → curve → times."""
+    cpu_us: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Picture → part → microseconds per delivery."""
     over_time: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
     """Picture → curve → (seconds, value)."""
 

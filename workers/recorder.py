@@ -52,6 +52,7 @@ class Recorder:
         self._gone = gone
         self._results: deque[Result] = deque()
         self._came = asyncio.Event()
+        self._gathering = asyncio.Lock()
         self._in_hand = 0
 
     def put(self, result: Result) -> None:
@@ -79,22 +80,25 @@ class Recorder:
     async def _commit_on(self) -> None:
         desk = Desk(self._pool)
         while True:
-            await self._came.wait()
-            while (wait_s := self._next_s - time.monotonic()) > 0:
-                await asyncio.sleep(wait_s)
-            results = [self._results.popleft() for _ in range(min(len(self._results), _BATCH_MAX))]
-            if not self._results:
-                self._came.clear()
-            if not results:
-                continue
-            self._next_s = time.monotonic() + self._gap_s
-            self._in_hand += len(results)
+            results = await self._gather()
             batch = sort(results)
             start = time.perf_counter()
             committed = await self._until_committed(desk, batch)
             metrics.recorded(len(results), time.perf_counter() - start)
             self._in_hand -= len(results)
             self._tell(results, batch, committed)
+
+    async def _gather(self) -> list[Result]:
+        """What came, once the gap since the last commit began is over."""
+        async with self._gathering:
+            await self._came.wait()
+            await asyncio.sleep(max(0.0, self._next_s - time.monotonic()))
+            results = [self._results.popleft() for _ in range(min(len(self._results), _BATCH_MAX))]
+            if not self._results:
+                self._came.clear()
+            self._next_s = time.monotonic() + self._gap_s
+            self._in_hand += len(results)
+            return results
 
     async def _until_committed(self, desk: Desk, batch: Batch) -> Committed:
         pause_s = 0.02

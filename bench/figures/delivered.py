@@ -1,6 +1,7 @@
 """Figure 1: a prepared backlog is drained by one worker and by two, with the full ledger, against the bare client loop."""
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 
@@ -82,8 +83,12 @@ async def measure(rig: Rig) -> None:
     rig.worker.resume()
     rig.results.promised["delivered_ratio"] = ratios(rates["one worker"], rates["bare"])
     rig.results.promised["two_workers_ratio"] = ratios(rates["two workers"], rates["one worker"])
+    one_us = sum(rig.results.costs["delivered, one worker"].cpu_us.values())
+    one_cores = one_us * Spread.of(rates["one worker"]).median / 1e6
     rig.results.note(
         "delivered",
+        one_worker_uses_cores=one_cores,
+        two_workers_ratio_at_most=(os.cpu_count() or 1) / one_cores,
         bare_per_s=Spread.of(rates["bare"]).median,
         one_worker_per_s=Spread.of(rates["one worker"]).median,
         two_workers_per_s=Spread.of(rates["two workers"]).median,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from bench.rig import Rig
-from bench.shapes import choices, growth, overload, receivers, traffic
+from bench.shapes import choices, growth, overload, profile, receivers, traffic
 
 SHAPES: Final[dict[str, Callable[[Rig], Awaitable[None]]]] = {
     "fan-out": traffic.fan_out,
@@ -13,6 +13,7 @@ SHAPES: Final[dict[str, Callable[[Rig], Awaitable[None]]]] = {
     "failing": receivers.failing,
     "slow": receivers.slow,
     "tls": receivers.tls,
+    "profile": profile.profile,
     "choices": choices.measure,
     "overload": overload.overload,
     "draining": growth.draining,

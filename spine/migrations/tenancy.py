@@ -43,6 +43,20 @@ def tenant_table(table: str, *, app: str, worker: str, own: str = OWN_WORKSPACE)
     """
 
 
+def compressed(table: str, column: str) -> str:
+    """Compress large values of a column with lz4, where the server was built with it.
+
+    Postgres' own pglz takes 1.1 ms of CPU for 64 KiB, lz4 an eighth of that for about the same size. Partitions take it
+    over from their parent when they are made.
+    """
+    return f"""
+        DO $$ BEGIN
+            ALTER TABLE {table} ALTER COLUMN {column} SET COMPRESSION lz4;
+        EXCEPTION WHEN feature_not_supported THEN NULL;
+        END $$;
+    """
+
+
 def definer(function: str) -> str:
     """Hand a SECURITY DEFINER function to the worker role, whose policies reach across workspaces, for the API to call."""
     return f"""

@@ -1,5 +1,6 @@
 """Patterns of event types: `ticket.created`, `ticket.*`, `*`; one meaning for endpoints, feeds, lists and replays."""
 
+import functools
 from typing import Annotated, Any
 
 from pydantic import StringConstraints
@@ -7,10 +8,11 @@ from pydantic import StringConstraints
 Pattern = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(\.\*)?)$", max_length=128)]
 
 
-def candidates(type: str) -> list[str]:
+@functools.lru_cache(maxsize=4096)
+def candidates(type: str) -> tuple[str, ...]:
     """The patterns that match a type: itself, each of its families with `.*`, and `*`."""
     words = type.split(".")
-    return [type, *(".".join(words[:n]) + ".*" for n in range(len(words) - 1, 0, -1)), "*"]
+    return (type, *(".".join(words[:n]) + ".*" for n in range(len(words) - 1, 0, -1)), "*")
 
 
 def type_condition(patterns: list[str] | None) -> tuple[list[str], dict[str, Any]]:

@@ -100,3 +100,19 @@ async def test_the_test_clock_knows_every_time(module_database: str) -> None:
     moved = {(timed.table, timed.column) for timed in TIMED}
     assert moved <= times
     assert sorted((table, column) for table, column in times - moved if column not in STILL) == []
+
+
+async def test_payloads_are_compressed_with_lz4_where_there_is_lz4(module_database: str) -> None:
+    """In every partition too, also in those that are made later: each takes it over from its parent."""
+    connection = await asyncpg.connect(module_database)
+    try:
+        await connection.execute("SELECT spine.partitions_ensure(9)")
+        known = await connection.fetchval("SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'")
+        ways = await connection.fetch(
+            "SELECT DISTINCT a.attcompression FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+            "WHERE c.relnamespace = 'spine'::regnamespace AND c.relkind IN ('r', 'p') AND a.attname = 'body' "
+            "AND c.relname SIMILAR TO '(events|idempotency_keys)%'"
+        )
+    finally:
+        await connection.close()
+    assert {row["attcompression"] for row in ways} == ({b"l"} if "lz4" in known else {b"\0"})

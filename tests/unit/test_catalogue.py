@@ -19,4 +19,4 @@ def test_a_type_is_declared_once() -> None:
 
 def test_candidates_are_what_matches() -> None:
     """A type is met by itself, by each of its families, and by all."""
-    assert candidates("a.b.c") == ["a.b.c", "a.b.*", "a.*", "*"]
+    assert candidates("a.b.c") == ("a.b.c", "a.b.*", "a.*", "*")

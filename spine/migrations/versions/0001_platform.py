@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from spine.migrations.tenancy import definer, script, tenant_table
+from spine.migrations.tenancy import compressed, definer, script, tenant_table
 
 revision = "0001"
 down_revision = None
@@ -157,6 +157,7 @@ def upgrade() -> None:
         + tenant_table("spine.api_keys", app="SELECT, INSERT, UPDATE", worker="SELECT, UPDATE")
         + tenant_table("spine.users", app="SELECT, INSERT, UPDATE", worker="SELECT")
         + tenant_table("spine.idempotency_keys", app="SELECT, INSERT, UPDATE", worker="SELECT, DELETE")
+        + compressed("spine.idempotency_keys", "body")
         + FUNCTIONS
         + definer("spine.key_find(bytea)")
         + definer("spine.keys_touch(text[])")

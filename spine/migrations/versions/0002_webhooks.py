@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from spine.migrations.tenancy import RESOURCE_COLUMNS, definer, script, tenant_table
+from spine.migrations.tenancy import RESOURCE_COLUMNS, compressed, definer, script, tenant_table
 
 revision = "0002"
 down_revision = "0001"
@@ -328,6 +328,11 @@ SELECT spine.partitions_ensure(7);
 
 def upgrade() -> None:
     script(TABLES)
+    script(
+        compressed("spine.events", "body")
+        + compressed("spine.deliveries_open", "attempts")
+        + compressed("spine.deliveries_closed", "attempts")
+    )
     everything = "SELECT, INSERT, UPDATE, DELETE"
     script(
         tenant_table("spine.event_types", app="SELECT, INSERT, UPDATE", worker="SELECT")
