@@ -91,6 +91,5 @@ class Rig:
 async def open_rig(house: House, scale: Scale, results: Results) -> AsyncIterator[Rig]:
     """Start what most figures need."""
     database = await house.database("bench", 0)
-    worker = await house.worker(database)
-    api_port = await house.api(database)
+    worker, api_port = await asyncio.gather(house.worker(database), house.api(database))
     yield Rig(house, database, worker, api_port, house.receiver(), house.bare(), scale, results)

@@ -87,12 +87,17 @@ class _Response:
         """Nothing is held."""
 
 
+def _commit_gap() -> None:
+    os.environ["SPINE_COMMIT_GAP_S"] = "0"
+
+
 def _short_turns() -> None:
     sender.STARTS_A_TURN = 1_000_000  # type: ignore[misc]  # switched off on purpose
 
 
 CHOICES: Final[dict[str, Callable[[], None]]] = {
     "group commit": _group_commit,
+    "commit gap": _commit_gap,
     "batched relay": _batched_relay,
     "born leased": _born_leased,
     "aiohttp itself": _bare_aiohttp,

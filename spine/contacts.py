@@ -179,7 +179,9 @@ async def update_contact(id: str, body: ContactUpdate, unit: Work, if_match: IfM
     if changed:
         after = out.model_dump(mode="json")
         changes = [
-            Change(field=name, old=before[name], new=after[name]) for name in _TOLD if before[name] != after[name]
+            Change(field=name, old=before[name], new=after[name])
+            for name in _TOLD
+            if store.differs(before[name], after[name])
         ]
         unit.emit(UPDATED, ContactUpdated(**out.model_dump(), changes=changes), sequence=row.version)
         await timeline.note(unit, row.id, "contact.updated", changes=changes)

@@ -1,11 +1,13 @@
 """The generic store: the one door to a resource's table. Hot paths have SQL of their own and never come here."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, literal_column, select, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.attributes import flag_modified
 
 from spine import ids
 from spine.cursor import Position
@@ -67,6 +69,13 @@ async def flush(unit: Unit, row: type[TenantRow]) -> None:
         raise (refusal() if refusal else Conflict("this conflicts with what is there already")) from error
 
 
+def differs(old: Any, new: Any) -> bool:
+    """Whether a column's values differ; inside of JSON, unlike in Python, 1 is neither true nor 1.0."""
+    if old != new:
+        return True
+    return isinstance(new, dict | list) and json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True)
+
+
 async def change(
     unit: Unit, resource: Resource, row: TenantRow, values: Mapping[str, Any], expected_version: int | None = None
 ) -> bool:
@@ -77,11 +86,12 @@ async def change(
             code="version_conflict",
             param="If-Match",
         )
-    different = {name: value for name, value in values.items() if getattr(row, name) != value}
+    different = {name: value for name, value in values.items() if differs(getattr(row, name), value)}
     if not different:
         return False
     for name, value in different.items():
         setattr(row, name, value)
+        flag_modified(row, name)  # SQLAlchemy compares as Python does: see `differs`
     row.version += 1
     row.updated_at = await unit.now()
     await flush(unit, resource.row)

@@ -61,7 +61,7 @@ async def measure(rig: Rig) -> None:
         workspace = await database.workspace()
         await database.endpoints(workspace, urls)
         spaces.append(workspace)
-    await asyncio.sleep(5.2)  # the two see each other at their next heartbeat
+    acquainted_s = time.monotonic() + 5.2  # the two see each other at their next heartbeat
     rates: dict[str, list[float]] = {"bare": [], "one worker": [], "two workers": []}
     bare_cpu: list[float] = []
     for turn in range(rig.scale.rounds + 1):
@@ -73,6 +73,7 @@ async def measure(rig: Rig) -> None:
             rates["bare"].append(rate)
             bare_cpu.append(cpu_us)
         for (database, workers, name), workspace in zip(sides, spaces, strict=True):
+            await asyncio.sleep(0.0 if workers is not pair else max(0.0, acquainted_s - time.monotonic()))
             rate, cost = await drain(rig, database, workspace, workers, events, name, meter=not warm_up)
             if not warm_up:
                 rates[name].append(rate)

@@ -6,7 +6,7 @@ from bench.shapes.drained import drained
 from bench.stats import ratios
 from bench.tenant import Database
 
-NAMES = ("group commit", "batched relay", "born leased", "aiohttp itself", "short turns")
+NAMES = ("group commit", "commit gap", "batched relay", "born leased", "aiohttp itself", "short turns")
 _ROUNDS = 3
 
 

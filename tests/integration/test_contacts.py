@@ -113,6 +113,19 @@ def test_diffs_add_up_to_the_row(api: Api, changes: list[dict[str, Any]]) -> Non
         assert kinds == ["contact.created", *["contact.updated"] * len(told)]
 
 
+@pytest.mark.parametrize(("old", "new"), [(1, True), (True, 1), (1, 1.0), ({"a": [1]}, {"a": [True]})])
+def test_json_is_not_compared_as_python_does(post: Post, old: Any, new: Any) -> None:
+    """1, true and 1.0 are three values: a PATCH from one to another changes the contact and is told."""
+    made = post.post("/crm/v1/contacts", {"name": "Meera", "fields": {"k": old}})
+    path = f"/crm/v1/contacts/{made['id']}"
+    post.post(path, {"fields": {"k": new}}, status=200, method="PATCH")
+    assert repr(post.get(path)["fields"]["k"]) == repr(new)
+    (told,) = post.events("contact.updated")
+    assert repr(told["data"]["changes"]) == repr([{"field": "fields", "old": {"k": old}, "new": {"k": new}}])
+    again = post.post(path, {"fields": {"k": new}}, status=200, method="PATCH")
+    assert again["version"] == 2
+
+
 def test_the_timeline_cannot_be_rewritten(post: Post, api: Api, http: httpx.Client, org: Organisation) -> None:
     """No grant and a trigger keep it append-only, and no route edits it (C-12)."""
     id = post.contact()
