@@ -22,6 +22,7 @@ __all__ = ["CHOICES", "WorkerSettings"]
 
 
 def _group_commit() -> None:
+    os.environ["SPINE_COMMIT_GAP_S"] = "0"
     recorder._BATCH_MAX = 1  # type: ignore[misc]  # switched off on purpose
 
 
@@ -92,7 +93,7 @@ def _commit_gap() -> None:
 
 
 def _short_turns() -> None:
-    sender.STARTS_A_TURN = 1_000_000  # type: ignore[misc]  # switched off on purpose
+    sender.STARTS_A_TURN = sender.STARTS_IN_HASTE = 1_000_000  # type: ignore[misc]  # switched off on purpose
 
 
 CHOICES: Final[dict[str, Callable[[], None]]] = {

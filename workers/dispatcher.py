@@ -107,7 +107,12 @@ class Dispatcher:
         more = True
         while more and not self.lanes.stopping:
             if self.lanes.has_room(claimed=False):
-                more = await self.relay.look()
+                # What is new has five round trips before it; a relay that is behind itself gains nothing by haste.
+                self.sender.in_haste = not self.relay.behind
+                try:
+                    more = await self.relay.look()
+                finally:
+                    self.sender.in_haste = False
             else:
                 await asyncio.sleep(_FULL_PAUSE_S)
 

@@ -60,7 +60,8 @@ class Relay:
         self._worker_id = worker_id
         self._pump = pump
         self._events = _EVENTS_FIRST
-        self._backlog = False
+        self.behind = False
+        """Whether more events waited at the last look than it could take."""
 
     async def close(self) -> None:
         """Give the connection back."""
@@ -69,7 +70,7 @@ class Relay:
     async def look(self) -> bool:
         """Relay one batch; answers whether there may be more."""
         wanted = min(self._events, self._lanes.room(claimed=False))
-        newest = wanted // 2 if self._backlog else 0
+        newest = wanted // 2 if self.behind else 0
         async with self._desk.connection() as connection:
             lease_ends_s = time.monotonic() + self._lease.total_seconds()
             made: list[_Made] = []
@@ -77,7 +78,7 @@ class Relay:
                 async with connection.transaction():
                     taken = await connection.fetch(queries.OUTBOX_TAKE, wanted - newest, newest)
                     if not taken:
-                        self._backlog = False
+                        self.behind = False
                         return False
                     listeners = await self._listeners(connection, taken)
                     done, stillborn = self._make(taken, listeners, made)
@@ -88,13 +89,13 @@ class Relay:
                         self._lanes.give_up(one.facts)
                 raise
         self._load(made, lease_ends_s)
-        self._backlog = len(taken) == wanted or len(done) < len(taken)
+        self.behind = len(taken) == wanted or len(done) < len(taken)
         self._fit(len(done), len(made), cut=len(done) < len(taken))
         if any(one.way is Way.DUE for one in made):
             self._bell.ring("deliver")
-        if self._backlog:
+        if self.behind:
             self._bell.ring("relay")
-        return self._backlog
+        return self.behind
 
     def _fit(self, events: int, deliveries: int, *, cut: bool) -> None:
         """Take as many events next time as fit into one transaction at this fan-out and these filters."""

@@ -22,10 +22,48 @@ from workers.lanes import SLOW_S, Lane, Lanes
 
 STARTS_A_TURN: Final = 8
 """Calls that start in one turn of the event loop: a backlog must not make a turn long, for all that is new waits for turns."""
+STARTS_IN_HASTE: Final = 2
 _OUT_OF_SOCKETS_PAUSE_S: Final = 1.0
 _UNREADABLE_PAUSE_S: Final = 30.0
 
 _log = structlog.get_logger("workers.sender")
+
+
+class _Waiting:
+    """Lanes that wait for a call: first those that have none under way, then the others, each kind in turn.
+
+    So an endpoint's first event does not wait a round behind the lanes that serve a backlog. A lane that others overtake
+    comes to the first kind as soon as its own calls have ended.
+    """
+
+    __slots__ = ("_busy", "_idle")
+
+    def __init__(self) -> None:
+        self._idle: dict[Lane, None] = {}
+        self._busy: dict[Lane, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._idle or self._busy)
+
+    def add(self, lane: Lane) -> None:
+        if lane.in_flight:
+            self._busy[lane] = None
+        else:
+            self._busy.pop(lane, None)
+            self._idle[lane] = None
+
+    def pop(self) -> Lane:
+        waiting = self._idle or self._busy
+        lane = next(iter(waiting))
+        del waiting[lane]
+        return lane
+
+    def remove(self, lane: Lane) -> bool:
+        """Whether it waited."""
+        waited = lane in self._idle or lane in self._busy
+        self._idle.pop(lane, None)
+        self._busy.pop(lane, None)
+        return waited
 
 
 class Sender:
@@ -50,10 +88,13 @@ class Sender:
         self._turn = turn
         self._drained = drained
         self._in_flight = {True: 0, False: 0}
-        self._waiting: dict[bool, dict[Lane, None]] = {True: {}, False: {}}
+        self._waiting = {True: _Waiting(), False: _Waiting()}
         self._calls: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self.in_haste = False
+        """Whether somebody with new work waits for turns: they are kept shorter still."""
         self._starts_left = STARTS_A_TURN
+        self._turn_begun = False
         self._stopping = False
         self.book: EndpointBook
 
@@ -134,14 +175,16 @@ class Sender:
             lane.in_flight += 1
             lane.started_s[cargo] = now_s
             self._in_flight[lane.slow] += 1
-            if self._starts_left == STARTS_A_TURN:
+            if not self._turn_begun:
+                self._turn_begun = True
                 self._loop.call_soon(self._next_turn)
             self._starts_left -= 1
             return cargo
         return None
 
     def _next_turn(self) -> None:
-        self._starts_left = STARTS_A_TURN
+        self._turn_begun = False
+        self._starts_left = STARTS_IN_HASTE if self.in_haste else STARTS_A_TURN
         self._pump_waiting()
 
     def _may_start(self, lane: Lane, now_s: float) -> bool:
@@ -153,7 +196,7 @@ class Sender:
             self._call_later(lane, lane.next_start_s - now_s)
             return False
         if not self._has_call(lane.slow):
-            self._waiting[lane.slow][lane] = None
+            self._waiting[lane.slow].add(lane)
             return False
         if lane.rate_per_s is not None:
             interval_s = 1 / lane.rate_per_s
@@ -181,22 +224,20 @@ class Sender:
     def _pump_waiting(self) -> None:
         for slow, waiting in self._waiting.items():
             while waiting and self._has_call(slow):
-                lane = next(iter(waiting))
-                del waiting[lane]
+                lane = waiting.pop()
                 cargo = self._next(lane)
                 if cargo is None:
                     continue
                 self._start(lane, cargo)
                 if lane.queue and lane.in_flight < lane.places:
-                    waiting[lane] = None  # to the end: one call a round for each
+                    waiting.add(lane)  # to the end: one call a round for each
 
     def _set_slow(self, lane: Lane, slow: bool) -> None:
         self._in_flight[lane.slow] -= lane.in_flight
         self._lanes.set_slow(lane, slow)
         self._in_flight[slow] += lane.in_flight
-        for waiting in self._waiting.values():
-            if waiting.pop(lane, 0) is None:
-                self._waiting[slow][lane] = None
+        if self._waiting[not slow].remove(lane):
+            self._waiting[slow].add(lane)
 
     async def _serve(self, lane: Lane, first: Cargo) -> None:
         cargo: Cargo | None = first

@@ -13,7 +13,7 @@ from workers.cargo import Cargo, EndpointFacts, Outcome, Result, Stopped, Way
 from workers.endpoints import Endpoint
 from workers.lanes import Lanes
 from workers.roster import Roster
-from workers.sender import Sender
+from workers.sender import STARTS_A_TURN, STARTS_IN_HASTE, Sender
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 FAR = 1e12
@@ -114,6 +114,36 @@ async def test_the_process_cap_is_shared_in_turns() -> None:
         bench.egress.answer("a")
         await settle()
     assert (bench.calls("a"), bench.calls("b")) == (1, 1)
+    await bench.sender.drain(0)
+
+
+async def test_a_lane_without_a_call_goes_first() -> None:
+    """What comes to an idle endpoint overtakes lanes that wait for more calls than they have, even if they waited first."""
+    bench = Bench(max_in_flight=2)
+    bench.load(bench.endpoint("a"), 5)
+    bench.load(bench.endpoint("b"), 1)
+    await settle()
+    bench.egress.answer("a")
+    await settle()
+    assert (bench.calls("a"), bench.calls("b")) == (1, 1)
+    await bench.sender.drain(0)
+
+
+@pytest.mark.parametrize(("in_haste", "most"), [(False, STARTS_A_TURN), (True, STARTS_IN_HASTE)])
+async def test_few_calls_start_in_one_turn(in_haste: bool, most: int) -> None:
+    """A turn of the event loop starts so many calls and no more, fewer while somebody is in haste; all start in the end."""
+    bench = Bench(max_in_flight=100)
+    facts = bench.endpoint("a", cap=50)
+    bench.lanes.lane(facts).learn(0.01)
+    bench.sender.in_haste = in_haste
+    bench.load(facts, 40)
+    starts = []
+    for _ in range(100):
+        before = bench.calls("a")
+        await asyncio.sleep(0)
+        starts.append(bench.calls("a") - before)
+    assert sum(starts) == 40
+    assert max(starts[2:]) == most  # the first turn began before anybody was in haste
     await bench.sender.drain(0)
 
 
