@@ -7,25 +7,29 @@ from bench.stats import ratios
 from bench.tenant import Database
 
 NAMES = ("group commit", "commit gap", "batched relay", "born leased", "aiohttp itself", "short turns")
-_ROUNDS = 3
+_ROUNDS = 4
 
 
 async def measure(rig: Rig) -> None:
-    """The product's worker stands still while the one without the choice is measured, and the other way round."""
+    """Two workers, each with a new database, in turn: one stands still while the other, without the choice, is measured."""
     urls = rig.receiver.urls("ok", 10)
     events = rig.scale.drained // 3
-    for number, name in enumerate(NAMES, 3):
-        database = await rig.house.database(f"without{number}", number)
-        worker = await rig.house.worker(database, "bench.without.WorkerSettings", BENCH_WITHOUT=name)
-        sides: list[tuple[str, Database, Process]] = [("with", rig.database, rig.worker), ("without", database, worker)]
+    rig.worker.pause()
+    for number, name in enumerate(NAMES, 1):
+        sides: list[tuple[str, Database, Process]] = []
+        for place, side in enumerate(("with", "without")):
+            database = await rig.house.database(f"{side}{number}", 2 * number + place)
+            without = {"BENCH_WITHOUT": name} if side == "without" else {}
+            sides.append((side, database, await rig.house.worker(database, "bench.without.WorkerSettings", **without)))
         rates: dict[str, list[float]] = {"with": [], "without": []}
-        for _ in range(_ROUNDS):
-            for side, base, process in sides:
+        for turn in range(_ROUNDS):
+            for side, base, process in sides if turn % 2 else reversed(sides):
                 for _, _, other in sides:
                     other.pause()
                 process.resume()
                 found = await drained(rig, f"{side} {name}", urls, events, database=base)
                 rates[side].append(found.per_s)
         rig.results.note("choices", **{f"{name}, times faster": ratios(rates["with"], rates["without"])})
-        rig.house.dismiss(worker)
-        rig.worker.resume()
+        for _, _, process in sides:
+            rig.house.dismiss(process)
+    rig.worker.resume()
