@@ -30,7 +30,7 @@ class Scale:
     retry_s: float
 
 
-QUICK = Scale(rounds=2, drained=5_000, accept_s=0.7, first_byte_s=4, isolation_s=2.5, backlog=100_000, retry_s=3)
+QUICK = Scale(rounds=2, drained=5_000, accept_s=0.7, first_byte_s=4, isolation_s=0.8, backlog=100_000, retry_s=3)
 FULL = Scale(rounds=5, drained=30_000, accept_s=4, first_byte_s=30, isolation_s=20, backlog=1_000_000, retry_s=20)
 
 
