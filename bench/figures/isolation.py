@@ -54,7 +54,7 @@ async def measure(rig: Rig) -> None:
     """All healthy, two sick, in turn."""
     every: dict[bool, list[float]] = {False: [], True: []}
     p99: dict[bool, list[float]] = {False: [], True: []}
-    await window(rig, sick=False, turn=0, for_s=1.5)
+    await window(rig, sick=False, turn=0, for_s=min(1.5, rig.scale.isolation_s))
     for turn in range(1, ROUNDS + 1):
         for sick in (False, True):
             waits = await window(rig, sick=sick, turn=turn, for_s=rig.scale.isolation_s)
