@@ -134,9 +134,14 @@ def _job(kind: Kind) -> bytes:
     return payload
 
 
+def kind_of(job_id: str) -> Kind:
+    """The kind of a bell that is at the door."""
+    return cast("Kind", job_id.partition(":")[0])
+
+
 async def take_at_door(redis: Redis, job_id: str) -> Kind | None:
     """Take a job that was announced at the door; None where another worker has it. Look only after this."""
-    kind = cast("Kind", job_id.partition(":")[0])
+    kind = kind_of(job_id)
     taken = await redis.eval(_TAKE, 3, QUEUE, _unheard(kind), job_key_prefix + job_id, job_id)  # type: ignore[misc]  # answers an awaitable
     return kind if taken else None
 

@@ -14,7 +14,7 @@ import structlog
 from arq.connections import create_pool
 from redis.exceptions import RedisError
 
-from spine.bell import DOOR, take_at_door
+from spine.bell import DOOR, kind_of, take_at_door
 from workers.line import Hearing
 
 _PAUSE_S: Final = 0.5
@@ -66,7 +66,9 @@ class BellWorker(arq.worker.Worker):
             # A ring ends the wait at once; a due time that comes up meanwhile is seen after it.
             announced = await self._pool.blpop([DOOR], timeout=self.poll_delay_s)  # type: ignore[misc, arg-type]  # takes floats, answers awaitables
             if announced is not None:
-                kind = await take_at_door(self._pool, announced[1].decode())
+                job_id = announced[1].decode()
+                hearing.announced(kind_of(job_id))
+                kind = await take_at_door(self._pool, job_id)
                 if kind is not None:
                     hearing.rang(kind)
 

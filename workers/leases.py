@@ -9,7 +9,7 @@ import asyncpg
 from spine.bell import Bell
 from spine.webhooks import queries
 from workers.cargo import Cargo, Way
-from workers.desk import Desk, write_each
+from workers.desk import Connection, Desk
 from workers.lanes import Lanes
 
 _RENEW_BELOW: Final = 0.7
@@ -45,20 +45,30 @@ class Leases:
             return
         try:
             async with self._desk.connection() as connection:
-                await write_each(
-                    connection,
-                    queries.LEASES_TURN,
-                    turned,
-                    [cargo.workspace_id for cargo, _ in turned],
-                    [cargo.id for cargo, _ in turned],
-                    [int(way) for _, way in turned],
-                    self._worker_id,
-                )
+                missed = await self._write(connection, turned)
+                while missed and len(again := await self._write(connection, missed)) < len(missed):
+                    missed = again
         except BaseException:
             self._turned = turned + self._turned
             raise
         if any(way is Way.DUE for _, way in turned):
             self._bell.ring("deliver")
+
+    async def _write(self, connection: Connection, turned: list[tuple[Cargo, Way]]) -> list[tuple[Cargo, Way]]:
+        """Answers those that were missed: a renewal wrote them at the same moment, or they are no longer ours.
+
+        Only these may be tried again. This process may have claimed another of the batch anew by then, and would give it
+        back while it sends it.
+        """
+        rows = await connection.fetch(
+            queries.LEASES_TURN,
+            [cargo.workspace_id for cargo, _ in turned],
+            [cargo.id for cargo, _ in turned],
+            [int(way) for _, way in turned],
+            self._worker_id,
+        )
+        written = {row["id"] for row in rows}
+        return [one for one in turned if one[0].id not in written]
 
     async def renew(self) -> None:
         """Renew what was held for a while; drop what waits here and is no longer ours."""

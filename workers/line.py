@@ -28,8 +28,10 @@ class Hearing:
     """Whether bells can be heard; not before the first look at Redis."""
 
     deaf: bool = True
+    announced: Callable[[Kind], None] = lambda _: None
+    """Called when a bell is at the door; another worker may have taken it."""
     rang: Callable[[Kind], None] = lambda _: None
-    """Called when a bell was taken at the door."""
+    """Called when it was taken there."""
     regained: Callable[[], None] = lambda: None
     """Called when bells are heard (again): those of the time before are lost."""
 

@@ -23,6 +23,8 @@ from workers.lanes import SLOW_S, Lane, Lanes
 STARTS_A_TURN: Final = 8
 """Calls that start in one turn of the event loop: a backlog must not make a turn long, for all that is new waits for turns."""
 STARTS_IN_HASTE: Final = 2
+HASTE_S: Final = 0.1
+"""How long haste lasts when nobody asks for more of it: a look that hangs must not slow the process down for long."""
 _OUT_OF_SOCKETS_PAUSE_S: Final = 1.0
 _UNREADABLE_PAUSE_S: Final = 30.0
 
@@ -91,8 +93,7 @@ class Sender:
         self._waiting = {True: _Waiting(), False: _Waiting()}
         self._calls: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
-        self.in_haste = False
-        """Whether somebody with new work waits for turns: they are kept shorter still."""
+        self._haste_ends_s = 0.0
         self._starts_left = STARTS_A_TURN
         self._turn_begun = False
         self._stopping = False
@@ -107,6 +108,15 @@ class Sender:
         """Start what may start in this lane."""
         while (cargo := self._next(lane)) is not None:
             self._start(lane, cargo)
+
+    def hasten(self) -> None:
+        """Keep turns shorter still: somebody with new work waits for them. Until `relax`, or for `HASTE_S`."""
+        self._haste_ends_s = time.monotonic() + HASTE_S
+        self._starts_left = min(self._starts_left, STARTS_IN_HASTE)
+
+    def relax(self) -> None:
+        """End the haste."""
+        self._haste_ends_s = 0.0
 
     def _start(self, lane: Lane, cargo: Cargo) -> None:
         call = self._loop.create_task(self._serve(lane, cargo))
@@ -184,7 +194,7 @@ class Sender:
 
     def _next_turn(self) -> None:
         self._turn_begun = False
-        self._starts_left = STARTS_IN_HASTE if self.in_haste else STARTS_A_TURN
+        self._starts_left = STARTS_IN_HASTE if time.monotonic() < self._haste_ends_s else STARTS_A_TURN
         self._pump_waiting()
 
     def _may_start(self, lane: Lane, now_s: float) -> bool:

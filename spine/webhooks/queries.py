@@ -155,8 +155,9 @@ LEASES_TURN: Final = f"""
        SET due_at = CASE seen.way WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END, leased_by = NULL,
            state = CASE seen.way WHEN 3 THEN 'held' ELSE o.state END
       FROM seen WHERE o.ctid = seen.ctid AND o.leased_by = $4
+    RETURNING o.id
 """
-"""Gives leased rows back, each its way: parked, due or held."""
+"""Gives leased rows back, each its way (parked, due or held), and answers which were."""
 
 ENDPOINTS_LOAD: Final = """
     SELECT w.workspace_id, w.id, w.url, w.headers, w.rate_per_s, w.max_in_flight, w.version, s.env,

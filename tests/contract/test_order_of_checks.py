@@ -33,8 +33,12 @@ def narrow_key(founded: Organisation) -> str:
 
 @pytest.fixture(scope="module")
 def spent(api: Api) -> Iterator[Api]:
-    """An API whose callers have made their request of this hour."""
-    with serve(api.database_url, "redis://127.0.0.1:1/0", SPINE_RATE_LIMIT_REQUESTS="1") as running:
+    """An API whose callers have made their one request. Its minute is long: none ends between two requests of a test."""
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        serve(api.database_url, "redis://127.0.0.1:1/0", SPINE_RATE_LIMIT_REQUESTS="1") as running,
+    ):
+        patched.setattr("spine.ratelimit.WINDOW_S", 1_000_000_000)
         yield running
 
 

@@ -129,13 +129,22 @@ async def test_a_lane_without_a_call_goes_first() -> None:
     await bench.sender.drain(0)
 
 
-@pytest.mark.parametrize(("in_haste", "most"), [(False, STARTS_A_TURN), (True, STARTS_IN_HASTE)])
-async def test_few_calls_start_in_one_turn(in_haste: bool, most: int) -> None:
-    """A turn of the event loop starts so many calls and no more, fewer while somebody is in haste; all start in the end."""
+@pytest.mark.parametrize(
+    ("haste", "haste_s", "most"),
+    [("none", 60, STARTS_A_TURN), ("asked", 60, STARTS_IN_HASTE), ("asked", 0, STARTS_A_TURN), ("over", 60, STARTS_A_TURN)],
+)
+async def test_few_calls_start_in_one_turn(
+    haste: str, haste_s: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn of the event loop starts so many calls and no more, fewer in haste, which ends by itself; all start in the end."""
+    monkeypatch.setattr("workers.sender.HASTE_S", haste_s)
     bench = Bench(max_in_flight=100)
     facts = bench.endpoint("a", cap=50)
     bench.lanes.lane(facts).learn(0.01)
-    bench.sender.in_haste = in_haste
+    if haste != "none":
+        bench.sender.hasten()
+    if haste == "over":
+        bench.sender.relax()
     bench.load(facts, 40)
     starts = []
     for _ in range(100):
@@ -143,7 +152,7 @@ async def test_few_calls_start_in_one_turn(in_haste: bool, most: int) -> None:
         await asyncio.sleep(0)
         starts.append(bench.calls("a") - before)
     assert sum(starts) == 40
-    assert max(starts[2:]) == most  # the first turn began before anybody was in haste
+    assert max(starts[2:]) == most  # the turn of the asking had begun as it was
     await bench.sender.drain(0)
 
 
