@@ -131,7 +131,12 @@ async def test_a_lane_without_a_call_goes_first() -> None:
 
 @pytest.mark.parametrize(
     ("haste", "haste_s", "most"),
-    [("none", 60, STARTS_A_TURN), ("asked", 60, STARTS_IN_HASTE), ("asked", 0, STARTS_A_TURN), ("over", 60, STARTS_A_TURN)],
+    [
+        ("none", 60, STARTS_A_TURN),
+        ("asked", 60, STARTS_IN_HASTE),
+        ("asked", 0, STARTS_A_TURN),
+        ("over", 60, STARTS_A_TURN),
+    ],
 )
 async def test_few_calls_start_in_one_turn(
     haste: str, haste_s: float, most: int, monkeypatch: pytest.MonkeyPatch
