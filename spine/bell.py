@@ -3,15 +3,16 @@
 Two rules keep a bell from being lost while one of its kind is pending or running:
 a ring is refused only while an earlier one has not been heard, and a worker says that it heard *before* it looks.
 
-A ring for now is announced at the door, where idle workers wait: one of them takes the job at once (`take_at_door`).
-Jobs whose time comes later, and those that nobody took there, come by arq's own way.
+A ring for now is announced at the door of its kind, where idle workers wait. One of them picks it up, which says that it
+heard, looks at once, and then takes the job out of the queue (`wait_at_doors`, `take_job`). Jobs whose time comes later,
+and those of a worker that died at the door, come by arq's own way.
 """
 
 import asyncio
 import math
 import time
 from collections.abc import Iterable
-from typing import Any, Literal, cast
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import orjson
@@ -33,27 +34,26 @@ from spine.metrics import bells_rung
 Kind = Literal["relay", "deliver", "send"]
 
 QUEUE = "spine:bells"
-DOOR = "spine:door"
-"""A list that a ring pushes its job's id to: an idle worker blocks on it, so it hears at once and need not look all the time."""
+DOORS: dict[str, Kind] = {f"spine:door:{kind}": kind for kind in get_args(Kind)}
+"""Lists that a ring pushes its job's id to: idle workers block on them, so they hear at once and need not look all the time."""
 GRAIN_MS = 50
 """Due times are rung in steps of this many milliseconds: how late a bell may be, and how many there may be in a second."""
 _UNHEARD_TTL_MS = 2_000
 _JOB_TTL_MS = 4 * 3600 * 1000
 
-# One round trip: nothing when a ring of this kind is still unheard, else the job, its place in the queue, and a push at
-# the door, where an idle worker waits. A push wakes one worker; more than a few unanswered ones say nothing new.
+# One round trip: a push at the door unless one lies there that nobody picked up, and a job with its place in the queue
+# unless there is one of this kind. A push wakes one worker.
 _RING = """
+if redis.call('EXISTS', KEYS[4]) == 0 then
+    redis.call('LPUSH', KEYS[4], ARGV[5])
+end
 if redis.call('SET', KEYS[1], '1', 'NX', 'PX', ARGV[1]) then
     redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
     redis.call('ZADD', KEYS[3], ARGV[4], ARGV[5])
-    redis.call('LPUSH', KEYS[4], ARGV[5])
-    redis.call('LTRIM', KEYS[4], 0, 15)
-    return 1
 end
-return 0
 """
 
-# Whoever removes the job from the queue has it; from here on a new ring of its kind is let through.
+# From here on a ring of this kind makes a new job. One that arq has in hand by now is its own affair.
 _TAKE = """
 if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then
     return 0
@@ -134,16 +134,15 @@ def _job(kind: Kind) -> bytes:
     return payload
 
 
-def kind_of(job_id: str) -> Kind:
-    """The kind of a bell that is at the door."""
-    return cast("Kind", job_id.partition(":")[0])
+async def wait_at_doors(redis: Redis, wait_s: float) -> tuple[Kind, str] | None:
+    """The next bell that is announced, and its job's id; None when none came in that time. Whoever is answered looks."""
+    answer = await redis.blpop(list(DOORS), timeout=wait_s)  # type: ignore[misc, arg-type]  # takes floats, answers awaitables
+    return None if answer is None else (DOORS[answer[0].decode()], answer[1].decode())
 
 
-async def take_at_door(redis: Redis, job_id: str) -> Kind | None:
-    """Take a job that was announced at the door; None where another worker has it. Look only after this."""
-    kind = kind_of(job_id)
-    taken = await redis.eval(_TAKE, 3, QUEUE, _unheard(kind), job_key_prefix + job_id, job_id)  # type: ignore[misc]  # answers an awaitable
-    return kind if taken else None
+async def take_job(redis: Redis, kind: Kind, job_id: str) -> None:
+    """Take the job of a bell that was heard at the door out of the queue."""
+    await redis.eval(_TAKE, 3, QUEUE, _unheard(kind), job_key_prefix + job_id, job_id)  # type: ignore[misc]  # answers an awaitable
 
 
 class Bell:
@@ -199,7 +198,7 @@ class Bell:
 
     async def _send_now(self, kind: Kind) -> None:
         job_id = f"{kind}:{ULID()}"
-        keys = [_unheard(kind), job_key_prefix + job_id, QUEUE, DOOR]
+        keys = [_unheard(kind), job_key_prefix + job_id, QUEUE, f"spine:door:{kind}"]
         await self._script(keys=keys, args=[_UNHEARD_TTL_MS, _job(kind), _JOB_TTL_MS, int(time.time() * 1000), job_id])
 
     async def _send_due(self, kind: Kind, steps: set[int]) -> None:

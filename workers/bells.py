@@ -7,6 +7,7 @@ a convenience: while Redis is away the process goes on (`Hearing.deaf` makes the
 import asyncio
 import contextlib
 import logging
+import time
 from typing import Any, Final
 
 import arq.worker
@@ -14,7 +15,7 @@ import structlog
 from arq.connections import create_pool
 from redis.exceptions import RedisError
 
-from spine.bell import DOOR, kind_of, take_at_door
+from spine.bell import take_job, wait_at_doors
 from workers.line import Hearing
 
 _PAUSE_S: Final = 0.5
@@ -55,22 +56,22 @@ class BellWorker(arq.worker.Worker):
                 expires_extra_ms=self.expires_extra_ms,
             )
             self.ctx["redis"] = self._pool
+        next_poll_s = 0.0
         while True:
-            await self._poll_iteration()
+            if time.monotonic() >= next_poll_s:
+                await self._poll_iteration()
+                next_poll_s = time.monotonic() + self.poll_delay_s
             if hearing.deaf:
                 hearing.deaf = False
                 hearing.regained()
             if self._told_away:
                 _log.warning("bells are heard again")
                 self._told_away = False
-            # A ring ends the wait at once; a due time that comes up meanwhile is seen after it.
-            announced = await self._pool.blpop([DOOR], timeout=self.poll_delay_s)  # type: ignore[misc, arg-type]  # takes floats, answers awaitables
-            if announced is not None:
-                job_id = announced[1].decode()
-                hearing.announced(kind_of(job_id))
-                kind = await take_at_door(self._pool, job_id)
-                if kind is not None:
-                    hearing.rang(kind)
+            # Redis takes 0 for ever.
+            bell = await wait_at_doors(self._pool, max(0.001, next_poll_s - time.monotonic()))
+            if bell is not None:
+                hearing.rang(bell[0])
+                await take_job(self._pool, *bell)
 
     async def close(self) -> None:
         """Stop the lines first; what Redis has to say to that does not matter."""

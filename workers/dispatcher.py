@@ -48,7 +48,6 @@ class Dispatcher:
         self.sender.book = self.book
         self.relay = Relay(pool, self.lanes, tools.bell, work, tools.worker_id, self.sender.pump)
         self.claims = Claims(pool, self.lanes, work, tools.worker_id, self.recorder.put, self._turn, self.sender.pump)
-        tools.hearing.announced = self._announced
         self._wake_relay = asyncio.Event()
         self._wake_due = asyncio.Event()
         self._wake_parked = asyncio.Event()
@@ -58,6 +57,9 @@ class Dispatcher:
         """A bell rang."""
         if kind == "relay":
             self._wake_relay.set()
+            if not self.relay.behind:
+                # What is new has five round trips before it; a relay that is behind itself gains nothing by haste.
+                self.sender.hasten()
         elif kind == "deliver":
             self._wake_due.set()
 
@@ -90,15 +92,6 @@ class Dispatcher:
         await self.recorder.drain(max(1.0, until_s - time.monotonic()))
         await self.leases.flush()
 
-    def _announced(self, kind: Kind) -> None:
-        if kind == "relay":
-            self._hasten()
-
-    def _hasten(self) -> None:
-        # What is new has five round trips before it; a relay that is behind itself gains nothing by haste.
-        if not self.relay.behind:
-            self.sender.hasten()
-
     def _turn(self, cargo: Cargo, way: Way) -> None:
         self.leases.turn(cargo, way)
         self._wake_flush.set()
@@ -117,11 +110,7 @@ class Dispatcher:
         more = True
         while more and not self.lanes.stopping:
             if self.lanes.has_room(claimed=False):
-                self._hasten()
-                try:
-                    more = await self.relay.look()
-                finally:
-                    self.sender.relax()
+                more = await self.relay.look()
             else:
                 await asyncio.sleep(_FULL_PAUSE_S)
 

@@ -28,10 +28,8 @@ class Hearing:
     """Whether bells can be heard; not before the first look at Redis."""
 
     deaf: bool = True
-    announced: Callable[[Kind], None] = lambda _: None
-    """Called when a bell is at the door; another worker may have taken it."""
     rang: Callable[[Kind], None] = lambda _: None
-    """Called when it was taken there."""
+    """Called when a bell was heard at the door."""
     regained: Callable[[], None] = lambda: None
     """Called when bells are heard (again): those of the time before are lost."""
 

@@ -24,7 +24,7 @@ STARTS_A_TURN: Final = 8
 """Calls that start in one turn of the event loop: a backlog must not make a turn long, for all that is new waits for turns."""
 STARTS_IN_HASTE: Final = 2
 HASTE_S: Final = 0.1
-"""How long haste lasts when nobody asks for more of it: a look that hangs must not slow the process down for long."""
+"""How long haste lasts: longer than an event takes, so that a stream of them is never without."""
 _OUT_OF_SOCKETS_PAUSE_S: Final = 1.0
 _UNREADABLE_PAUSE_S: Final = 30.0
 
@@ -110,13 +110,8 @@ class Sender:
             self._start(lane, cargo)
 
     def hasten(self) -> None:
-        """Keep turns shorter still: somebody with new work waits for them. Until `relax`, or for `HASTE_S`."""
+        """Keep turns shorter still for `HASTE_S`: somebody with new work waits for them."""
         self._haste_ends_s = time.monotonic() + HASTE_S
-        self._starts_left = min(self._starts_left, STARTS_IN_HASTE)
-
-    def relax(self) -> None:
-        """End the haste."""
-        self._haste_ends_s = 0.0
 
     def _start(self, lane: Lane, cargo: Cargo) -> None:
         call = self._loop.create_task(self._serve(lane, cargo))

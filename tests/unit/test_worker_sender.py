@@ -130,26 +130,18 @@ async def test_a_lane_without_a_call_goes_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("haste", "haste_s", "most"),
-    [
-        ("none", 60, STARTS_A_TURN),
-        ("asked", 60, STARTS_IN_HASTE),
-        ("asked", 0, STARTS_A_TURN),
-        ("over", 60, STARTS_A_TURN),
-    ],
+    ("asked", "haste_s", "most"), [(False, 60, STARTS_A_TURN), (True, 60, STARTS_IN_HASTE), (True, 0, STARTS_A_TURN)]
 )
 async def test_few_calls_start_in_one_turn(
-    haste: str, haste_s: float, most: int, monkeypatch: pytest.MonkeyPatch
+    asked: bool, haste_s: float, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A turn of the event loop starts so many calls and no more, fewer in haste, which ends by itself; all start in the end."""
     monkeypatch.setattr("workers.sender.HASTE_S", haste_s)
     bench = Bench(max_in_flight=100)
     facts = bench.endpoint("a", cap=50)
     bench.lanes.lane(facts).learn(0.01)
-    if haste != "none":
+    if asked:
         bench.sender.hasten()
-    if haste == "over":
-        bench.sender.relax()
     bench.load(facts, 40)
     starts = []
     for _ in range(100):
