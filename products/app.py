@@ -14,7 +14,7 @@ from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS
 from products.errors import install_error_handlers
 from products.requests import RequestIds
 from products.system import router as system_router
-from spine import __version__
+from spine import __version__, heap
 from spine.bell import Bell, open_redis
 from spine.cursor import Cursors
 from spine.database import cluster_epoch, open_engine, open_pool
@@ -123,6 +123,7 @@ def main() -> None:
         server_header=False,
     )
     server = uvicorn.Server(config)
+    heap.settle()
     server.run(sockets=[_listening(settings)])
 
 

@@ -14,6 +14,7 @@ import uvloop
 from arq.connections import RedisSettings
 
 from products.catalogue import CATALOGUE
+from spine import heap
 from spine.bell import QUEUE, Kind, deserialize, redis_settings, serialize
 from spine.log import configure_log
 from spine.metrics import EVENT_TYPES
@@ -75,6 +76,7 @@ async def startup(ctx: dict[str, Any]) -> None:
     _lift_file_limit()
     EVENT_TYPES.declare(CATALOGUE.types)
     _keep_signals_for(asyncio.current_task())
+    heap.settle()
     await runtime.start()
 
 
