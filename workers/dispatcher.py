@@ -108,11 +108,15 @@ class Dispatcher:
     async def _relay_step(self) -> None:
         await self._wait(self._wake_relay)
         more = True
-        while more and not self.lanes.stopping:
-            if self.lanes.has_room(claimed=False):
-                more = await self.relay.look()
-            else:
-                await asyncio.sleep(_FULL_PAUSE_S)
+        try:
+            while more and not self.lanes.stopping:
+                if self.lanes.has_room(claimed=False):
+                    more = await self.relay.look()
+                else:
+                    await asyncio.sleep(_FULL_PAUSE_S)
+        except BaseException:
+            self._wake_relay.set()
+            raise
 
     async def _due_step(self) -> None:
         await self._wait(self._wake_due)

@@ -86,6 +86,19 @@ async def test_results_find_their_rows_by_key(engine: Engine) -> None:
             assert "Index Cond: ((workspace_id = r.workspace_id) AND (id = r.id))" in plan
 
 
+async def test_the_relay_writes_in_no_loop(engine: Engine) -> None:
+    """Whatever the planner takes the lists for: events are found by the index, and theirs are told from the others' by a hash."""
+    await engine.pool.execute("VACUUM (ANALYZE) spine.outbox")
+    made = [[1], *([["x"]] * 5), [datetime.now(UTC)]]
+    plan = await _plan(
+        engine, queries.OUTBOX_DONE, [1], "me", timedelta(seconds=30), *made, [0], *made, ["r"], settings=WORKER_PLANS
+    )
+    assert plan.count("hashed SubPlan") == 2
+    assert "Nested Loop" not in plan
+    assert "outbox_order" in plan
+    assert "Tid Scan on outbox" in plan
+
+
 async def test_a_claim_takes_only_what_is_due(engine: Engine) -> None:
     """Rows due ahead, parked or leased are left; what is claimed is leased and not claimed twice."""
     lease = timedelta(seconds=30)

@@ -1,10 +1,21 @@
 """The relay: who gets an event, and what a backlog or a wide fan-out does to it."""
 
+import asyncio
 from collections import Counter
+from typing import Any
+from unittest.mock import create_autospec
 
+import pytest
+
+from spine.bell import Bell
+from spine.settings import WorkSettings
 from tests.engine import Engine
 from tests.receiver import Receiver
-from workers.relay import MAX_DELIVERIES
+from workers.lanes import Lanes
+from workers.relay import MAX_DELIVERIES, Relay
+from workers.roster import Roster
+
+ROOM = 1000
 
 
 async def test_event_reaches_every_endpoint_that_matches(engine: Engine, receiver: Receiver) -> None:
@@ -95,3 +106,70 @@ async def test_born_dead(engine: Engine, receiver: Receiver) -> None:
         rows = await engine.until_states(dead=2)
     assert {row["reason"] for row in rows} == {"endpoint_deleted", "payload_erased"}
     assert receiver.calls == []
+
+
+class _Paused(Relay):
+    """A relay that stops between reading and writing."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        roster = Roster(engine.pool, name)
+        roster.alive = frozenset({name})
+        bell = create_autospec(Bell, instance=True)
+        self.name = name
+        self.lanes = Lanes(roster, ROOM, 10**9)
+        self.read = asyncio.Event()
+        self.go_on = asyncio.Event()
+        super().__init__(engine.pool, self.lanes, bell, WorkSettings(), name, lambda _: None)
+
+    @property
+    def loaded(self) -> list[str]:
+        """The events whose deliveries it would send."""
+        return [cargo.event_id for lane in self.lanes for cargo in lane.queue]
+
+    async def _listeners(self, connection: Any, taken: list[Any]) -> Any:
+        self.read.set()
+        await self.go_on.wait()
+        return await super()._listeners(connection, taken)
+
+
+@pytest.mark.parametrize("count", [1, 300])
+async def test_two_that_read_the_same_event(engine: Engine, count: int) -> None:
+    """Each event is relayed once, and loaded where it was leased, though another worker read it too; nothing stays promised."""
+    await engine.endpoint("http://127.0.0.1:9/")
+    first, second = _Paused(engine, "first"), _Paused(engine, "second")
+    old = await engine.publish(count=count)
+    looks = [asyncio.create_task(first.look())]
+    await first.read.wait()
+    newer = await engine.publish()
+    looks.append(asyncio.create_task(second.look()))
+    await second.read.wait()
+    first.go_on.set()
+    await looks[0]
+    second.go_on.set()
+    await looks[1]
+    while await first.look() or await second.look():
+        pass
+    rows = await engine.pool.fetch("SELECT event_id, leased_by FROM spine.deliveries_open")
+    assert sorted(row["event_id"] for row in rows) == sorted(old + newer)
+    for relay in (first, second):
+        assert sorted(relay.loaded) == sorted(row["event_id"] for row in rows if row["leased_by"] == relay.name)
+        assert relay.lanes.room(claimed=False) == ROOM * 3 // 4 - len(relay.loaded)
+    await first.close()
+    await second.close()
+
+
+async def test_what_was_born_dead_is_so_once(engine: Engine) -> None:
+    """Two workers that read an event whose payload is erased make one dead letter of it."""
+    await engine.endpoint("http://127.0.0.1:9/")
+    await engine.publish()
+    await engine.pool.execute("UPDATE spine.events SET body = NULL")
+    relays = _Paused(engine, "first"), _Paused(engine, "second")
+    looks = [asyncio.create_task(relay.look()) for relay in relays]
+    for relay in relays:
+        await relay.read.wait()
+    for relay in relays:
+        relay.go_on.set()
+    await asyncio.gather(*looks)
+    assert [row["state"] for row in await engine.deliveries()] == ["dead"]
+    for relay in relays:
+        await relay.close()
