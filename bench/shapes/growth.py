@@ -45,6 +45,8 @@ async def draining(rig: Rig) -> None:
     rig.database.ring("deliver")
     await asyncio.sleep(2)
     async with rig.load() as load:
+        # As with the first byte, the first second is not looked at: the API opens its connections in it.
+        (await load.at_rate(_NEW_PER_S, 1, in_turn(old, "starting"))).require(201)
         calls = (await load.at_rate(_NEW_PER_S, _DRAINING_S, in_turn(new, "draining"))).require(201)
     new.accepted += accepted_ids(calls)
     await asyncio.sleep(2)
