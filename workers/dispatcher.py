@@ -57,11 +57,11 @@ class Dispatcher:
         """A bell rang."""
         if kind == "relay":
             self._wake_relay.set()
-            if not self.relay.behind:
-                # What is new has five round trips before it; a relay that is behind itself gains nothing by haste.
-                self.sender.hasten()
         elif kind == "deliver":
             self._wake_due.set()
+        if kind in ("relay", "send") and not self.relay.behind:
+            # What is new has several round trips before it; with a relay that is behind, haste would win nothing.
+            self.sender.hasten()
 
     async def run(self) -> None:
         """Work until cancelled."""

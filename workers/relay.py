@@ -84,7 +84,8 @@ class Relay:
             made: list[_Made] = []
             try:
                 async with connection.transaction() if self._locking else contextlib.nullcontext():
-                    taken = await connection.fetch(queries.OUTBOX_TAKE, wanted - newest, newest)
+                    query = queries.OUTBOX_TAKE if self._locking else queries.OUTBOX_READ
+                    taken = await connection.fetch(query, wanted - newest, newest)
                     if not taken:
                         self.behind = self._locking = False
                         return False

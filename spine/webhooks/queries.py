@@ -25,9 +25,9 @@ _SAME_ATTEMPT: Final = "o.series = {r}.series AND o.failures = {r}.failures"
 
 # --- relay -----------------------------------------------------------------------------------------------------------
 
-OUTBOX_TAKE: Final = """
-    WITH oldest AS (SELECT * FROM spine.outbox ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED),
-         newest AS (SELECT * FROM spine.outbox ORDER BY seq DESC LIMIT $2 FOR UPDATE SKIP LOCKED)
+_OUTBOX: Final = """
+    WITH oldest AS (SELECT * FROM spine.outbox ORDER BY seq LIMIT $1 {lock}),
+         newest AS (SELECT * FROM spine.outbox ORDER BY seq DESC LIMIT $2 {lock})
     SELECT p.workspace_id, p.seq, p.event_id, p.type, p.accepted_at, p.not_endpoint_id, e.body
       FROM (SELECT * FROM oldest UNION SELECT * FROM newest) p
       LEFT JOIN LATERAL (
@@ -35,7 +35,10 @@ OUTBOX_TAKE: Final = """
            ) e ON true
      ORDER BY p.seq
 """
-"""Locks the `$1` oldest and the `$2` newest rows that nobody else has locked, and reads their payloads."""
+OUTBOX_READ: Final = _OUTBOX.format(lock="")
+"""The `$1` oldest and the `$2` newest rows, with their payloads."""
+OUTBOX_TAKE: Final = _OUTBOX.format(lock="FOR UPDATE SKIP LOCKED")
+"""The same, of the rows that nobody else has locked; locks them."""
 
 SUBSCRIPTIONS_FIND: Final = """
     SELECT s.workspace_id, s.pattern, s.endpoint_id, s.filter, s.valid_from, least(s.valid_to, '9999-01-01') AS valid_to,
