@@ -43,13 +43,17 @@ class Leases:
         turned, self._turned = self._turned, []
         if not turned:
             return
+        left = turned
         try:
             async with self._desk.connection() as connection:
-                missed = await self._write(connection, turned)
-                while missed and len(again := await self._write(connection, missed)) < len(missed):
-                    missed = again
+                missed = await self._write(connection, left)
+                while missed:
+                    left = missed
+                    missed = await self._write(connection, left)
+                    if len(missed) == len(left):
+                        break
         except BaseException:
-            self._turned = turned + self._turned
+            self._turned = left + self._turned
             raise
         if any(way is Way.DUE for _, way in turned):
             self._bell.ring("deliver")

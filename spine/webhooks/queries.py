@@ -52,9 +52,9 @@ SUBSCRIPTIONS_FIND: Final = """
 
 OUTBOX_DONE: Final = """
     WITH mine AS MATERIALIZED (
-        SELECT ctid, seq FROM spine.outbox WHERE seq = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED
+        SELECT ctid FROM spine.outbox WHERE seq = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED
     ), gone AS (
-        DELETE FROM spine.outbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM mine))
+        DELETE FROM spine.outbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM mine)) RETURNING seq
     ), alive AS (
         INSERT INTO spine.deliveries_open
             (workspace_id, id, event_id, type, endpoint_id, accepted_at, state, due_at, leased_by)
@@ -64,7 +64,7 @@ OUTBOX_DONE: Final = """
                CASE u.way WHEN 0 THEN $2::text END
           FROM unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::smallint[])
             AS u (seq, workspace_id, id, event_id, type, endpoint_id, accepted_at, way)
-         WHERE (u.seq IN (SELECT seq FROM mine)) IS TRUE
+         WHERE (u.seq IN (SELECT seq FROM gone)) IS TRUE
     ), stillborn AS (
         INSERT INTO spine.deliveries_closed
             (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, accepted_at, created_at, xid)
@@ -72,14 +72,14 @@ OUTBOX_DONE: Final = """
                clock_timestamp(), pg_current_xact_id()
           FROM unnest($12::bigint[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::timestamptz[], $19::text[])
             AS u (seq, workspace_id, id, event_id, type, endpoint_id, accepted_at, reason)
-         WHERE (u.seq IN (SELECT seq FROM mine)) IS TRUE
+         WHERE (u.seq IN (SELECT seq FROM gone)) IS TRUE
     )
-    SELECT seq FROM mine
+    SELECT seq FROM gone
 """
 """Deletes what the relay took and writes its deliveries: each its way (`workers.cargo.Way`), or dead at once with a reason.
 
-Only of the events that are still there and that nobody else is about to write; answers these. `IS TRUE` makes the planner
-hash them, where it would join two lists that it takes for ten rows each in a loop.
+Only of the events that it could delete: no other worker had them, and nobody changed them meanwhile. Answers these. `IS
+TRUE` makes the planner hash them, where it would join two lists that it takes for ten rows each in a loop.
 """
 
 # --- claims ----------------------------------------------------------------------------------------------------------
