@@ -34,7 +34,9 @@ async def wait_due(database: Database, workspace: Workspace, count: int) -> None
 
 
 async def settle(database: Database) -> None:
-    """A backlog has lain for a while: its pages are written and its rows known to be committed, which seeding leaves undone."""
+    """A backlog has lain for a while, which seeding leaves undone: its pages are written, its rows known to be committed, and
+    there are old segments of the log to write over. A new one is filled with zeros first, and every commit waits for that.
+    """
     for statement in ("VACUUM (ANALYZE) spine.deliveries_open", "VACUUM (ANALYZE) spine.events", "CHECKPOINT"):
         await database.pool.execute(statement)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.costs import Meter
 from bench.figures.accept import accepted_ids
-from bench.figures.backlog import wait_due
+from bench.figures.backlog import settle, wait_due
 from bench.figures.first_byte import in_turn, waits_s
 from bench.rig import Rig
 from bench.shapes.drained import drained
@@ -42,6 +42,7 @@ async def draining(rig: Rig) -> None:
     new = await rig.database.workspace()
     await rig.database.endpoints(new, rig.receiver.urls("ok/new", 10))
     await wait_due(rig.database, old, rig.scale.backlog)
+    await settle(rig.database)
     rig.database.ring("deliver")
     await asyncio.sleep(2)
     async with rig.load() as load:
