@@ -12,7 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 import orjson
@@ -34,7 +34,7 @@ from spine.metrics import bells_rung
 Kind = Literal["relay", "deliver", "send"]
 
 QUEUE = "spine:bells"
-DOORS: dict[str, Kind] = {f"spine:door:{kind}": kind for kind in get_args(Kind)}
+DOORS: dict[Kind, str] = {kind: f"spine:door:{kind}" for kind in get_args(Kind)}
 """Lists that a ring pushes its job's id to: idle workers block on them, so they hear at once and need not look all the time."""
 GRAIN_MS = 50
 """Due times are rung in steps of this many milliseconds: how late a bell may be, and how many there may be in a second."""
@@ -55,11 +55,9 @@ end
 
 # From here on a ring of this kind makes a new job. One that arq has in hand by now is its own affair.
 _TAKE = """
-if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then
-    return 0
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then
+    redis.call('DEL', KEYS[2], KEYS[3])
 end
-redis.call('DEL', KEYS[2], KEYS[3])
-return 1
 """
 
 _log = structlog.get_logger("spine.bell")
@@ -136,8 +134,11 @@ def _job(kind: Kind) -> bytes:
 
 async def wait_at_doors(redis: Redis, wait_s: float) -> tuple[Kind, str] | None:
     """The next bell that is announced, and its job's id; None when none came in that time. Whoever is answered looks."""
-    answer = await redis.blpop(list(DOORS), timeout=wait_s)  # type: ignore[misc, arg-type]  # takes floats, answers awaitables
-    return None if answer is None else (DOORS[answer[0].decode()], answer[1].decode())
+    answer = await redis.blpop(list(DOORS.values()), timeout=wait_s)  # type: ignore[misc, arg-type]  # takes floats, answers awaitables
+    if answer is None:
+        return None
+    job_id = answer[1].decode()
+    return cast("Kind", job_id.partition(":")[0]), job_id
 
 
 async def take_job(redis: Redis, kind: Kind, job_id: str) -> None:
@@ -198,7 +199,7 @@ class Bell:
 
     async def _send_now(self, kind: Kind) -> None:
         job_id = f"{kind}:{ULID()}"
-        keys = [_unheard(kind), job_key_prefix + job_id, QUEUE, f"spine:door:{kind}"]
+        keys = [_unheard(kind), job_key_prefix + job_id, QUEUE, DOORS[kind]]
         await self._script(keys=keys, args=[_UNHEARD_TTL_MS, _job(kind), _JOB_TTL_MS, int(time.time() * 1000), job_id])
 
     async def _send_due(self, kind: Kind, steps: set[int]) -> None:

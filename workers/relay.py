@@ -70,6 +70,7 @@ class Relay:
         self.behind = False
         """Whether more events waited at the last look than it could take."""
         self._locking = False
+        """Whether there was so much at the last look that the next one locks what it reads."""
 
     async def close(self) -> None:
         """Give the connection back."""
@@ -95,13 +96,13 @@ class Relay:
             except BaseException:
                 self._give_up(made)
                 raise
+        self.behind = len(taken) == wanted or len(done) < len(taken)
+        self._locking = self.behind or max(len(taken), len(made)) > _FEW
+        self._fit(len(done), len(made), cut=len(done) < len(taken))
         if len(mine) < len(done):
             self._give_up(one for one in made if one.event["seq"] not in mine)
             made = [one for one in made if one.event["seq"] in mine]
         self._load(made, lease_ends_s)
-        self.behind = len(taken) == wanted or len(done) < len(taken)
-        self._locking = self.behind or max(len(taken), len(made)) > _FEW
-        self._fit(len(done), len(made), cut=len(done) < len(taken))
         if any(one.way is Way.DUE for one in made):
             self._bell.ring("deliver")
         if self.behind:

@@ -173,3 +173,31 @@ async def test_what_was_born_dead_is_so_once(engine: Engine) -> None:
     assert [row["state"] for row in await engine.deliveries()] == ["dead"]
     for relay in relays:
         await relay.close()
+
+
+async def test_a_wide_fan_out_is_made_for_nothing_once(engine: Engine) -> None:
+    """A worker that found a wide event gone when it wrote locks at its next look, so that the others leave that to it."""
+    for n in range(20):
+        await engine.endpoint(f"http://127.0.0.1:9/{n}")
+    await engine.publish()
+    first, second = _Paused(engine, "first"), _Paused(engine, "second")
+    looks = [asyncio.create_task(first.look())]
+    await first.read.wait()
+    looks.append(asyncio.create_task(second.look()))
+    await second.read.wait()
+    first.go_on.set()
+    await looks[0]
+    second.go_on.set()
+    await looks[1]
+    assert (len(first.loaded), len(second.loaded)) == (20, 0)
+    await engine.publish()
+    second.read.clear()
+    second.go_on.clear()
+    look = asyncio.create_task(second.look())
+    await second.read.wait()
+    assert not await first.look()
+    second.go_on.set()
+    await look
+    assert (len(first.loaded), len(second.loaded)) == (20, 20)
+    await first.close()
+    await second.close()
