@@ -7,18 +7,18 @@ a convenience: while Redis is away the process goes on (`Hearing.deaf` makes the
 import asyncio
 import contextlib
 import logging
-import time
 from typing import Any, Final
 
 import arq.worker
 import structlog
-from arq.connections import create_pool
+from arq.connections import ArqRedis, create_pool
 from redis.exceptions import RedisError
 
-from spine.bell import take_job, wait_at_doors
+from spine.bell import Kind, take_job, wait_at_doors
 from workers.line import Hearing
 
 _PAUSE_S: Final = 0.5
+_AT_DOOR_S: Final = 5.0
 _CLOSE_S: Final = 2.0
 _AWAY: Final = (RedisError, OSError, asyncio.TimeoutError)
 
@@ -29,6 +29,8 @@ class BellWorker(arq.worker.Worker):
     """`ctx` must hold `hearing`. `on_startup` runs at once, whether Redis is there or not."""
 
     _told_away = False
+    _queue: asyncio.Lock
+    """Held while arq looks at its queue, or a job that was heard of is taken out of it: neither meets the other's half."""
 
     async def main(self) -> None:
         """Serve the lines, and hear bells whenever there is a Redis to hear them from."""
@@ -39,13 +41,16 @@ class BellWorker(arq.worker.Worker):
         while True:
             try:
                 await self._listen(hearing)
-            except _AWAY as error:
+            except* _AWAY as errors:
                 if not self._told_away:
-                    _log.warning("no bells: Redis is away", error=repr(error))
+                    _log.warning("no bells: Redis is away", error=repr(errors.exceptions[0]))
                 self._told_away = hearing.deaf = True
-                await asyncio.sleep(_PAUSE_S)
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError  # it came as Redis went away, and the group of errors stands in its place
+            await asyncio.sleep(_PAUSE_S)
 
     async def _listen(self, hearing: Hearing) -> None:
+        """Until Redis goes away."""
         if self._pool is None:
             assert self.redis_settings is not None
             self._pool = await create_pool(
@@ -56,22 +61,35 @@ class BellWorker(arq.worker.Worker):
                 expires_extra_ms=self.expires_extra_ms,
             )
             self.ctx["redis"] = self._pool
-        next_poll_s = 0.0
+        self._queue = asyncio.Lock()
+        async with asyncio.TaskGroup() as ears:
+            ears.create_task(self._poll(hearing))
+            ears.create_task(self._stand_at_doors(self._pool, hearing, ears))
+
+    async def _poll(self, hearing: Hearing) -> None:
+        """arq's own way, for what comes later; and the proof that Redis is there."""
         while True:
-            if time.monotonic() >= next_poll_s:
+            async with self._queue:
                 await self._poll_iteration()
-                next_poll_s = time.monotonic() + self.poll_delay_s
             if hearing.deaf:
                 hearing.deaf = False
                 hearing.regained()
             if self._told_away:
                 _log.warning("bells are heard again")
                 self._told_away = False
-            # Redis takes 0 for ever.
-            bell = await wait_at_doors(self._pool, max(0.001, next_poll_s - time.monotonic()))
+            await asyncio.sleep(self.poll_delay_s)
+
+    async def _stand_at_doors(self, redis: ArqRedis, hearing: Hearing, ears: asyncio.TaskGroup) -> None:
+        """Nothing else is done here, so that whoever rings finds somebody at the door."""
+        while True:
+            bell = await wait_at_doors(redis, _AT_DOOR_S)
             if bell is not None:
                 hearing.rang(bell[0])
-                await take_job(self._pool, *bell)
+                ears.create_task(self._take(redis, *bell))
+
+    async def _take(self, redis: ArqRedis, kind: Kind, job_id: str) -> None:
+        async with self._queue:
+            await take_job(redis, kind, job_id)
 
     async def close(self) -> None:
         """Stop the lines first; what Redis has to say to that does not matter."""

@@ -86,7 +86,7 @@ async def bare_claims(rig: Rig, count: int) -> float:
 async def measure(rig: Rig) -> None:
     """Small, large, small: the engine's rate with each; then the claim alone."""
     small, memory_small = await engine_rates(rig, SMALL, 1)
-    large, memory_large = await engine_rates(rig, rig.scale.backlog, 3)
+    large, memory_large = await engine_rates(rig, rig.scale.backlog, rig.scale.rounds)
     again, _ = await engine_rates(rig, SMALL, 1)
     below = Spread.of([*small, *again])
     rig.results.promised["backlog_ratio"] = Spread.of(rate / below.median for rate in large)

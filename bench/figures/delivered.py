@@ -4,12 +4,14 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bench.costs import Meter
 from bench.process import Process
 from bench.rig import Rig
 from bench.stats import Cost, Spread, per_second, ratios
 from bench.tenant import BODY_BYTES, CAP, Database, Workspace
+from workers.roster import HEARTBEAT_S
 
 ENDPOINTS = 10
 AT_ONCE = ENDPOINTS * CAP
@@ -50,49 +52,73 @@ async def drain(
     return events / seconds, cost
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """A set of workers with a database of their own; they stand still while others are measured."""
+
+    name: str
+    database: Database
+    workers: Sequence[Process]
+    workspace: Workspace
+
+
+async def _side(name: str, database: Database, workers: Sequence[Process], urls: Sequence[str]) -> _Side:
+    workspace = await database.workspace()
+    await database.endpoints(workspace, urls)
+    return _Side(name, database, workers, workspace)
+
+
+async def _pair(rig: Rig, urls: Sequence[str]) -> _Side:
+    database = await rig.house.database("pair", 1)
+    workers = await asyncio.gather(*(rig.house.worker(database) for _ in range(2)))
+    return await _side("two workers", database, workers, urls)
+
+
 async def measure(rig: Rig) -> None:
-    """Bare loop, one worker, two workers, in turn; each set of processes stands still while another is measured."""
+    """Bare loop, one worker, two workers, in turn. Their first turn warms them up, and counts for nothing."""
     urls = rig.receiver.urls("ok", ENDPOINTS)
-    pair_database = await rig.house.database("pair", 1)
-    pair = [await rig.house.worker(pair_database) for _ in range(2)]
-    sides = [(rig.database, [rig.worker], "one worker"), (pair_database, pair, "two workers")]
-    spaces: list[Workspace] = []
-    for database, _, _ in sides:
-        workspace = await database.workspace()
-        await database.endpoints(workspace, urls)
-        spaces.append(workspace)
-    acquainted_s = time.monotonic() + 5.2  # the two see each other at their next heartbeat
-    rates: dict[str, list[float]] = {"bare": [], "one worker": [], "two workers": []}
-    bare_cpu: list[float] = []
-    for turn in range(rig.scale.rounds + 1):
-        warm_up = turn == 0
-        events = rig.scale.drained // 4 if warm_up else rig.scale.drained
-        rate, cpu_us = await rig.bare.rate(urls, events * 2, AT_ONCE, BODY_BYTES)
+
+    async def bare(events: int) -> tuple[float, float]:
+        found = await rig.bare.rate(urls, events * 2, AT_ONCE, BODY_BYTES)
         await rig.receiver.reset()
-        if not warm_up:
-            rates["bare"].append(rate)
-            bare_cpu.append(cpu_us)
-        for (database, workers, name), workspace in zip(sides, spaces, strict=True):
-            await asyncio.sleep(0.0 if workers is not pair else max(0.0, acquainted_s - time.monotonic()))
-            rate, cost = await drain(rig, database, workspace, workers, events, name, meter=not warm_up)
-            if not warm_up:
-                rates[name].append(rate)
-                assert cost is not None
-                rig.results.costs[f"delivered, {name}"] = cost
-    for process in pair:
+        return found
+
+    async def drained(side: _Side, events: int, *, meter: bool = True) -> tuple[float, Cost | None]:
+        return await drain(rig, side.database, side.workspace, side.workers, events, side.name, meter=meter)
+
+    warm_up = rig.scale.drained // 4
+    one = await _side("one worker", rig.database, [rig.worker], urls)
+    two, _ = await asyncio.gather(_pair(rig, urls), drained(one, warm_up, meter=False))
+    acquainted_s = time.monotonic() + HEARTBEAT_S + 0.2  # the two have seen each other by then
+    await bare(warm_up)
+    await drained(two, warm_up, meter=False)
+    rates: dict[str, list[float]] = {"bare": [], one.name: [], two.name: []}
+    bare_cpu: list[float] = []
+    for _ in range(rig.scale.rounds):
+        rate, cpu_us = await bare(rig.scale.drained)
+        rates["bare"].append(rate)
+        bare_cpu.append(cpu_us)
+        for side in (one, two):
+            if side is two:
+                await asyncio.sleep(max(0.0, acquainted_s - time.monotonic()))
+            rate, cost = await drained(side, rig.scale.drained)
+            assert cost is not None
+            rates[side.name].append(rate)
+            rig.results.costs[f"delivered, {side.name}"] = cost
+    for process in two.workers:
         rig.house.dismiss(process)
     rig.worker.resume()
-    rig.results.promised["delivered_ratio"] = ratios(rates["one worker"], rates["bare"])
-    rig.results.promised["two_workers_ratio"] = ratios(rates["two workers"], rates["one worker"])
-    one_us = sum(rig.results.costs["delivered, one worker"].cpu_us.values())
-    one_cores = one_us * Spread.of(rates["one worker"]).median / 1e6
+    rig.results.promised["delivered_ratio"] = ratios(rates[one.name], rates["bare"])
+    rig.results.promised["two_workers_ratio"] = ratios(rates[two.name], rates[one.name])
+    one_us = sum(rig.results.costs[f"delivered, {one.name}"].cpu_us.values())
+    one_cores = one_us * Spread.of(rates[one.name]).median / 1e6
     rig.results.note(
         "delivered",
         one_worker_uses_cores=one_cores,
         two_workers_ratio_at_most=(os.cpu_count() or 1) / one_cores,
         bare_per_s=Spread.of(rates["bare"]).median,
-        one_worker_per_s=Spread.of(rates["one worker"]).median,
-        two_workers_per_s=Spread.of(rates["two workers"]).median,
+        one_worker_per_s=Spread.of(rates[one.name]).median,
+        two_workers_per_s=Spread.of(rates[two.name]).median,
         bare_cpu_us=Spread.of(bare_cpu).median,
         at_once=AT_ONCE,
         body_bytes=BODY_BYTES,

@@ -44,9 +44,8 @@ async def window(rig: Rig, *, sick: bool, turn: int, for_s: float) -> list[float
     waits = await waits_s(rig, workspace)
     name = f"isolation, {'with two sick' if sick else 'all healthy'}, {turn}"
     await rig.settle(name, workspace)
-    await rig.database.clear()
-    await rig.receiver.cut()
     await rig.sweep_out()
+    await rig.receiver.cut()
     return [wait for path, found in waits.items() if path.startswith("/ok/") and "other" not in path for wait in found]
 
 

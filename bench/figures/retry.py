@@ -9,7 +9,7 @@ from spine.bell import GRAIN_MS
 
 RATE = 1_000
 ENDPOINTS = 20
-_LEAD_S = 2.0
+_LEAD_S = 1.0
 
 _SEED = """
     INSERT INTO spine.deliveries_open
