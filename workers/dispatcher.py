@@ -46,7 +46,7 @@ class Dispatcher:
         self.sender = Sender(tools.egress, self.lanes, work.max_in_flight, self.recorder.put, self._turn, self._drained)
         self.book = EndpointBook(pool, tools.vault, self.sender.loaded)
         self.sender.book = self.book
-        self.relay = Relay(pool, self.lanes, tools.bell, work, tools.worker_id, self.sender.pump)
+        self.relay = Relay(pool, self.lanes, tools.bell, work, tools.worker_id, self.sender.welcome)
         self.claims = Claims(pool, self.lanes, work, tools.worker_id, self.recorder.put, self._turn, self.sender.pump)
         self._wake_relay = asyncio.Event()
         self._wake_due = asyncio.Event()

@@ -23,6 +23,7 @@ from workers.lanes import SLOW_S, Lane, Lanes
 STARTS_A_TURN: Final = 8
 """Calls that start in one turn of the event loop: a backlog must not make a turn long, for all that is new waits for turns."""
 STARTS_IN_HASTE: Final = 2
+"""The same in haste; as many more as are missing to a usual turn may start for what the relay has just brought."""
 HASTE_S: Final = 0.1
 """How long haste lasts: longer than an event takes, so that a stream of them is never without."""
 _OUT_OF_SOCKETS_PAUSE_S: Final = 1.0
@@ -95,6 +96,7 @@ class Sender:
         self._loop = asyncio.get_running_loop()
         self._haste_ends_s = 0.0
         self._starts_left = STARTS_A_TURN
+        self._welcomes_left = 0
         self._turn_begun = False
         self._stopping = False
         self.book: EndpointBook
@@ -108,6 +110,13 @@ class Sender:
         """Start what may start in this lane."""
         while (cargo := self._next(lane)) is not None:
             self._start(lane, cargo)
+
+    def welcome(self, lane: Lane) -> None:
+        """`pump` a lane that has just been given new work: in haste it need not wait for the next turn."""
+        if self._starts_left <= 0 and self._welcomes_left > 0:
+            self._welcomes_left -= 1
+            self._starts_left = 1
+        self.pump(lane)
 
     def hasten(self) -> None:
         """Keep turns shorter still for `HASTE_S`: somebody with new work waits for them."""
@@ -190,6 +199,7 @@ class Sender:
     def _next_turn(self) -> None:
         self._turn_begun = False
         self._starts_left = STARTS_IN_HASTE if time.monotonic() < self._haste_ends_s else STARTS_A_TURN
+        self._welcomes_left = STARTS_A_TURN - self._starts_left
         self._pump_waiting()
 
     def _may_start(self, lane: Lane, now_s: float) -> bool:

@@ -1,18 +1,13 @@
-"""Patterns of event types: `ticket.created`, `ticket.*`, `*`; one meaning for endpoints, feeds, lists and replays."""
+"""Patterns of event types: `ticket.created`, `ticket.*`, `*`; one meaning for endpoints, feeds, lists and replays.
 
-import functools
+Which endpoints listen to a type is asked the other way round: `spine.patterns_met` lists the patterns that a type meets.
+"""
+
 from typing import Annotated, Any
 
 from pydantic import StringConstraints
 
 Pattern = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(\.\*)?)$", max_length=128)]
-
-
-@functools.lru_cache(maxsize=4096)
-def candidates(type: str) -> tuple[str, ...]:
-    """The patterns that match a type: itself, each of its families with `.*`, and `*`."""
-    words = type.split(".")
-    return (type, *(".".join(words[:n]) + ".*" for n in range(len(words) - 1, 0, -1)), "*")
 
 
 def type_condition(patterns: list[str] | None) -> tuple[list[str], dict[str, Any]]:

@@ -25,30 +25,58 @@ _SAME_ATTEMPT: Final = "o.series = {r}.series AND o.failures = {r}.failures"
 
 # --- relay -----------------------------------------------------------------------------------------------------------
 
-_OUTBOX: Final = """
+_PICKED: Final = """
     WITH oldest AS (SELECT * FROM spine.outbox ORDER BY seq LIMIT $1 {lock}),
-         newest AS (SELECT * FROM spine.outbox ORDER BY seq DESC LIMIT $2 {lock})
-    SELECT p.workspace_id, p.seq, p.event_id, p.type, p.accepted_at, p.not_endpoint_id, e.body
-      FROM (SELECT * FROM oldest UNION SELECT * FROM newest) p
+         newest AS (SELECT * FROM spine.outbox ORDER BY seq DESC LIMIT $2 {lock}),
+         picked AS MATERIALIZED (SELECT * FROM oldest UNION SELECT * FROM newest)
+"""
+_BODIES: Final = """
       LEFT JOIN LATERAL (
                SELECT body FROM spine.events e WHERE e.workspace_id = p.workspace_id AND e.id = p.event_id LIMIT 1
            ) e ON true
-     ORDER BY p.seq
 """
-OUTBOX_READ: Final = _OUTBOX.format(lock="")
-"""The `$1` oldest and the `$2` newest rows, with their payloads."""
-OUTBOX_TAKE: Final = _OUTBOX.format(lock="FOR UPDATE SKIP LOCKED")
-"""The same, of the rows that nobody else has locked; locks them."""
-
-SUBSCRIPTIONS_FIND: Final = """
-    SELECT s.workspace_id, s.pattern, s.endpoint_id, s.filter, s.valid_from, least(s.valid_to, '9999-01-01') AS valid_to,
+_LISTENERS: Final = """
+    SELECT t.workspace_id, t.type, s.endpoint_id, s.filter, s.valid_from, least(s.valid_to, '9999-01-01') AS valid_to,
            w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
-      FROM unnest($1::text[], $2::text[]) AS u (workspace_id, pattern)
-      JOIN spine.subscriptions s ON s.workspace_id = u.workspace_id AND s.pattern = u.pattern
-      JOIN spine.webhook_endpoints w ON w.workspace_id = s.workspace_id AND w.id = s.endpoint_id
-     WHERE s.valid_from <= $4 AND s.valid_to > $3
+      FROM (SELECT workspace_id, type, min(accepted_at) AS first, max(accepted_at) AS last FROM {events} GROUP BY 1, 2) t
+     CROSS JOIN LATERAL (
+               SELECT * FROM spine.subscriptions s
+                WHERE s.workspace_id = t.workspace_id AND s.pattern = ANY (spine.patterns_met(t.type))
+                  AND s.valid_from <= t.last AND s.valid_to > t.first
+               OFFSET 0
+           ) s
+     CROSS JOIN LATERAL (
+               SELECT * FROM spine.webhook_endpoints w WHERE w.workspace_id = s.workspace_id AND w.id = s.endpoint_id LIMIT 1
+           ) w
 """
-"""Who listened to these patterns at any time from `$3` to `$4`; the relay looks at the very instant of each event."""
+"""Who listened to the types of `events` at any time from the first to the last; the relay looks at the very instant of each."""
+
+OUTBOX_READ: Final = f"""
+    {_PICKED.format(lock="")}
+    SELECT p.workspace_id, p.type, p.seq, p.event_id, p.accepted_at, p.not_endpoint_id, e.body,
+           NULL::text AS endpoint_id, NULL::text AS filter, NULL::timestamptz AS valid_from, NULL::timestamptz AS valid_to,
+           NULL::boolean AS deleted, NULL::boolean AS disabled, NULL::integer AS version, NULL::integer AS max_in_flight,
+           NULL::float8 AS rate_per_s
+      FROM picked p {_BODIES}
+     UNION ALL
+    SELECT l.workspace_id, l.type, NULL, NULL, NULL, NULL, NULL, l.endpoint_id, l.filter, l.valid_from, l.valid_to,
+           l.deleted, l.disabled, l.version, l.max_in_flight, l.rate_per_s
+      FROM ({_LISTENERS.format(events="picked WHERE (SELECT count(*) FROM picked) <= $3")}) l
+     ORDER BY seq
+"""
+"""The `$1` oldest and the `$2` newest rows, with their payloads; behind them, without a `seq`, who listened to them, if they
+are `$3` at most.
+"""
+OUTBOX_TAKE: Final = f"""
+    {_PICKED.format(lock="FOR UPDATE SKIP LOCKED")}
+    SELECT p.workspace_id, p.type, p.seq, p.event_id, p.accepted_at, p.not_endpoint_id, e.body FROM picked p {_BODIES} ORDER BY seq
+"""
+"""The `$1` oldest and the `$2` newest rows that nobody else has locked, with their payloads; locks them."""
+
+LISTENERS_FIND: Final = _LISTENERS.format(
+    events="unnest($1::text[], $2::text[], $3::timestamptz[]) AS e (workspace_id, type, accepted_at)"
+)
+"""Who listened to events of these workspaces, types and times of acceptance."""
 
 OUTBOX_DONE: Final = """
     WITH mine AS MATERIALIZED (

@@ -140,10 +140,21 @@ async def test_an_event_is_looked_up_by_its_key_whatever_the_planner_believes(en
     """In tables that the planner takes for empty one index seems as good as another; only the key fits a look-up."""
     await engine.pool.execute("TRUNCATE spine.outbox, spine.events")
     await engine.pool.execute("VACUUM (ANALYZE) spine.events")
-    for query in (queries.OUTBOX_READ, queries.OUTBOX_TAKE):
-        plan = await _plan(engine, query, 100, 100, settings=WORKER_PLANS)
+    for query, args in ((queries.OUTBOX_READ, (100, 100, 16)), (queries.OUTBOX_TAKE, (100, 100))):
+        plan = await _plan(engine, query, *args, settings=WORKER_PLANS)
         assert plan.count("_pkey on events") == plan.count(" on events_")
         assert "_pkey on events" in plan
+
+
+async def test_listeners_are_found_by_their_patterns(engine: Engine) -> None:
+    """Who listens to a type is looked up by the patterns that it meets, whatever the planner believes of the tables."""
+    await engine.pool.execute("VACUUM (ANALYZE) spine.subscriptions, spine.webhook_endpoints")
+    asked = [["w"], ["a.b"], [datetime.now(UTC)]]
+    for query, args in ((queries.OUTBOX_READ, (100, 100, 16)), (queries.LISTENERS_FIND, asked)):
+        plan = await _plan(engine, query, *args, settings=WORKER_PLANS)
+        assert "AND (pattern = ANY (patterns_met(" in plan
+        assert "webhook_endpoints_pkey on webhook_endpoints" in plan
+        assert "Seq Scan on subscriptions" not in plan
 
 
 async def test_the_feed_has_an_index_of_its_own(engine: Engine) -> None:

@@ -32,6 +32,17 @@ async def test_event_reaches_every_endpoint_that_matches(engine: Engine, receive
     assert [len(row["attempts"]) for row in rows] == [1, 1]
 
 
+async def test_a_type_meets_itself_its_families_and_all(engine: Engine) -> None:
+    """The patterns that a type meets: itself, each of its families with `.*`, and `*`; no other's words count."""
+    for type, met in {
+        "a.b.c": {"a.b.c", "a.b.*", "a.*", "*"},
+        "a": {"a", "*"},
+        "order.paid_late": {"order.paid_late", "order.*", "*"},
+    }.items():
+        patterns = await engine.pool.fetchval("SELECT spine.patterns_met($1)", type)
+        assert (set(patterns), len(patterns)) == (met, len(met))
+
+
 async def test_the_pattern_in_force_at_accept_time_counts(engine: Engine, receiver: Receiver) -> None:
     """An endpoint made after an event was accepted does not get it; one that stopped listening after it still does (promise 1)."""
     before = await engine.endpoint(receiver.url("/before"))
@@ -126,10 +137,10 @@ class _Paused(Relay):
         """The events whose deliveries it would send."""
         return [cargo.event_id for lane in self.lanes for cargo in lane.queue]
 
-    async def _listeners(self, connection: Any, taken: list[Any]) -> Any:
+    async def _write(self, *args: Any) -> set[int]:
         self.read.set()
         await self.go_on.wait()
-        return await super()._listeners(connection, taken)
+        return await super()._write(*args)
 
 
 @pytest.mark.parametrize("count", [1, 300])

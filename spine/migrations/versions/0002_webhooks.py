@@ -93,7 +93,8 @@ CREATE TABLE spine.subscriptions (
     FOREIGN KEY (workspace_id, endpoint_id) REFERENCES spine.webhook_endpoints (workspace_id, id)
 );
 COMMENT ON COLUMN spine.subscriptions.filter IS 'JSON that an event''s data must hold, the same in all rows of an endpoint that are in force; null for none.';
-CREATE INDEX subscriptions_endpoint ON spine.subscriptions (workspace_id, endpoint_id);
+-- Without the workspace: by that alone the relay's look-up of patterns would take this index in place of the key's.
+CREATE INDEX subscriptions_endpoint ON spine.subscriptions (endpoint_id);
 -- How an endpoint fares; a row apart, so that no delivery touches the endpoint's own.
 CREATE TABLE spine.endpoint_health (
     workspace_id text COLLATE "C" NOT NULL,
@@ -196,6 +197,19 @@ BEGIN
     FOR i IN 1..10 LOOP
         result := substr(symbols, (ms % 32)::int + 1, 1) || result;
         ms := ms / 32;
+    END LOOP;
+    RETURN result;
+END $$;
+
+-- The patterns that an event type meets: itself, each of its families with '.*', and '*'.
+CREATE FUNCTION spine.patterns_met(p_type text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+DECLARE
+    words text[] := pg_catalog.string_to_array(p_type, '.');
+    result text[] := ARRAY[p_type, '*'];
+BEGIN
+    FOR n IN 1..pg_catalog.cardinality(words) - 1 LOOP
+        result := pg_catalog.array_append(result, pg_catalog.concat(pg_catalog.array_to_string(words[1:n], '.'), '.*'));
     END LOOP;
     RETURN result;
 END $$;
