@@ -17,12 +17,15 @@ else:
 LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What a connection that ends under one's hands may raise; the last where it ends between two of the driver's states."""
 
+_EAGER: Final = "SET synchronous_commit TO off; SET plan_cache_mode TO force_generic_plan"
+
 
 class Desk:
     """Borrows a connection at first use and keeps it; a broken one is given back and replaced at the next use.
 
     With `eager=True` commits do not wait for the disk: for claims and hand-overs, whose loss in a crash of the server
-    means that the work is done again, never that it is lost.
+    means that the work is done again, never that it is lost. And their statements are planned once: they are written so
+    that one plan fits whatever they are asked, where Postgres by itself plans some of them at every call.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, eager: bool = False) -> None:
@@ -63,13 +66,15 @@ class Desk:
         await self._give_back()
         self._lent = await self._pool.acquire()
         if self._eager:
-            await self._connection.execute("SET synchronous_commit TO off")
+            await self._connection.execute(_EAGER)
 
     async def _give_back(self) -> None:
-        lent, self._lent = self._lent, None
+        lent, self._lent = cast("Connection | None", self._lent), None
         if lent is not None:
             with contextlib.suppress(OSError, TimeoutError, *LOST):
-                await self._pool.release(cast("Connection", lent), timeout=5)  # type: ignore[arg-type]
+                lent.terminate()  # nobody else may get it: its settings are ours
+            with contextlib.suppress(OSError, TimeoutError, *LOST):
+                await self._pool.release(lent, timeout=5)  # type: ignore[arg-type]
 
 
 async def write_each(connection: Connection, query: str, rows: Sequence[object], *args: object) -> None:

@@ -39,9 +39,10 @@ _LISTENERS: Final = """
     SELECT t.workspace_id, t.type, s.endpoint_id, s.filter, s.valid_from, least(s.valid_to, '9999-01-01') AS valid_to,
            w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
       FROM (SELECT workspace_id, type, min(accepted_at) AS first, max(accepted_at) AS last FROM {events} GROUP BY 1, 2) t
+     CROSS JOIN LATERAL unnest(spine.patterns_met(t.type)) AS met (pattern)
      CROSS JOIN LATERAL (
                SELECT * FROM spine.subscriptions s
-                WHERE s.workspace_id = t.workspace_id AND s.pattern = ANY (spine.patterns_met(t.type))
+                WHERE s.workspace_id = t.workspace_id AND s.pattern = met.pattern
                   AND s.valid_from <= t.last AND s.valid_to > t.first
                OFFSET 0
            ) s

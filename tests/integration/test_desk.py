@@ -37,3 +37,22 @@ async def test_a_kept_connection_that_the_server_ended_is_replaced(database: str
         await desk.close()
         await operator.close()
         await pool.close()
+
+
+async def test_what_an_eager_desk_gives_back_serves_nobody(database: str) -> None:
+    """After an error in a loop whose commits need not wait, no other's results are committed without waiting (promise 3)."""
+    pool = await open_pool(database, "spine_worker", "desk", 1)
+    desk = Desk(pool, eager=True)
+    settings = "SELECT name, setting FROM pg_settings WHERE name IN ('plan_cache_mode', 'synchronous_commit')"
+    try:
+        async with pool.acquire() as connection:
+            before = await connection.fetch(settings)
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            async with desk.connection() as connection:
+                assert await connection.fetch(settings) != before
+                await connection.fetchval("SELECT 1 / 0")
+        async with pool.acquire() as connection:
+            assert await connection.fetch(settings) == before
+    finally:
+        await desk.close()
+        await pool.close()
