@@ -47,10 +47,15 @@ async def test_what_an_eager_desk_gives_back_serves_nobody(database: str) -> Non
     try:
         async with pool.acquire() as connection:
             before = await connection.fetch(settings)
-        with pytest.raises(asyncpg.DivisionByZeroError):
+        async with desk.connection() as connection:
+            assert await connection.fetch(settings) != before
+
+        async def fail() -> None:
             async with desk.connection() as connection:
-                assert await connection.fetch(settings) != before
                 await connection.fetchval("SELECT 1 / 0")
+
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await fail()
         async with pool.acquire() as connection:
             assert await connection.fetch(settings) == before
     finally:
