@@ -14,7 +14,10 @@ from workers.cargo import Cargo, EndpointFacts, Result, Stopped, Way
 from workers.desk import Connection, Desk
 from workers.lanes import Lane, Lanes
 
-_CLAIM_MAX: Final = 1000
+_CLAIM: Final = 128
+"""Rows of a claim: what loads them stops everything else meanwhile, and larger ones are no cheaper a row."""
+_CLAIM_PARKING: Final = 1000
+"""The same where most of what is due is parked, which needs no loading: what lies behind it must not wait for ever."""
 _FOUND_MAX: Final = 256
 _REST: Final = 3
 """Moving rows of full lanes out of the way rests this many times as long as it took: it must not cost the lanes their pace."""
@@ -41,6 +44,7 @@ class Claims:
         self._turn = turn
         self._pump = pump
         self._found_up_to = ""
+        self._parking = False
         self.rest_s = 0.0
         """How long to rest before the next claim of what is due: see `_REST`."""
 
@@ -51,7 +55,7 @@ class Claims:
     async def claim_due(self) -> bool:
         """Lease what is due; answers whether there may be more."""
         async with self._desk.connection() as connection:
-            wanted = min(self._lanes.room(claimed=True), _CLAIM_MAX)
+            wanted = min(self._lanes.room(claimed=True), _CLAIM_PARKING if self._parking else _CLAIM)
             if wanted <= 0:
                 return False
             start_s = time.monotonic()
@@ -65,6 +69,7 @@ class Claims:
                 for id, (lane, room) in rooms.items():
                     lane.parked = lane.parked or (lane.share > 0 and came[id] >= room)
             self._load(leased, start_s, asked)
+        self._parking = parked * 2 > picked
         self.rest_s = (time.monotonic() - start_s) * _REST * parked / max(picked, 1)
         return bool(picked == wanted)
 

@@ -47,12 +47,12 @@ async def test_what_an_eager_desk_gives_back_serves_nobody(database: str) -> Non
     try:
         async with pool.acquire() as connection:
             before = await connection.fetch(settings)
-        async with desk.connection() as connection:
-            assert await connection.fetch(settings) != before
+        async with desk.connection() as ours:
+            assert await ours.fetch(settings) != before
 
         async def fail() -> None:
-            async with desk.connection() as connection:
-                await connection.fetchval("SELECT 1 / 0")
+            async with desk.connection() as ours:
+                await ours.fetchval("SELECT 1 / 0")
 
         with pytest.raises(asyncpg.DivisionByZeroError):
             await fail()

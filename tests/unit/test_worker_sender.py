@@ -71,13 +71,13 @@ class Bench:
         )
         return EndpointFacts("wsp", id, 1, cap, None)
 
-    def load(self, facts: EndpointFacts, count: int, lease_ends_s: float = FAR) -> None:
+    def load(self, facts: EndpointFacts, count: int, lease_ends_s: float = FAR, *, new: bool = False) -> None:
         for _ in range(count):
             n = next(self.numbers)
             assert self.lanes.reserve(facts, 0.0) is Way.LEASED
             cargo = Cargo("wsp", f"dlv_{n}", f"evt_{n}", "a.b", facts.id, 0, 1, None, NOW, b"{}", lease_ends_s, None)
             lane = self.lanes.load(facts, cargo, 0.0, claimed=False)
-        self.sender.pump(lane)
+        (self.sender.welcome if new else self.sender.pump)(lane)
 
     def calls(self, id: str) -> int:
         return len(self.egress.open.get(id, []))
@@ -150,6 +150,25 @@ async def test_few_calls_start_in_one_turn(
         starts.append(bench.calls("a") - before)
     assert sum(starts) == 40
     assert max(starts[2:]) == most  # the turn of the asking had begun as it was
+    await bench.sender.drain(0)
+
+
+async def test_what_is_new_starts_in_the_turn_in_which_it_came() -> None:
+    """In haste a turn whose starts are used up has some left for new work, and starts no more than a usual turn with them."""
+    bench = Bench(max_in_flight=100)
+    old = bench.endpoint("old", cap=90)
+    bench.lanes.lane(old).learn(0.01)
+    bench.sender.hasten()
+    bench.load(old, 90)
+    await settle()
+    fresh = [f"new{n}" for n in range(STARTS_A_TURN)]
+    for id in fresh:
+        bench.load(bench.endpoint(id), 1, new=True)
+    before = bench.calls("old")
+    await asyncio.sleep(0)
+    starts = [bench.calls(id) for id in fresh]
+    assert starts == [1] * (STARTS_A_TURN - STARTS_IN_HASTE) + [0] * STARTS_IN_HASTE
+    assert sum(starts) + bench.calls("old") - before <= STARTS_A_TURN
     await bench.sender.drain(0)
 
 
