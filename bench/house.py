@@ -26,6 +26,8 @@ from spine.up.postgres import OWNER, describe_postgres, postgres_answers, postgr
 from spine.up.redis import describe_redis, redis_answers, redis_command
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()
+_MIGRATED = "migrated"
+"""The database that the others are copies of."""
 
 
 class House:
@@ -37,6 +39,7 @@ class House:
         self._held = ExitStack()
         self.roles: dict[str, list[Process]] = {}
         self._dismissed_s = 0.0
+        self._migrated = False
 
     async def __aenter__(self) -> Self:
         sockets = socket_directory(self._directory)
@@ -78,22 +81,25 @@ class House:
 
     async def database(self, name: str, number: int) -> Database:
         """A migrated database and the Redis database of the same number."""
-        owner = await asyncpg.connect(self._postgres.url("postgres"))
-        await owner.execute(f'CREATE DATABASE "{name}"')
-        await owner.close()
+        if not self._migrated:
+            await self._create(_MIGRATED)
+            await asyncio.to_thread(self._migrate)
+            self._migrated = True
+        await self._create(name, _MIGRATED)
         url = self._postgres.url(name)
-        made = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "spine.migrations"],
-            cwd=ROOT,
-            env=self._environment(url, ""),
-            check=False,
-            capture_output=True,
-            text=True,
-        )
+        return await Database.open(url, self._redis_url.replace("db=0", f"db={number}"), KEY)
+
+    async def _create(self, name: str, template: str = "template1") -> None:
+        owner = await asyncpg.connect(self._postgres.url("postgres"))
+        await owner.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        await owner.close()
+
+    def _migrate(self) -> None:
+        environment = self._environment(self._postgres.url(_MIGRATED), "")
+        argv = [sys.executable, "-m", "spine.migrations"]
+        made = subprocess.run(argv, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
         if made.returncode != 0:
             raise RuntimeError(f"the migrations failed:\n{made.stdout}{made.stderr}")
-        return await Database.open(url, self._redis_url.replace("db=0", f"db={number}"), KEY)
 
     def _environment(self, database_url: str, redis_url: str) -> dict[str, str]:
         return {

@@ -13,8 +13,7 @@ from bench.results import PROMISES, Results
 def _save(path: Path, title: str) -> None:
     plt.title(title)
     plt.grid(alpha=0.3)
-    plt.tight_layout()
-    plt.savefig(path, dpi=110)
+    plt.savefig(path, dpi=110, bbox_inches="tight")
     plt.close()
 
 

@@ -27,11 +27,24 @@ class Scale:
     first_byte_s: float
     isolation_s: float
     backlog: int
+    looked_at: int
+    """Deliveries of a backlog over which a rate is taken."""
     retry_s: float
 
 
-QUICK = Scale(rounds=2, drained=5_000, accept_s=0.7, first_byte_s=4, isolation_s=0.8, backlog=100_000, retry_s=3)
-FULL = Scale(rounds=5, drained=30_000, accept_s=4, first_byte_s=30, isolation_s=20, backlog=1_000_000, retry_s=20)
+QUICK = Scale(
+    rounds=2, drained=5_000, accept_s=0.7, first_byte_s=4, isolation_s=0.7, backlog=100_000, looked_at=5_000, retry_s=3
+)
+FULL = Scale(
+    rounds=5,
+    drained=30_000,
+    accept_s=4,
+    first_byte_s=30,
+    isolation_s=20,
+    backlog=1_000_000,
+    looked_at=9_000,
+    retry_s=20,
+)
 
 
 @dataclass
@@ -63,6 +76,14 @@ class Rig:
     async def drained(self, database: Database | None = None, within_s: float = 300) -> None:
         """Wait until every result is in the ledger."""
         await until((database or self.database).is_drained, within_s=within_s, every_s=0.01)
+
+    async def quiet(self) -> None:
+        """Wait until what workers held of an abandoned backlog has come, and forget it."""
+        before, came = -1, await self.receiver.first()
+        while came > before:
+            await asyncio.sleep(0.3)
+            before, came = came, await self.receiver.first()
+        await self.receiver.reset()
 
     async def settle(
         self,

@@ -1,20 +1,15 @@
 """Figure 5: claims a second while a million deliveries wait, against ten thousand; and the memory of the worker."""
 
-import asyncio
 import itertools
-import time
 from collections.abc import Sequence
 
 from bench.rig import Rig
 from bench.stats import Spread, per_second
 from bench.tenant import Database, Workspace
 from bench.usage import memory_bytes
-from spine.webhooks import queries
 
 SMALL = 10_000
-LOOKED_AT = 9_000
 ENDPOINTS = 10
-_CLAIMS = 9
 
 _SEED = """
     INSERT INTO spine.deliveries_open (workspace_id, id, event_id, type, endpoint_id, accepted_at, due_at)
@@ -48,43 +43,28 @@ async def _workspace(rig: Rig, urls: Sequence[str]) -> Workspace:
 
 
 async def engine_rates(rig: Rig, count: int, windows: int) -> tuple[list[float], list[int]]:
-    """Deliveries per second in successive windows of `LOOKED_AT`, from a backlog of `count`; and the worker's memory."""
+    """Deliveries per second in successive windows, from a backlog of `count`; and the worker's memory."""
+    looked_at = rig.scale.looked_at
     workspace = await _workspace(rig, rig.receiver.urls("ok", ENDPOINTS))
+    rig.worker.pause()
     await wait_due(rig.database, workspace, count)
     await settle(rig.database)
     memory = [memory_bytes(rig.worker.pid)]
+    rig.worker.resume()
     rig.database.ring("deliver")
-    wanted = LOOKED_AT * windows
+    wanted = looked_at * windows
     await rig.received(wanted)
     memory.append(memory_bytes(rig.worker.pid))
     came = sorted(at for path in (await rig.receiver.times()).values() for at in path.values())
     rig.results.over_time.setdefault("backlog", {})[f"{count:,} waiting"] = per_second(came, 0.25)
-    await rig.database.pool.execute("TRUNCATE spine.deliveries_open")
-    await asyncio.sleep(0.5)
-    await rig.sweep_out()
-    edges = [came[n * LOOKED_AT] for n in range(windows)] + [came[wanted - 1]]
-    return [LOOKED_AT / (end - start) for start, end in itertools.pairwise(edges)], memory
-
-
-async def bare_claims(rig: Rig, count: int) -> float:
-    """Claims per second of the statement alone: nobody sends, nobody else claims."""
-    rig.worker.pause()
-    workspace = await _workspace(rig, rig.receiver.urls("ok", ENDPOINTS))
-    await wait_due(rig.database, workspace, count)
-    async with rig.database.pool.acquire() as connection:
-        await connection.execute("SET synchronous_commit TO off")
-        start = time.perf_counter()
-        for _ in range(_CLAIMS):
-            await connection.fetch(queries.DUE_CLAIM, "bench", "00:05:00", 1000, [], [])
-        seconds = time.perf_counter() - start
-        await connection.execute("RESET synchronous_commit")
-    await rig.sweep_out()
-    rig.worker.resume()
-    return _CLAIMS * 1000 / seconds
+    await rig.database.clear()
+    await rig.quiet()
+    edges = [came[n * looked_at] for n in range(windows)] + [came[wanted - 1]]
+    return [looked_at / (end - start) for start, end in itertools.pairwise(edges)], memory
 
 
 async def measure(rig: Rig) -> None:
-    """Small, large, small: the engine's rate with each; then the claim alone."""
+    """Small, large, small: the engine's rate with each."""
     small, memory_small = await engine_rates(rig, SMALL, 1)
     large, memory_large = await engine_rates(rig, rig.scale.backlog, rig.scale.rounds)
     again, _ = await engine_rates(rig, SMALL, 1)

@@ -57,9 +57,8 @@ async def draining(rig: Rig) -> None:
     rig.results.over_time.setdefault("draining", {})["old deliveries per second"] = per_second(came, 1.0)
     rig.results.latencies_ms["new events beside a million old ones"] = {"first byte": [wait * 1000 for wait in waits]}
     rig.results.note("draining", new_events=Latency.of(waits), old_per_s=len(came) / (max(came) - min(came)))
-    await rig.database.pool.execute("TRUNCATE spine.deliveries_open")
-    await asyncio.sleep(1)
-    await rig.sweep_out()
+    await rig.database.clear()
+    await rig.quiet()
 
 
 async def hour(rig: Rig) -> None:
