@@ -72,7 +72,7 @@ class Desk:
         lent, self._lent = cast("Connection | None", self._lent), None
         if lent is not None:
             with contextlib.suppress(OSError, TimeoutError, *LOST):
-                lent.terminate()  # nobody else may get it: its settings are ours
+                lent.terminate()  # nobody else may get it: an eager one's settings are its own
             with contextlib.suppress(OSError, TimeoutError, *LOST):
                 await self._pool.release(lent, timeout=5)  # type: ignore[arg-type]
 

@@ -125,7 +125,7 @@ class Lanes:
         return max(0, min(by_count, by_bytes) - self._promised)
 
     def has_room(self, *, claimed: bool) -> bool:
-        """Whether there is room for a batch that is worth its round trip; a claim has few round trips, and makes turns long."""
+        """Whether there is room for a batch that is worth its round trip; claims are small (`workers.deliver`)."""
         return self.room(claimed=claimed) >= max(1, self._max_held // (32 if claimed else 8))
 
     def lane(self, facts: EndpointFacts) -> Lane:

@@ -84,18 +84,10 @@ class Relay:
             made: list[_Made] = []
             try:
                 async with connection.transaction() if self._locking else contextlib.nullcontext():
-                    if self._locking:
-                        rows = await connection.fetch(queries.OUTBOX_TAKE, wanted - newest, newest)
-                    else:
-                        rows = await connection.fetch(queries.OUTBOX_READ, wanted - newest, newest, _FEW)
-                    taken = [row for row in rows if row["seq"] is not None]
+                    taken, listening = await self._read(connection, wanted - newest, newest)
                     if not taken:
                         self.behind = self._locking = False
                         return False
-                    if self._locking or len(taken) > _FEW:
-                        listening = await self._find_listeners(connection, taken)
-                    else:
-                        listening = rows[len(taken) :]
                     listeners = _by_type(listening)
                     done, stillborn = self._make(taken, listeners, made)
                     mine = await self._write(connection, done, made, stillborn)
@@ -120,14 +112,22 @@ class Relay:
         fitting = int(MAX_DELIVERIES / max(deliveries / events, 1.0))
         self._events = max(1, min(_EVENTS_MAX, fitting, (events if cut else self._events) * 2))
 
-    async def _find_listeners(self, connection: Any, taken: list[Any]) -> list[Any]:
-        found: list[Any] = await connection.fetch(
+    async def _read(self, connection: Any, oldest: int, newest: int) -> tuple[list[Any], list[Any]]:
+        """So many events of the outbox's either end, and who listened to their types."""
+        if self._locking:
+            taken = await connection.fetch(queries.OUTBOX_TAKE, oldest, newest)
+        else:
+            rows = await connection.fetch(queries.OUTBOX_READ, oldest, newest, _FEW)
+            taken = [row for row in rows if row["seq"] is not None]
+            if len(taken) <= _FEW:
+                return taken, rows[len(taken) :]
+        listening = await connection.fetch(
             queries.LISTENERS_FIND,
             [event["workspace_id"] for event in taken],
             [event["type"] for event in taken],
             [event["accepted_at"] for event in taken],
         )
-        return found
+        return taken, listening
 
     def _make(
         self, taken: list[Any], listeners: dict[tuple[str, str], list[Listener]], made: list[_Made]

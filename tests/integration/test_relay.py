@@ -137,6 +137,18 @@ class _Paused(Relay):
         """The events whose deliveries it would send."""
         return [cargo.event_id for lane in self.lanes for cargo in lane.queue]
 
+    async def begin(self) -> None:
+        """Look, and stop once that has read."""
+        self.read.clear()
+        self.go_on.clear()
+        self._look = asyncio.create_task(self.look())
+        await self.read.wait()
+
+    async def end(self) -> bool:
+        """Write what was read; later looks do not stop."""
+        self.go_on.set()
+        return await self._look
+
     async def _write(self, *args: Any) -> set[int]:
         self.read.set()
         await self.go_on.wait()
@@ -149,15 +161,11 @@ async def test_two_that_read_the_same_event(engine: Engine, count: int) -> None:
     await engine.endpoint("http://127.0.0.1:9/")
     first, second = _Paused(engine, "first"), _Paused(engine, "second")
     old = await engine.publish(count=count)
-    looks = [asyncio.create_task(first.look())]
-    await first.read.wait()
+    await first.begin()
     newer = await engine.publish()
-    looks.append(asyncio.create_task(second.look()))
-    await second.read.wait()
-    first.go_on.set()
-    await looks[0]
-    second.go_on.set()
-    await looks[1]
+    await second.begin()
+    await first.end()
+    await second.end()
     while await first.look() or await second.look():
         pass
     rows = await engine.pool.fetch("SELECT event_id, leased_by FROM spine.deliveries_open")
@@ -175,12 +183,9 @@ async def test_what_was_born_dead_is_so_once(engine: Engine) -> None:
     await engine.publish()
     await engine.pool.execute("UPDATE spine.events SET body = NULL")
     relays = _Paused(engine, "first"), _Paused(engine, "second")
-    looks = [asyncio.create_task(relay.look()) for relay in relays]
     for relay in relays:
-        await relay.read.wait()
-    for relay in relays:
-        relay.go_on.set()
-    await asyncio.gather(*looks)
+        await relay.begin()
+    await asyncio.gather(*(relay.end() for relay in relays))
     assert [row["state"] for row in await engine.deliveries()] == ["dead"]
     for relay in relays:
         await relay.close()
@@ -192,23 +197,15 @@ async def test_a_wide_fan_out_is_made_for_nothing_once(engine: Engine) -> None:
         await engine.endpoint(f"http://127.0.0.1:9/{n}")
     await engine.publish()
     first, second = _Paused(engine, "first"), _Paused(engine, "second")
-    looks = [asyncio.create_task(first.look())]
-    await first.read.wait()
-    looks.append(asyncio.create_task(second.look()))
-    await second.read.wait()
-    first.go_on.set()
-    await looks[0]
-    second.go_on.set()
-    await looks[1]
+    await first.begin()
+    await second.begin()
+    await first.end()
+    await second.end()
     assert (len(first.loaded), len(second.loaded)) == (20, 0)
     await engine.publish()
-    second.read.clear()
-    second.go_on.clear()
-    look = asyncio.create_task(second.look())
-    await second.read.wait()
+    await second.begin()
     assert not await first.look()
-    second.go_on.set()
-    await look
+    await second.end()
     assert (len(first.loaded), len(second.loaded)) == (20, 20)
     await first.close()
     await second.close()
