@@ -16,7 +16,7 @@ LOCK := .venv/locking/bin/uv pip compile --quiet --universal --generate-hashes -
 .PHONY: up check test bench bench-quick chaos lock openapi
 
 up: $(RUN)
-	@exec $(PY) -m spine.up
+	@exec $(PY) -m spine.supervisor
 
 check: $(DEV)
 	$(PY) -m ruff check .

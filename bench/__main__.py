@@ -12,7 +12,7 @@ import uvloop
 
 from bench import pictures, shapes, table
 from bench.figures import accept, backlog, delivered, first_byte, isolation, retry
-from bench.house import House
+from bench.installation import Installation
 from bench.process import ROOT
 from bench.results import Results
 from bench.rig import FULL, QUICK, open_rig
@@ -47,13 +47,16 @@ def _write(results: Results, path: Path) -> None:
 
 
 async def _run(names: list[str], directory: Path, results: Results, path: Path) -> None:
-    async with House(directory) as house, open_rig(house, QUICK if results.quick else FULL, results) as rig:
+    async with (
+        Installation(directory) as installation,
+        open_rig(installation, QUICK if results.quick else FULL, results) as rig,
+    ):
         every = FIGURES | shapes.SHAPES
         for name in names or list(FIGURES if results.quick else every):
-            start, busy_s, ours_s = time.monotonic(), machine_busy_s(), house.cpu_s()
+            start, busy_s, ours_s = time.monotonic(), machine_busy_s(), installation.cpu_s()
             await every[name](rig)
             seconds = time.monotonic() - start
-            others = (machine_busy_s() - busy_s - house.cpu_s() + ours_s) / seconds / (os.cpu_count() or 1)
+            others = (machine_busy_s() - busy_s - installation.cpu_s() + ours_s) / seconds / (os.cpu_count() or 1)
             results.note("share of the machine that others took meanwhile", **{name: max(0.0, others)})
             print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
             _write(results, path)  # after each: a long run that breaks off has not been for nothing

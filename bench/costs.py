@@ -5,7 +5,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from bench.house import House
+from bench.installation import Installation
 from bench.stats import Cost
 from bench.tenant import Database
 from bench.usage import cpu_by_role, memory_by_role
@@ -28,8 +28,8 @@ _READ = """
 class Meter:
     """`start`, the work, `stop(events)`. The bench should leave the database alone in between."""
 
-    def __init__(self, house: House, database: Database) -> None:
-        self._pids = house.pids(*ROLES)
+    def __init__(self, installation: Installation, database: Database) -> None:
+        self._pids = installation.pids(*ROLES)
         self._database = database
         self._redis: Redis = Redis.from_url(database.redis_url)
 

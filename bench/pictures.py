@@ -50,7 +50,7 @@ def _parts(path: Path, title: str, parts: dict[str, float]) -> None:
     _save(path, title)
 
 
-def _promised(path: Path, results: Results) -> None:
+def _reserved(path: Path, results: Results) -> None:
     """Each promised figure over its bound, with the spread of its rounds."""
     shown = [name for name in results.promised if PROMISES[name].bound]
     plt.figure(figsize=(8, 4.5))
@@ -71,7 +71,7 @@ def draw(results: Results, directory: Path) -> None:
     """Write them all."""
     directory.mkdir(exist_ok=True)
     if results.promised:
-        _promised(directory / "promised.png", results)
+        _reserved(directory / "promised.png", results)
     for name, times in results.latencies_ms.items():
         _distribution(directory / f"latency-{name.replace(' ', '-')}.png", name, times)
     for name, parts in results.cpu_us.items():

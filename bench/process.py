@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from spine.up.command import Command
+from spine.supervisor.command import Command
 
 ROOT = Path(__file__).parent.parent
 

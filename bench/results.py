@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from bench.account import Account
+from bench.reconciliation import Account
 from bench.stats import Cost, Spread
 
 

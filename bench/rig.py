@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from bench.account import settle
-from bench.house import House, until
+from bench.installation import Installation, until
 from bench.load import Load
 from bench.process import Process
 from bench.receivers import Bare, Receiver
+from bench.reconciliation import settle
 from bench.results import Results
 from bench.tenant import Database, Workspace
 
@@ -51,7 +51,7 @@ FULL = Scale(
 class Rig:
     """Handed to every figure; each leaves the database empty and the processes idle."""
 
-    house: House
+    installation: Installation
     database: Database
     worker: Process
     api_port: int
@@ -109,8 +109,8 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig(house: House, scale: Scale, results: Results) -> AsyncIterator[Rig]:
+async def open_rig(installation: Installation, scale: Scale, results: Results) -> AsyncIterator[Rig]:
     """Start what most figures need."""
-    database = await house.database("bench", 0)
-    worker, api_port = await asyncio.gather(house.worker(database), house.api(database))
-    yield Rig(house, database, worker, api_port, house.receiver(), house.bare(), scale, results)
+    database = await installation.database("bench", 0)
+    worker, api_port = await asyncio.gather(installation.worker(database), installation.api(database))
+    yield Rig(installation, database, worker, api_port, installation.receiver(), installation.bare(), scale, results)

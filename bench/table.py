@@ -24,7 +24,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _promised(results: Results) -> str:
+def _reserved(results: Results) -> str:
     rows = [["promised figure", "measured", "low", "high", "bound", "", ""]]
     for name, promise in PROMISES.items():
         spread = results.promised.get(name)
@@ -77,4 +77,4 @@ def _accounts(results: Results) -> str:
 
 def render(results: Results) -> str:
     """All of it."""
-    return "\n\n".join(["", _promised(results), _costs(results), _notes(results), _accounts(results)])
+    return "\n\n".join(["", _reserved(results), _costs(results), _notes(results), _accounts(results)])

@@ -9,13 +9,13 @@ from typing import Any, Self
 
 import asyncpg
 
-from bench.account import Books
-from spine import ids
-from spine.api_keys import key_columns
-from spine.bell import Bell, Kind, open_redis
-from spine.events import Actor, event_body
-from spine.keys import mint_key
-from spine.vault import Vault
+from bench.reconciliation import Books
+from spine.directory.api_keys import key_columns
+from spine.kernel import ids
+from spine.kernel.events import Actor, event_body
+from spine.kernel.keys import mint_key
+from spine.kernel.vault import Vault
+from spine.kernel.wakeups import Kind, Wakeups, open_redis
 from spine.webhooks.signing import new_secret
 
 BODY_BYTES = 600
@@ -54,10 +54,10 @@ def body(id: str, type: str, workspace_id: str, size: int, n: int) -> bytes:
 class Database:
     """One database, seen as its owner sees it, and its bell."""
 
-    def __init__(self, url: str, redis_url: str, key: str, pool: Any, bell: Bell) -> None:
+    def __init__(self, url: str, redis_url: str, key: str, pool: Any, wakeups: Wakeups) -> None:
         self.url, self.redis_url = url, redis_url
         self.pool = pool
-        self._bell = bell
+        self._bell = wakeups
         self._vault = Vault.from_text(key)
 
     @classmethod
@@ -65,15 +65,15 @@ class Database:
         """Connect to a migrated database."""
         pool = await asyncpg.create_pool(url, min_size=1, max_size=4, command_timeout=1800)
         await pool.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-        return cls(url, redis_url, key, pool, Bell(open_redis(redis_url)))
+        return cls(url, redis_url, key, pool, Wakeups(open_redis(redis_url)))
 
-    def ring(self, kind: Kind) -> None:
+    def wake(self, kind: Kind) -> None:
         """Say that there is work."""
-        self._bell.ring(kind)
+        self._bell.wake(kind)
 
-    def ring_at(self, kind: Kind, due_times_s: Sequence[float]) -> None:
+    def wake_at(self, kind: Kind, due_times_s: Sequence[float]) -> None:
         """Say when there will be."""
-        self._bell.ring_at(kind, due_times_s)
+        self._bell.wake_at(kind, due_times_s)
 
     async def workers(self) -> int:
         """Workers on the roster."""

@@ -1,1 +1,1 @@
-"""The garden: Grafana boards and Prometheus rules, which read the metric names that spine.metrics declares."""
+"""The garden: Grafana boards and Prometheus rules, which read the metric names that spine.kernel.metrics declares."""

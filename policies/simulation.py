@@ -45,7 +45,7 @@ class Fate:
 
 
 @dataclass(frozen=True, slots=True)
-class Imagined:
+class SimulatedWorld:
     """A world to try a policy in. `down` are accounts whose provider does not answer at all."""
 
     routes: Mapping[int, Sequence[Route]]
@@ -72,7 +72,7 @@ class _Trial:
     """A simulation under way."""
 
     policy: Policy
-    imagined: Imagined
+    simulated: SimulatedWorld
     start: datetime
     now: datetime
     attempts: list[Attempt] = field(default_factory=list)
@@ -87,15 +87,15 @@ class _Trial:
         self.lines.append(replace(line, at_s=(self.now - self.start).total_seconds()))
 
 
-def simulate(policy: Policy, imagined: Imagined, start: datetime) -> tuple[list[Line], str, bool]:
+def simulate(policy: Policy, simulated: SimulatedWorld, start: datetime) -> tuple[list[Line], str, bool]:
     """(trace, how it ends: `delivered`, `read`, `sent` or `failed`, whether the person may get it twice).
 
     Receipts that come after the end are in the trace too.
     """
-    trial = _Trial(policy, imagined, start, start)
+    trial = _Trial(policy, simulated, start, start)
     deadline_at = start + timedelta(seconds=policy.deadline_s)
     while len(trial.lines) < _MAX_LINES:
-        world = World(imagined.routes, imagined.blocked, deadline_at, trial.held_until)
+        world = World(simulated.routes, simulated.blocked, deadline_at, trial.held_until)
         decision = next_step(policy, trial.attempts, world, trial.now)
         if not isinstance(decision, Done):
             _say_skipped(trial, decision.skipped)
@@ -124,7 +124,7 @@ def _say_skipped(trial: _Trial, skipped: Iterable[Skip]) -> None:
 
 def _call(trial: _Trial, decision: Send) -> None:
     step, account_id = trial.policy.steps[decision.step], decision.route.account_id
-    fate = trial.imagined.fates.get(decision.channel, Fate())
+    fate = trial.simulated.fates.get(decision.channel, Fate())
     trial.say(Line(0, "send", decision.step, decision.channel, account_id, decision.why))
     outcome, failure, retry_after_s = _answer(trial, decision, fate)
     tries = 1 + sum(one.step == decision.step and one.account_id == account_id for one in trial.attempts)
@@ -152,7 +152,7 @@ def _call(trial: _Trial, decision: Send) -> None:
 
 
 def _answer(trial: _Trial, decision: Send, fate: Fate) -> tuple[Outcome, Class | None, float | None]:
-    if decision.route.account_id in trial.imagined.down:
+    if decision.route.account_id in trial.simulated.down:
         return "rejected", "connect", None
     if fate.kind == "rejected":
         return "rejected", "recipient", None

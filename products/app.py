@@ -10,25 +10,26 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS
-from products.errors import install_error_handlers
-from products.requests import RequestIds
+from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS, SCHEMA_NAMES, WORKSPACE_SEEDS
+from products.error_handlers import install_error_handlers
+from products.request_ids import RequestIds
 from products.system import router as system_router
-from spine import __version__, heap
-from spine.bell import Bell, open_redis
-from spine.cursor import Cursors
-from spine.database import cluster_epoch, open_engine, open_pool
-from spine.egress import Egress
-from spine.idempotency import Turns
-from spine.log import configure_log
-from spine.metrics import EVENT_TYPES
-from spine.openapi import document
-from spine.platform import Platform
-from spine.ratelimit import RateLimiter
-from spine.settings import BellSettings, DatabaseSettings, EgressSettings, HttpSettings, VaultSettings
-from spine.tenancy import Authenticator
-from spine.vault import Vault
-from spine.webhooks.accept import Accepting
+from spine import __version__
+from spine.kernel import garbage_collection
+from spine.kernel.authentication import Authenticator
+from spine.kernel.backpressure import Backpressure
+from spine.kernel.cursors import Cursors
+from spine.kernel.database import cluster_epoch, open_engine, open_pool
+from spine.kernel.http_client import HttpClient
+from spine.kernel.idempotency import KeyLocks
+from spine.kernel.logs import configure_log
+from spine.kernel.metrics import EVENT_TYPES
+from spine.kernel.openapi import document
+from spine.kernel.platform import Platform
+from spine.kernel.rate_limits import RateLimiter
+from spine.kernel.settings import DatabaseSettings, EgressSettings, HttpSettings, VaultSettings, WakeupSettings
+from spine.kernel.vault import Vault
+from spine.kernel.wakeups import Wakeups, open_redis
 
 
 @contextlib.asynccontextmanager
@@ -40,29 +41,29 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         held.push_async_callback(pool.close)
         engine = open_engine(database.database_url, "spine_app", "spine api", database.database_pool_size)
         held.push_async_callback(engine.dispose)
-        redis = open_redis(BellSettings().redis_url)
+        redis = open_redis(WakeupSettings().redis_url)
         held.push_async_callback(redis.aclose)
-        bell = Bell(redis)
-        held.push_async_callback(bell.close)
+        wakeups = Wakeups(redis)
+        held.push_async_callback(wakeups.close)
         authenticator = Authenticator(pool)
-        turns = Turns()
-        accepting = Accepting(pool, bell, CATALOGUE, turns, http)
-        for duty in (authenticator.note_use(), accepting.watch_backlog()):
+        backpressure = Backpressure(pool, http.max_outbox)
+        for duty in (authenticator.track_key_use(), backpressure.watch()):
             held.callback(asyncio.create_task(duty).cancel)
         app.state.platform = Platform(
             http=http,
-            egress=await held.enter_async_context(Egress(EgressSettings())),
+            http_client=await held.enter_async_context(HttpClient(EgressSettings())),
             pool=pool,
             engine=engine,
             vault=vault,
             redis=redis,
-            bell=bell,
+            wakeups=wakeups,
             cursors=Cursors(vault.derive(b"cursor"), await cluster_epoch(pool)),
             authenticator=authenticator,
             limiter=RateLimiter(redis, http.rate_limit_requests),
             catalogue=CATALOGUE,
-            accepting=accepting,
-            turns=turns,
+            backpressure=backpressure,
+            key_locks=KeyLocks(),
+            workspace_seeds=WORKSPACE_SEEDS,
         )
         EVENT_TYPES.declare(CATALOGUE.types)
         yield
@@ -90,8 +91,11 @@ def build() -> FastAPI:
 
 def _documents(app: FastAPI) -> dict[str, dict[str, Any]]:
     """The OpenAPI documents by name; made when they are first asked for, since they take longer than a start may."""
-    parts = {name: document(app, CATALOGUE, prefixes, families) for name, (prefixes, families) in PRODUCTS.items()}
-    return {"spine": document(app, CATALOGUE), **parts}
+    parts = {
+        name: document(app, CATALOGUE, prefixes, families, SCHEMA_NAMES)
+        for name, (prefixes, families) in PRODUCTS.items()
+    }
+    return {"spine": document(app, CATALOGUE, schema_names=SCHEMA_NAMES), **parts}
 
 
 app = build()
@@ -123,7 +127,7 @@ def main() -> None:
         server_header=False,
     )
     server = uvicorn.Server(config)
-    heap.settle()
+    garbage_collection.freeze_startup_objects()
     server.run(sockets=[_listening(settings)])
 
 

@@ -3,12 +3,23 @@
 from itertools import chain
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 
-from products import inbound
-from spine import api_keys, clock, contacts, signup, users
-from spine.events import Catalogue
-from spine.messages import accounts, channel_policies, messages, models, preferences, simulation, templates
-from spine.resource import Resource
+from products.notifications import inbound
+from spine.directory import api_keys, contacts, signup, users
+from spine.kernel import test_clock
+from spine.kernel.events import Catalogue
+from spine.kernel.platform import WorkspaceSeed
+from spine.kernel.resource import Resource
+from spine.notifications import (
+    channel_policies,
+    message_models,
+    messages,
+    preferences,
+    provider_accounts,
+    simulation,
+    templates,
+)
 from spine.webhooks import deliveries, endpoints, event_types, events, replays, testing
 
 RESOURCES: tuple[Resource, ...] = (
@@ -20,9 +31,9 @@ RESOURCES: tuple[Resource, ...] = (
     contacts.CONTACT,
     templates.TEMPLATE,
     channel_policies.POLICY,
-    accounts.ACCOUNT,
+    provider_accounts.ACCOUNT,
     preferences.PREFERENCE,
-    models.MESSAGE,
+    message_models.MESSAGE,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -35,12 +46,12 @@ ROUTERS: tuple[APIRouter, ...] = (
     deliveries.router,
     replays.router,
     testing.router,
-    clock.router,
+    test_clock.router,
     contacts.router,
     templates.router,
     channel_policies.router,
     simulation.router,
-    accounts.router,
+    provider_accounts.router,
     preferences.router,
     messages.router,
     inbound.router,
@@ -51,12 +62,21 @@ OTHER_EVENTS = (
     deliveries.DEAD_LETTERED,
     deliveries.REPLAYED,
     testing.TESTED,
-    clock.ADVANCED,
+    test_clock.ADVANCED,
     simulation.SIMULATED,
 )
 """Events of nouns that are no generic resource."""
 
+WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts,)
+"""What a new workspace starts with."""
+
 CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS))
+
+SCHEMA_NAMES: dict[type[BaseModel], str] = {
+    message_models.AttemptOut: "spine__messages__models__AttemptOut",
+    deliveries.AttemptOut: "spine__webhooks__deliveries__AttemptOut",
+}
+"""Public schema names of models that share a class name. Callers' generated clients use them, so they never change."""
 
 PRODUCTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "platform": (

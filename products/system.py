@@ -11,10 +11,10 @@ from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from spine.errors import Forbidden, NotFound
-from spine.metrics import PoolFigures, exposition, observe_pool
-from spine.platform import Platform
-from spine.routes import JSON
+from spine.kernel.errors import Forbidden, NotFound
+from spine.kernel.metrics import PoolStats, exposition, observe_pool
+from spine.kernel.platform import Platform
+from spine.kernel.routes import JSON
 
 router = APIRouter(include_in_schema=False)
 _CHECK_TIMEOUT_S = 2
@@ -80,7 +80,7 @@ def _observe_pools(platform: Platform) -> None:
     hot = platform.pool
     observe_pool(
         "database",
-        PoolFigures(
+        PoolStats(
             size=hot.get_size() + rows.checkedin() + rows.checkedout(),
             in_use=hot.get_size() - hot.get_idle_size() + rows.checkedout(),
             limit=hot.get_max_size() + rows.size(),

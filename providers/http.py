@@ -10,10 +10,10 @@ import orjson
 from policies.fallback import Class
 from policies.retry import parse_retry_after
 from providers.protocol import signed_report
-from spine.egress import Answer, Egress
-from spine.messages.accounts import Account
-from spine.messages.calls import Call, Report, Result
-from spine.messages.kinds import HttpConfig, HttpCredentials
+from spine.kernel.http_client import HttpClient, HttpResponse
+from spine.notifications.provider_accounts import ProviderAccount
+from spine.notifications.provider_calls import ProviderCall, ProviderReport, ProviderResult
+from spine.notifications.provider_kinds import HttpConfig, HttpCredentials
 from spine.webhooks.signing import sign
 
 _STEP: Final = re.compile(r"\.([A-Za-z_][A-Za-z0-9_-]*)|\[(\d{1,4})\]")
@@ -27,10 +27,10 @@ class HttpProvider:
 
     kind = "http"
 
-    def __init__(self, egress: Egress) -> None:
-        self._egress = egress
+    def __init__(self, egress: HttpClient) -> None:
+        self._http_client = egress
 
-    async def send(self, account: Account, call: Call) -> Result:
+    async def send(self, account: ProviderAccount, call: ProviderCall) -> ProviderResult:
         """One signed POST."""
         credentials, config = account.credentials, account.config
         assert isinstance(credentials, HttpCredentials)
@@ -56,46 +56,53 @@ class HttpProvider:
             "webhook-timestamp": str(timestamp_s),
             "webhook-signature": sign(call.attempt_id, timestamp_s, body, [credentials.secret]),
         }
-        answer = await self._egress.post(credentials.url, headers, body, https_required=account.env == "live")
-        return _read(answer, config)
+        response = await self._http_client.post(credentials.url, headers, body, https_required=account.env == "live")
+        return _read(response, config)
 
-    def reports(self, account: Account, secret: str, headers: Mapping[str, str], body: bytes) -> list[Report]:  # noqa: ARG002  # the protocol's arguments
+    def reports(
+        self, account: ProviderAccount, secret: str, headers: Mapping[str, str], body: bytes
+    ) -> list[ProviderReport]:
         """Standard Webhooks, the other way round."""
         return signed_report(secret, headers, body)
 
 
-def _read(answer: Answer, config: HttpConfig) -> Result:
+def _read(response: HttpResponse, config: HttpConfig) -> ProviderResult:
     """What an answer means. A status decides; without one, whether any byte of ours can have been acted on."""
-    if answer.status is None or answer.error is not None:
-        return _without_answer(answer)
-    given = _parsed(answer.body_excerpt)
-    raw = {"http_status": answer.status}
-    if 200 <= answer.status < 300:
+    if response.status is None or response.error is not None:
+        return _without_answer(response)
+    given = _parsed(response.body_excerpt)
+    raw = {"http_status": response.status}
+    if 200 <= response.status < 300:
         id = find(given, config.id)
         status = find(given, config.status) if config.status else None
-        return Result(
-            "accepted", _short(id), http_status=answer.status, raw=raw | ({"status": _short(status)} if status else {})
+        return ProviderResult(
+            "accepted",
+            _short(id),
+            http_status=response.status,
+            raw=raw | ({"status": _short(status)} if status else {}),
         )
-    code = _short(find(given, config.error)) or f"http_{answer.status}"
+    code = _short(find(given, config.error)) or f"http_{response.status}"
     failure: Class = "recipient"
-    if answer.status == 429:
+    if response.status == 429:
         failure = "rate"
-    elif answer.status in {408, 425} or answer.status >= 500:
+    elif response.status in {408, 425} or response.status >= 500:
         failure = "transient"
-    elif answer.status in _AUTH:
+    elif response.status in _AUTH:
         failure = "config"
-    retry_after_s = parse_retry_after(answer.retry_after, answer.ended_at) if answer.status in {429, 503} else None
-    return Result("rejected", None, failure, code, answer.status, retry_after_s, raw)
+    retry_after_s = (
+        parse_retry_after(response.retry_after, response.ended_at) if response.status in {429, 503} else None
+    )
+    return ProviderResult("rejected", None, failure, code, response.status, retry_after_s, raw)
 
 
-def _without_answer(answer: Answer) -> Result:
-    code = answer.error or "no_answer"
+def _without_answer(response: HttpResponse) -> ProviderResult:
+    code = response.error or "no_answer"
     raw: dict[str, Any] = {"error": code}
     if code in _UNSENT:
-        return Result("rejected", None, "connect", code, answer.status, raw=raw)
+        return ProviderResult("rejected", None, "connect", code, response.status, raw=raw)
     if code in _MISCONFIGURED:
-        return Result("rejected", None, "config", code, answer.status, raw=raw)
-    return Result("unknown", None, "timeout", code, answer.status, raw=raw)
+        return ProviderResult("rejected", None, "config", code, response.status, raw=raw)
+    return ProviderResult("unknown", None, "timeout", code, response.status, raw=raw)
 
 
 def _parsed(body: bytes) -> Any:

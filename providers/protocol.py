@@ -7,8 +7,8 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from spine.messages.accounts import Account
-from spine.messages.calls import Call, Report, Result
+from spine.notifications.provider_accounts import ProviderAccount
+from spine.notifications.provider_calls import ProviderCall, ProviderReport, ProviderResult
 from spine.webhooks.signing import Verifier
 
 CALL_TIMEOUT_S: Final = 20.0
@@ -30,19 +30,21 @@ class Provider(Protocol):
 
     kind: str
 
-    async def send(self, account: Account, call: Call) -> Result:
+    async def send(self, account: ProviderAccount, call: ProviderCall) -> ProviderResult:
         """Make one call to the provider, within CALL_TIMEOUT_S, with the attempt's id as its reference.
 
         `rejected` only where nothing can have been sent; `unknown` where bytes left and no answer came.
         """
         ...
 
-    def reports(self, account: Account, secret: str, headers: Mapping[str, str], body: bytes) -> list[Report]:
+    def reports(
+        self, account: ProviderAccount, secret: str, headers: Mapping[str, str], body: bytes
+    ) -> list[ProviderReport]:
         """What a callback reports, once its signature is verified. Raises Refused, Unreadable."""
         ...
 
 
-def signed_report(secret: str, headers: Mapping[str, str], body: bytes) -> list[Report]:
+def signed_report(secret: str, headers: Mapping[str, str], body: bytes) -> list[ProviderReport]:
     """The one report in a body that is signed as webhooks are (wire.md): `{attempt_id, id, status, timestamp}`.
 
     `error` may say why, and `text` what the person answered, where the status is `replied`.
@@ -59,7 +61,7 @@ def signed_report(secret: str, headers: Mapping[str, str], body: bytes) -> list[
     if not isinstance(given, dict):
         raise Unreadable("the body is not an object")
     return [
-        Report(
+        ProviderReport(
             provider_message_id=_word(given, "id") or "",
             status=_word(given, "status") or "",
             reported_at=_word(given, "timestamp") or "",

@@ -15,9 +15,9 @@ import orjson
 
 from policies.fallback import Class
 from providers.protocol import signed_report
-from spine.messages.accounts import Account
-from spine.messages.addresses import is_sandbox_address
-from spine.messages.calls import Call, Report, Result
+from spine.directory.addresses import is_sandbox_address
+from spine.notifications.provider_accounts import ProviderAccount
+from spine.notifications.provider_calls import ProviderCall, ProviderReport, ProviderResult
 
 RECEIPT_S: Final = 0.06
 """How long after the call the first receipt comes; later ones follow at the same distance."""
@@ -44,19 +44,19 @@ _TAKE: Final = """
 class _Fate:
     """What becomes of one call. `reports` are (status, reported seconds after the call, due seconds after the call)."""
 
-    result: Result
+    result: ProviderResult
     reports: tuple[tuple[str, float, float], ...] = ()
     late: bool = False
     answers: bool = False
     before_response: bool = False
 
 
-_ACCEPTED: Final = Result("accepted")
-_UNKNOWN: Final = Result("unknown", None, "timeout", "timeout")
+_ACCEPTED: Final = ProviderResult("accepted")
+_UNKNOWN: Final = ProviderResult("unknown", None, "timeout", "timeout")
 
 
-def _rejected(failure: Class, code: str, retry_after_s: float | None = None) -> Result:
-    return Result("rejected", None, failure, code, retry_after_s=retry_after_s)
+def _rejected(failure: Class, code: str, retry_after_s: float | None = None) -> ProviderResult:
+    return ProviderResult("rejected", None, failure, code, retry_after_s=retry_after_s)
 
 
 _DELIVERED: Final = (("sent", 0.0, RECEIPT_S), ("delivered", 1.0, 2 * RECEIPT_S))
@@ -97,7 +97,7 @@ class Sandbox:
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self._pool = pool
 
-    async def send(self, account: Account, call: Call) -> Result:
+    async def send(self, account: ProviderAccount, call: ProviderCall) -> ProviderResult:
         """Let the recipient's fate take its course."""
         state = account.sandbox
         if state is not None and state.outage is True:
@@ -114,13 +114,15 @@ class Sandbox:
         id = await self._take(account, call, fate, wish)
         if fate.before_response:
             await asyncio.sleep(3 * RECEIPT_S)  # its receipts overtake this answer
-        return Result("accepted", id) if fate.result.outcome == "accepted" else fate.result
+        return ProviderResult("accepted", id) if fate.result.outcome == "accepted" else fate.result
 
-    def reports(self, account: Account, secret: str, headers: Mapping[str, str], body: bytes) -> list[Report]:  # noqa: ARG002  # the protocol's arguments
+    def reports(
+        self, account: ProviderAccount, secret: str, headers: Mapping[str, str], body: bytes
+    ) -> list[ProviderReport]:
         """As any provider that signs as webhooks are signed."""
         return signed_report(secret, headers, body)
 
-    async def _take(self, account: Account, call: Call, fate: _Fate, wish: str | None) -> str:
+    async def _take(self, account: ProviderAccount, call: ProviderCall, fate: _Fate, wish: str | None) -> str:
         id = f"sbx-{call.attempt_id}"
         wait_s = float(call.wait_s) if fate.late else 0.0
         now = datetime.now(UTC)
@@ -135,7 +137,7 @@ class Sandbox:
         return taken
 
 
-def _fate(call: Call) -> tuple[_Fate, str | None]:
+def _fate(call: ProviderCall) -> tuple[_Fate, str | None]:
     """The fate of a recipient on a channel, and what the person says."""
     if not is_sandbox_address(call.to):
         return _NOBODY, None
@@ -146,7 +148,7 @@ def _fate(call: Call) -> tuple[_Fate, str | None]:
 
 
 def _report(
-    call: Call, id: str, status: str, now: datetime, after_s: float, *, text: str | None = None
+    call: ProviderCall, id: str, status: str, now: datetime, after_s: float, *, text: str | None = None
 ) -> dict[str, Any]:
     report = {
         "attempt_id": call.attempt_id,

@@ -19,11 +19,11 @@ import aiosmtplib
 
 from policies.fallback import Class
 from providers.protocol import CALL_TIMEOUT_S, Refused
-from spine.egress import Egress
-from spine.egress.guard import AddressBlockedError
-from spine.messages.accounts import Account
-from spine.messages.calls import Call, Report, Result
-from spine.messages.kinds import SmtpConfig, SmtpCredentials
+from spine.kernel.http_client import HttpClient
+from spine.kernel.http_client.ssrf_guard import AddressBlockedError
+from spine.notifications.provider_accounts import ProviderAccount
+from spine.notifications.provider_calls import ProviderCall, ProviderReport, ProviderResult
+from spine.notifications.provider_kinds import SmtpConfig, SmtpCredentials
 
 _QUIT_TIMEOUT_S: Final = 1.0
 _ENHANCED: Final = re.compile(r"\b([245])\.(\d{1,3})\.(\d{1,3})\b")
@@ -36,11 +36,11 @@ class SmtpProvider:
 
     kind = "smtp"
 
-    def __init__(self, egress: Egress, tls: ssl.SSLContext | None = None) -> None:
-        self._egress = egress
+    def __init__(self, egress: HttpClient, tls: ssl.SSLContext | None = None) -> None:
+        self._http_client = egress
         self._tls = tls
 
-    async def send(self, account: Account, call: Call) -> Result:
+    async def send(self, account: ProviderAccount, call: ProviderCall) -> ProviderResult:
         """One mail to one person."""
         credentials, config = account.credentials, account.config
         assert isinstance(credentials, SmtpCredentials)
@@ -50,33 +50,35 @@ class SmtpProvider:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 return await self._send(credentials, config, call, progress)
         except aiosmtplib.SMTPSenderRefused as error:
-            return Result(
+            return ProviderResult(
                 "rejected", None, "config", str(error.code), error.code, raw={"smtp": _text(error.code, error.message)}
             )
         except aiosmtplib.SMTPResponseException as error:
             return _judged(error.code, error.message, login=isinstance(error, aiosmtplib.SMTPAuthenticationError))
         except AddressBlockedError:
-            return Result("rejected", None, "config", "egress_blocked")
+            return ProviderResult("rejected", None, "config", "egress_blocked")
         except UnicodeError:
-            return Result("rejected", None, "recipient", "address_not_ascii")
+            return ProviderResult("rejected", None, "recipient", "address_not_ascii")
         except OSError as error:
             # A time-out is one, a lost connection of aiosmtplib's and a failed TLS handshake too.
             code = type(error).__name__
             if progress.content_begun:
-                return Result("unknown", None, "timeout", code)
-            return Result("rejected", None, "connect", code)
+                return ProviderResult("unknown", None, "timeout", code)
+            return ProviderResult("rejected", None, "connect", code)
         except aiosmtplib.SMTPException:
             # No STARTTLS or no AUTH where the account demands it: nothing goes out in the clear instead.
-            return Result("rejected", None, "config", "not_supported")
+            return ProviderResult("rejected", None, "config", "not_supported")
 
-    def reports(self, account: Account, secret: str, headers: Mapping[str, str], body: bytes) -> list[Report]:  # noqa: ARG002  # the protocol's arguments
+    def reports(
+        self, account: ProviderAccount, secret: str, headers: Mapping[str, str], body: bytes
+    ) -> list[ProviderReport]:
         """Mail servers report by mail; nothing comes in this way."""
         raise Refused
 
     async def _send(
-        self, credentials: SmtpCredentials, config: SmtpConfig, call: Call, progress: "_Progress"
-    ) -> Result:
-        sock = await self._egress.connect(credentials.host, credentials.port)
+        self, credentials: SmtpCredentials, config: SmtpConfig, call: ProviderCall, progress: "_Progress"
+    ) -> ProviderResult:
+        sock = await self._http_client.connect(credentials.host, credentials.port)
         client = aiosmtplib.SMTP(
             hostname=credentials.host,
             sock=sock,
@@ -101,7 +103,7 @@ class SmtpProvider:
             client.close()
             if client.transport is None:
                 sock.close()
-        return Result(
+        return ProviderResult(
             "accepted", message["Message-ID"], http_status=None, raw={"smtp": _text(answer.code, answer.message)}
         )
 
@@ -112,7 +114,7 @@ class _Progress:
     content_begun = False
 
 
-def written(config: SmtpConfig, call: Call) -> EmailMessage:
+def written(config: SmtpConfig, call: ProviderCall) -> EmailMessage:
     """The mail. Its Message-ID is made of the attempt's id, so that a bounce or a log line finds it."""
     message = EmailMessage()
     message["From"] = config.sender
@@ -129,7 +131,7 @@ def written(config: SmtpConfig, call: Call) -> EmailMessage:
     return message
 
 
-def _judged(code: int, text: str, *, login: bool = False) -> Result:
+def _judged(code: int, text: str, *, login: bool = False) -> ProviderResult:
     """A refusal by its codes (providers.md, SMTP): 4yz may pass, 5yz will not; the enhanced code says whose fault it is."""
     found = _ENHANCED.search(text)
     enhanced = found.group(0) if found else ""
@@ -147,7 +149,7 @@ def _judged(code: int, text: str, *, login: bool = False) -> Result:
         failure = "recipient"
     else:
         failure = "content"
-    return Result("rejected", None, failure, enhanced or str(code), code, raw={"smtp": _text(code, text)})
+    return ProviderResult("rejected", None, failure, enhanced or str(code), code, raw={"smtp": _text(code, text)})
 
 
 def _text(code: int, text: str) -> str:

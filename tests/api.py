@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from products.app import build
-from tests.engine import KEY
+from tests.delivery_engine import KEY
 
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 

@@ -13,8 +13,8 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from spine.cli.door import Surroundings
-from spine.cli.front import app
+from spine.cli.app import app
+from spine.cli.command import Environment
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 KEY = "sk_test_" + "0" * 38
@@ -49,7 +49,7 @@ class FakeApi:
         self.requests: list[httpx.Request] = []
         self.slept: list[float] = []
         self._answers: dict[str, list[Any]] = defaultdict(list)
-        self.around = Surroundings(
+        self.environment = Environment(
             environ=self.environ,
             transport=httpx.MockTransport(self._answer),
             sleep=self.slept.append,
@@ -75,7 +75,7 @@ class FakeApi:
         """Say `spine …`."""
         with CliRunner().isolation(input=input) as streams:
             with pytest.raises(SystemExit) as left:
-                _COMMAND.main(arguments, prog_name="spine", obj=self.around)
+                _COMMAND.main(arguments, prog_name="spine", obj=self.environment)
             sys.stdout.flush()
             sys.stderr.flush()
             said = [stream.getvalue().decode() for stream in streams]

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spine.up import postgres, redis
-from spine.up.command import Command
-from spine.up.directory import open_directory, socket_directory
-from spine.up.postgres import describe_postgres, postgres_answers, postgres_command
-from spine.up.redis import describe_redis, redis_answers, redis_command
+from spine.supervisor import postgres, redis
+from spine.supervisor.command import Command
+from spine.supervisor.data_directory import open_directory, socket_directory
+from spine.supervisor.postgres import describe_postgres, postgres_answers, postgres_command
+from spine.supervisor.redis import describe_redis, redis_answers, redis_command
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,7 +49,7 @@ def throwaway_postgres(directory: Path) -> Iterator[str]:
     """A server that forgets everything; yields the address of its maintenance database."""
     directory = open_directory(directory)
     server = describe_postgres(directory, socket_directory(directory), durable=False)
-    postgres.make_ready(server)
+    postgres.prepare(server)
     with running(postgres_command(server), directory / "postgres.log", lambda: postgres_answers(server)):
         yield server.url("postgres")
 
@@ -59,7 +59,7 @@ def throwaway_redis(directory: Path) -> Iterator[str]:
     """A server that forgets everything; yields its address."""
     directory = open_directory(directory)
     server = describe_redis(directory, socket_directory(directory), durable=False)
-    redis.clear_way(server)
+    redis.remove_stale(server)
     with running(redis_command(server), directory / "redis.log", lambda: redis_answers(server.url)):
         yield server.url
 

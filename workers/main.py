@@ -1,6 +1,6 @@
 """The worker's front door: `python -m arq workers.main.WorkerSettings`.
 
-arq brings the bells; the lines of work listed in `LINES` do the work, resident in this process. Settings are read here.
+arq brings the bells; the lines of work listed in `PIPELINES` do the work, resident in this process. Settings are read here.
 """
 
 import asyncio
@@ -14,69 +14,69 @@ import uvloop
 from arq.connections import RedisSettings
 
 from products.catalogue import CATALOGUE
-from spine import heap
-from spine.bell import QUEUE, Kind, deserialize, redis_settings, serialize
-from spine.log import configure_log
-from spine.metrics import EVENT_TYPES
-from spine.settings import BellSettings, DatabaseSettings, EgressSettings, VaultSettings, WorkSettings
-from workers.bells import BellWorker
-from workers.dispatcher import Dispatcher
-from workers.line import Hearing, LineMaker
-from workers.replays import Replays
+from spine.kernel import garbage_collection
+from spine.kernel.logs import configure_log
+from spine.kernel.metrics import EVENT_TYPES
+from spine.kernel.settings import DatabaseSettings, EgressSettings, VaultSettings, WakeupSettings, WorkSettings
+from spine.kernel.wakeups import WAKEUP_QUEUE, Kind, deserialize, redis_settings, serialize
+from workers.maintenance import Maintenance
+from workers.notifications.receipts import ReceiptPipeline
+from workers.notifications.send import MessageSender
+from workers.pipeline import PipelineFactory, WakeupStatus
 from workers.runtime import Runtime
-from workers.send import Sends
-from workers.send_sandbox import SandboxReceipts
-from workers.upkeep import Upkeep
+from workers.wakeups import WakeupWorker
+from workers.webhooks.dispatch import Dispatcher
+from workers.webhooks.replay import ReplayRunner
 
-LINES: Final[tuple[LineMaker, ...]] = (Dispatcher, Replays, Sends, SandboxReceipts, Upkeep)
+PIPELINES: Final[tuple[PipelineFactory, ...]] = (Dispatcher, ReplayRunner, MessageSender, ReceiptPipeline, Maintenance)
 """Every kind of work that a worker does. A new one is added here and nowhere else."""
 
 _FILES: Final = 65_536
 
 # `python -m arq` makes its worker by this name: it is the only way to hand it ours.
-arq.worker.Worker = BellWorker  # type: ignore[misc]
+arq.worker.Worker = WakeupWorker  # type: ignore[misc]
 uvloop.install()
 configure_log()
 
-_bells: Final = BellSettings()
+_wakeup_settings: Final = WakeupSettings()
 
 
-async def _hear(ctx: dict[str, Any], kind: Kind) -> None:
+async def _on_job(ctx: dict[str, Any], kind: Kind) -> None:
     runtime: Runtime = ctx["runtime"]
-    await runtime.hear(kind)
+    await runtime.on_wakeup(kind)
 
 
 async def relay(ctx: dict[str, Any]) -> None:
     """There are events in the outbox."""
-    await _hear(ctx, "relay")
+    await _on_job(ctx, "relay")
 
 
 async def deliver(ctx: dict[str, Any]) -> None:
     """There are deliveries due."""
-    await _hear(ctx, "deliver")
+    await _on_job(ctx, "deliver")
 
 
 async def send(ctx: dict[str, Any]) -> None:
     """There are messages due."""
-    await _hear(ctx, "send")
+    await _on_job(ctx, "send")
 
 
 async def startup(ctx: dict[str, Any]) -> None:
     """Build what the lines share and set them going; the database may come later."""
     runtime = Runtime(
         database=DatabaseSettings(),
-        bells=_bells,
+        wakeup_settings=_wakeup_settings,
         work=WorkSettings(),
-        egress=EgressSettings(),
+        http_client=EgressSettings(),
         vault=VaultSettings(),
-        hearing=ctx["hearing"],
-        lines=LINES,
+        wakeup_status=ctx["hearing"],
+        pipelines=PIPELINES,
     )
     ctx["runtime"] = runtime
     _lift_file_limit()
     EVENT_TYPES.declare(CATALOGUE.types)
     _keep_signals_for(asyncio.current_task())
-    heap.settle()
+    garbage_collection.freeze_startup_objects()
     await runtime.start()
 
 
@@ -110,7 +110,7 @@ def _lift_file_limit() -> None:
 
 
 def _redis() -> RedisSettings:
-    settings = redis_settings(_bells.redis_url, retries=1)
+    settings = redis_settings(_wakeup_settings.redis_url, retries=1)
     settings.conn_retries = 0  # `BellWorker` tries again, and says meanwhile that it is deaf
     return settings
 
@@ -119,11 +119,11 @@ class WorkerSettings:
     """What arq reads. Attempts are counted in Postgres, results kept there; jobs are bells and end at once."""
 
     functions: ClassVar = [relay, deliver, send]
-    queue_name = QUEUE
+    queue_name = WAKEUP_QUEUE
     redis_settings: RedisSettings = _redis()
     job_serializer = serialize
     job_deserializer = deserialize
-    poll_delay = _bells.poll_delay_s
+    poll_delay = _wakeup_settings.poll_delay_s
     on_startup = startup
     on_shutdown = shutdown
     keep_result = 0
@@ -132,4 +132,4 @@ class WorkerSettings:
     max_tries = 1_000_000
     queue_read_limit = 10_000
     health_check_interval = 3600
-    ctx: ClassVar[dict[str, Any]] = {"hearing": Hearing()}
+    ctx: ClassVar[dict[str, Any]] = {"hearing": WakeupStatus()}

@@ -12,20 +12,21 @@ import asyncpg
 import structlog
 from ulid import ULID
 
-from spine import __version__, metrics
-from spine.bell import Bell, Kind, open_redis
-from spine.database import open_pool
-from spine.egress import Egress
-from spine.settings import BellSettings, DatabaseSettings, EgressSettings, VaultSettings, WorkSettings
-from spine.vault import Vault
-from workers.line import Hearing, Line, LineMaker, Tools, keep_going
-from workers.roster import Roster
+from spine import __version__
+from spine.kernel import metrics
+from spine.kernel.database import open_pool
+from spine.kernel.http_client import HttpClient
+from spine.kernel.settings import DatabaseSettings, EgressSettings, VaultSettings, WakeupSettings, WorkSettings
+from spine.kernel.vault import Vault
+from spine.kernel.wakeups import Kind, Wakeups, open_redis
+from workers.heartbeat import Heartbeat
+from workers.pipeline import Pipeline, PipelineFactory, WakeupStatus, WorkerContext, run_forever
 
 POOL_LEAST: Final = 20
 """Each loop keeps a connection of its own: with a smaller pool the heartbeat and the endpoints would wait for ever."""
 _CONNECT_PAUSE_S: Final = 1.0
 
-_log = structlog.get_logger("workers.runtime")
+_log = structlog.get_logger(__name__)
 
 
 class Runtime:
@@ -35,28 +36,28 @@ class Runtime:
         self,
         *,
         database: DatabaseSettings,
-        bells: BellSettings,
+        wakeup_settings: WakeupSettings,
         work: WorkSettings,
-        egress: EgressSettings,
+        http_client: EgressSettings,
         vault: VaultSettings,
-        hearing: Hearing,
-        lines: Sequence[LineMaker],
+        wakeup_status: WakeupStatus,
+        pipelines: Sequence[PipelineFactory],
     ) -> None:
         self._database = database
-        self._bells = bells
+        self.wakeup_settings = wakeup_settings
         self._work = work
-        self._egress = egress
+        self._http_client = http_client
         self._vault = Vault.from_text(vault.encryption_key.get_secret_value())
-        self._hearing = hearing
-        hearing.rang = self._rang
-        hearing.regained = lambda: self._look("relay", "deliver", "send")
-        self._makers = lines
-        self._lines: list[Line] = []
+        self._wakeup_status = wakeup_status
+        wakeup_status.on_wakeup = self._rang
+        wakeup_status.on_reconnect = lambda: self._wake_pipelines("relay", "deliver", "send")
+        self._factories = pipelines
+        self._pipelines: list[Pipeline] = []
         self._held = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
         self.worker_id = f"{socket.gethostname()}-{ULID()}"
-        self._bell: Bell | None = None
-        self.roster: Roster | None = None
+        self._bell: Wakeups | None = None
+        self.heartbeat: Heartbeat | None = None
 
     async def start(self) -> None:
         """Begin; returns at once."""
@@ -64,32 +65,34 @@ class Runtime:
             self._serve_metrics(self._work.metrics_port + self._work.worker_index)
         self._task = asyncio.create_task(self._run())
 
-    async def hear(self, kind: Kind) -> None:
+    async def on_wakeup(self, kind: Kind) -> None:
         """A bell came as a job: take note of it, then look."""
         if self._bell is not None:
-            await self._bell.heard(kind)
+            await self._bell.acknowledge(kind)
         self._rang(kind)
 
     def _rang(self, kind: Kind) -> None:
-        metrics.bells_heard(kind).inc()
-        self._look(kind)
+        metrics.wakeups_received(kind).inc()
+        self._wake_pipelines(kind)
 
-    def _look(self, *kinds: Kind) -> None:
-        for line in self._lines:
+    def _wake_pipelines(self, *kinds: Kind) -> None:
+        for pipeline in self._pipelines:
             for kind in kinds:
-                line.hear(kind)
+                pipeline.on_wakeup(kind)
 
     async def stop(self) -> None:
         """Drain the lines, go off the roster, close everything."""
         start_s = time.monotonic()
-        await asyncio.gather(*(line.drain(self._work.drain_s) for line in self._lines), return_exceptions=True)
+        await asyncio.gather(
+            *(pipeline.drain(self._work.drain_s) for pipeline in self._pipelines), return_exceptions=True
+        )
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self.roster is not None:
+        if self.heartbeat is not None:
             with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 async with asyncio.timeout(2):
-                    await self.roster.leave()
+                    await self.heartbeat.deregister()
         if self._bell is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):
@@ -101,32 +104,32 @@ class Runtime:
         pool = await self._open_pool()
         # Everything is written by then; the loops' connections need no farewell.
         self._held.callback(pool.terminate)
-        egress = await self._held.enter_async_context(Egress(self._egress))
-        redis = open_redis(self._bells.redis_url)
+        http_client = await self._held.enter_async_context(HttpClient(self._http_client))
+        redis = open_redis(self.wakeup_settings.redis_url)
         self._held.push_async_callback(redis.aclose)
-        self._bell = bell = Bell(redis)
-        self.roster = roster = Roster(pool, self.worker_id)
-        tools = Tools(
+        self._bell = wakeups = Wakeups(redis)
+        self.heartbeat = heartbeat = Heartbeat(pool, self.worker_id)
+        context = WorkerContext(
             work=self._work,
             worker_id=self.worker_id,
             pool=pool,
-            egress=egress,
-            bell=bell,
+            http_client=http_client,
+            wakeups=wakeups,
             vault=self._vault,
-            roster=roster,
-            hearing=self._hearing,
+            heartbeat=heartbeat,
+            wakeup_status=self._wakeup_status,
         )
-        self._lines = [maker(tools) for maker in self._makers]
+        self._pipelines = [factory(context) for factory in self._factories]
         _log.info("worker started", worker=self.worker_id, version=__version__)
         async with asyncio.TaskGroup() as at_work:
-            at_work.create_task(keep_going("heartbeat", self._beat))
-            for line in self._lines:
-                at_work.create_task(line.run())
+            at_work.create_task(run_forever("heartbeat", self._beat))
+            for pipeline in self._pipelines:
+                at_work.create_task(pipeline.run())
 
     async def _beat(self) -> None:
-        assert self.roster is not None
+        assert self.heartbeat is not None
         metrics.observe_worker(self.worker_id, __version__)
-        await self.roster.step()
+        await self.heartbeat.step()
 
     async def _open_pool(self) -> "asyncpg.Pool[asyncpg.Record]":
         warned = False

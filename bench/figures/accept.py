@@ -50,11 +50,11 @@ async def measure(rig: Rig) -> None:
         for_s = 0.4 if turn == 0 else rig.scale.accept_s
         async with rig.load() as load:
             empty = (await load.as_fast_as_answered(itertools.repeat(get("/livez")), for_s)).require(200)
-            meter = Meter(rig.house, rig.database)
+            meter = Meter(rig.installation, rig.database)
             await meter.start()
             ones = (await load.as_fast_as_answered(singles(workspace), for_s)).require(201)
             ones_cost = await meter.stop(len(ones.answers))
-            meter = Meter(rig.house, rig.database)
+            meter = Meter(rig.installation, rig.database)
             await meter.start()
             hundreds = (await load.as_fast_as_answered(batches(workspace), for_s)).require(201)
             hundreds_cost = await meter.stop(len(hundreds.answers) * BATCH)

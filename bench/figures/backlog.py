@@ -51,7 +51,7 @@ async def engine_rates(rig: Rig, count: int, windows: int) -> tuple[list[float],
     await settle(rig.database)
     memory = [memory_bytes(rig.worker.pid)]
     rig.worker.resume()
-    rig.database.ring("deliver")
+    rig.database.wake("deliver")
     wanted = looked_at * windows
     await rig.received(wanted)
     memory.append(memory_bytes(rig.worker.pid))

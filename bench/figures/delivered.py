@@ -11,7 +11,7 @@ from bench.process import Process
 from bench.rig import Rig
 from bench.stats import Cost, Spread, per_second, ratios
 from bench.tenant import BODY_BYTES, CAP, Database, Workspace
-from workers.roster import HEARTBEAT_S
+from workers.heartbeat import HEARTBEAT_S
 
 ENDPOINTS = 10
 AT_ONCE = ENDPOINTS * CAP
@@ -30,13 +30,13 @@ async def drain(
     """Deliveries per second from the commit of the backlog until the last result is committed, and what they cost."""
     for process in workers:
         process.resume()
-    measured = Meter(rig.house, database) if meter else None
+    measured = Meter(rig.installation, database) if meter else None
     types = [f"bench.t{n}" for n in range(len(workspace.endpoints))]
     if measured:
         await measured.start()
     await database.events(workspace, events, types)
     start = time.perf_counter()
-    database.ring("relay")
+    database.wake("relay")
     await rig.received(events)
     await rig.drained(database)
     seconds = time.perf_counter() - start
@@ -69,8 +69,8 @@ async def _side(name: str, database: Database, workers: Sequence[Process], urls:
 
 
 async def _pair(rig: Rig, urls: Sequence[str]) -> _Side:
-    database = await rig.house.database("pair", 1)
-    workers = await asyncio.gather(*(rig.house.worker(database) for _ in range(2)))
+    database = await rig.installation.database("pair", 1)
+    workers = await asyncio.gather(*(rig.installation.worker(database) for _ in range(2)))
     return await _side("two workers", database, workers, urls)
 
 
@@ -106,7 +106,7 @@ async def measure(rig: Rig) -> None:
             rates[side.name].append(rate)
             rig.results.costs[f"delivered, {side.name}"] = cost
     for process in two.workers:
-        rig.house.dismiss(process)
+        rig.installation.dismiss(process)
     rig.worker.resume()
     rig.results.promised["delivered_ratio"] = ratios(rates[one.name], rates["bare"])
     rig.results.promised["two_workers_ratio"] = ratios(rates[two.name], rates[one.name])

@@ -40,7 +40,7 @@ async def measure(rig: Rig) -> None:
     answered: list[float] = []
     for turn in range(3):
         for_s = 1.0 if turn == 0 else rig.scale.first_byte_s / 2
-        meter = Meter(rig.house, rig.database)
+        meter = Meter(rig.installation, rig.database)
         await meter.start()
         async with rig.load() as load:
             calls = (await load.at_rate(RATE, for_s, in_turn(workspace, f"first-{turn}"))).require(201)

@@ -18,9 +18,11 @@ async def measure(rig: Rig) -> None:
     for number, name in enumerate(NAMES, 1):
         sides: list[tuple[str, Database, Process]] = []
         for place, side in enumerate(("with", "without")):
-            database = await rig.house.database(f"{side}{number}", 2 * number + place)
+            database = await rig.installation.database(f"{side}{number}", 2 * number + place)
             without = {"BENCH_WITHOUT": name} if side == "without" else {}
-            sides.append((side, database, await rig.house.worker(database, "bench.without.WorkerSettings", **without)))
+            sides.append(
+                (side, database, await rig.installation.worker(database, "bench.without.WorkerSettings", **without))
+            )
         rates: dict[str, list[float]] = {"with": [], "without": []}
         for turn in range(_ROUNDS):
             for side, base, process in sides if turn % 2 else reversed(sides):
@@ -31,5 +33,5 @@ async def measure(rig: Rig) -> None:
                 rates[side].append(found.per_s)
         rig.results.note("choices", **{f"{name}, times faster": ratios(rates["with"], rates["without"])})
         for _, _, process in sides:
-            rig.house.dismiss(process)
+            rig.installation.dismiss(process)
     rig.worker.resume()

@@ -42,14 +42,14 @@ async def drained(
     fan_out = len(urls) if to_all else 1
     if warm_up:
         await database.events(workspace, -(-warm_up // fan_out), types, size)
-        database.ring("relay")
+        database.wake("relay")
         await rig.received(len(workspace.accepted) * fan_out, receiver=receiver)
         await rig.drained(database)
-    meter = Meter(rig.house, database)
+    meter = Meter(rig.installation, database)
     await meter.start()
     made = await database.events(workspace, events, types, size)
     start = time.perf_counter()
-    database.ring("relay")
+    database.wake("relay")
     await rig.received(len(workspace.accepted) * fan_out, receiver=receiver)
     await rig.drained(database)
     seconds = time.perf_counter() - start

@@ -43,7 +43,7 @@ async def draining(rig: Rig) -> None:
     await rig.database.endpoints(new, rig.receiver.urls("ok/new", 10))
     await wait_due(rig.database, old, rig.scale.backlog)
     await settle(rig.database)
-    rig.database.ring("deliver")
+    rig.database.wake("deliver")
     await asyncio.sleep(2)
     async with rig.load() as load:
         # As with the first byte, the first second is not looked at: the API opens its connections in it.
@@ -69,10 +69,10 @@ async def hour(rig: Rig) -> None:
     found: list[dict[str, Any]] = []
     events = _HOUR_EVENTS // _SEGMENTS
     for _ in range(_SEGMENTS):
-        meter = Meter(rig.house, rig.database)
+        meter = Meter(rig.installation, rig.database)
         await meter.start()
         await rig.database.events(workspace, events, types)
-        rig.database.ring("relay")
+        rig.database.wake("relay")
         await rig.received(len(workspace.accepted))
         await rig.drained()
         cost = await meter.stop(events)

@@ -15,8 +15,8 @@ _AFTER_S = 2.0
 
 async def overload(rig: Rig) -> None:
     """A flood of batches while no worker runs: 201 or 429 and nothing else; whatever got a 201 is delivered in the end."""
-    port = await rig.house.api(rig.database, SPINE_MAX_OUTBOX=str(_MAX_OUTBOX))
-    api = rig.house.roles["api"][-1]
+    port = await rig.installation.api(rig.database, SPINE_MAX_OUTBOX=str(_MAX_OUTBOX))
+    api = rig.installation.roles["api"][-1]
     workspace = await rig.database.workspace()
     await rig.database.endpoints(workspace, rig.receiver.urls("ok", 10))
     rig.worker.pause()

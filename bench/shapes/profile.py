@@ -15,12 +15,12 @@ _REST: Final = "the rest"
 
 async def profile(rig: Rig) -> None:
     """Notes the shares, and draws µs per delivery by part."""
-    kept = rig.house.directory / "profile.json"
-    database = await rig.house.database("profiled", 2)
-    worker = await rig.house.worker(database, "bench.profiled.WorkerSettings", BENCH_PROFILE=str(kept))
+    kept = rig.installation.directory / "profile.json"
+    database = await rig.installation.database("profiled", 2)
+    worker = await rig.installation.worker(database, "bench.profiled.WorkerSettings", BENCH_PROFILE=str(kept))
     rig.worker.pause()
     found = await drained(rig, "under a profile", rig.receiver.urls("ok", 10), rig.scale.drained, database=database)
-    await asyncio.to_thread(rig.house.dismiss, worker)
+    await asyncio.to_thread(rig.installation.dismiss, worker)
     rig.worker.resume()
     samples: dict[str, int] = orjson.loads(kept.read_bytes())
     total = sum(samples.values())

@@ -1,6 +1,6 @@
 """Shapes of receivers: some fail, some are slow, some speak TLS, with and without kept connections."""
 
-from bench.authority import make_authority
+from bench.certificates import make_authority
 from bench.rig import Rig
 from bench.shapes.drained import drained
 from bench.tenant import BODY_BYTES
@@ -26,10 +26,10 @@ async def slow(rig: Rig) -> None:
 
 async def tls(rig: Rig) -> None:
     """HTTPS by a local authority: connections kept, closed after each answer; and the bare loop over kept ones."""
-    files = make_authority(rig.house.directory)
-    database = await rig.house.database("tls", 2)
-    worker = await rig.house.worker(database, SPINE_EGRESS_CA_FILE=str(files.authority))
-    receiver = rig.house.receiver((files.certificate, files.key))
+    files = make_authority(rig.installation.directory)
+    database = await rig.installation.database("tls", 2)
+    worker = await rig.installation.worker(database, SPINE_EGRESS_CA_FILE=str(files.authority))
+    receiver = rig.installation.receiver((files.certificate, files.key))
     kept = await drained(
         rig, "HTTPS, connections kept", receiver.urls("ok", 10), rig.scale.drained, database=database, receiver=receiver
     )
@@ -42,10 +42,10 @@ async def tls(rig: Rig) -> None:
         receiver=receiver,
         warm_up=0,
     )
-    bare = rig.house.bare(files.authority)
+    bare = rig.installation.bare(files.authority)
     for _ in range(2):
         rate, _ = await bare.rate(receiver.urls("ok", 10), rig.scale.drained, 100, BODY_BYTES)
     rig.results.note(
         "shapes", **{"HTTPS, bare loop, per s": rate, "HTTPS, kept, over the bare loop": kept.per_s / rate}
     )
-    rig.house.dismiss(worker)
+    rig.installation.dismiss(worker)

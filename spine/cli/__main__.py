@@ -5,8 +5,8 @@ import sys
 
 from dotenv import load_dotenv
 
-from spine.cli.front import app
-from spine.cli.where import settings_files
+from spine.cli.app import app
+from spine.cli.locations import settings_files
 
 
 def main() -> None:

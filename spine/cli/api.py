@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from spine import __version__
-from spine.cli.failure import Failure
+from spine.cli.errors import Failure
 
 _PAGE: Final = 100
 _TRIES: Final = 4

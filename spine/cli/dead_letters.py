@@ -5,24 +5,24 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from spine.cli.command import CommandContext, Count, Endpoint, Since, Types, Until, command, group
 from spine.cli.deliveries import show_delivery
-from spine.cli.door import Count, Endpoint, Here, Since, Types, Until, command, group
-from spine.cli.failure import MISUSED, Failure
-from spine.cli.moments import clock, moment
+from spine.cli.errors import MISUSED, Failure
 from spine.cli.replays import PATH as REPLAYS
 from spine.cli.replays import show_replay, watch
+from spine.cli.times import clock, moment
 
 app = group("Dead letters: deliveries we gave up on, and their return.")
 _PATH: Final = "/v1/dead_letters"
 
 
-def _instant(here: Here, text: str | None) -> str | None:
-    return moment(text, here.around.now()) if text else None
+def _instant(context: CommandContext, text: str | None) -> str | None:
+    return moment(text, context.environment.now()) if text else None
 
 
 @command(app, "list")
 def list_(
-    here: Here,
+    context: CommandContext,
     endpoint: Endpoint = None,
     type: Types = None,
     since: Since = None,
@@ -30,8 +30,8 @@ def list_(
     limit: Count = 25,
 ) -> None:
     """List dead letters, newest first."""
-    found = here.api.some(
-        _PATH, limit, endpoint_id=endpoint, type=type, since=_instant(here, since), until=_instant(here, until)
+    found = context.api.some(
+        _PATH, limit, endpoint_id=endpoint, type=type, since=_instant(context, since), until=_instant(context, until)
     )
     rows = [
         (
@@ -43,22 +43,22 @@ def list_(
         for it in found["data"]
     ]
     columns = ("id", "event type", "endpoint", "reason", "last answer", "attempts", "died")
-    here.out.listing(found, columns, rows, "no dead letters")
+    context.out.listing(found, columns, rows, "no dead letters")
 
 
 @command(app, "show")
-def show(here: Here, id: Annotated[str, typer.Argument(help="dlv_…")]) -> None:
+def show(context: CommandContext, id: Annotated[str, typer.Argument(help="dlv_…")]) -> None:
     """Show a dead letter: what it was, what its endpoint said last, and every attempt before."""
-    letter = here.api.get(f"{_PATH}/{id}")
-    if here.out.as_json:
-        here.out.document(letter)
+    letter = context.api.get(f"{_PATH}/{id}")
+    if context.out.as_json:
+        context.out.document(letter)
     else:
-        show_delivery(here, here.api.get(f"/v1/deliveries/{letter['delivery_id']}"))
+        show_delivery(context, context.api.get(f"/v1/deliveries/{letter['delivery_id']}"))
 
 
 @command(app, "replay")
 def replay(
-    here: Here,
+    context: CommandContext,
     id: Annotated[str | None, typer.Argument(help="One dead letter; without it, all that the filters choose.")] = None,
     endpoint: Endpoint = None,
     type: Types = None,
@@ -72,38 +72,38 @@ def replay(
     if id is not None:
         if endpoint or type or since or until or rate:
             raise Failure("give one dead letter or filters, not both", exit_code=MISUSED)
-        show_delivery(here, here.api.post(f"/v1/deliveries/{id}/replay"))
+        show_delivery(context, context.api.post(f"/v1/deliveries/{id}/replay"))
         return
     chosen = {
         "endpoint_id": endpoint,
         "types": type,
-        "since": _instant(here, since),
-        "until": _instant(here, until),
+        "since": _instant(context, since),
+        "until": _instant(context, until),
         "status": "dead",
     }
     wish: dict[str, Any] = {"filter": {name: value for name, value in chosen.items() if value}}
-    total: int = here.api.post(REPLAYS, {**wish, "dry_run": True})["total"]
-    if not _agreed(here, total, yes):
+    total: int = context.api.post(REPLAYS, {**wish, "dry_run": True})["total"]
+    if not _agreed(context, total, yes):
         return
-    started = here.api.post(REPLAYS, {**wish, **({"rate_per_s": rate} if rate else {})})
+    started = context.api.post(REPLAYS, {**wish, **({"rate_per_s": rate} if rate else {})})
     if wait:
-        watch(here, started)
+        watch(context, started)
     else:
-        show_replay(here, started)
+        show_replay(context, started)
 
 
-def _agreed(here: Here, total: int, yes: bool) -> bool:
+def _agreed(context: CommandContext, total: int, yes: bool) -> bool:
     if total == 0:
-        if here.out.as_json:
-            here.out.document({"total": 0})
+        if context.out.as_json:
+            context.out.document({"total": 0})
         else:
-            here.out.note("no dead letters are chosen by these filters; nothing to do")
+            context.out.note("no dead letters are chosen by these filters; nothing to do")
         return False
     if yes:
-        here.out.note(f"replaying {total}")
+        context.out.note(f"replaying {total}")
         return True
-    if here.out.as_json:
+    if context.out.as_json:
         raise Failure(f"{total} would be replayed; say --yes", exit_code=MISUSED)
     if not sys.stdin.isatty():
-        here.out.note("(answer on the standard input, or say --yes)")
+        context.out.note("(answer on the standard input, or say --yes)")
     return typer.confirm(f"Replay {total} dead {'letter' if total == 1 else 'letters'}?", err=True)

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spine.cli.door import Count, Endpoint, Here, command, group
-from spine.cli.moments import clock
-from spine.cli.timeline import timeline
+from spine.cli.attempt_list import timeline
+from spine.cli.command import CommandContext, Count, Endpoint, command, group
+from spine.cli.times import clock
 
 app = group("Deliveries: events on their way to endpoints, attempt by attempt.")
 _PATH: Final = "/v1/deliveries"
@@ -24,7 +24,7 @@ class Status(StrEnum):
     HELD = "held"
 
 
-def show_delivery(here: Here, delivery: dict[str, Any]) -> None:
+def show_delivery(context: CommandContext, delivery: dict[str, Any]) -> None:
     """A delivery with its attempts as a timeline."""
     facts = {
         "delivery": delivery["id"],
@@ -36,22 +36,22 @@ def show_delivery(here: Here, delivery: dict[str, Any]) -> None:
         "next attempt": clock(delivery["next_attempt_at"]),
         "replay": delivery["replay_id"],
     }
-    here.out.thing(delivery, facts)
-    if not here.out.as_json:
+    context.out.thing(delivery, facts)
+    if not context.out.as_json:
         for line, style in timeline(delivery["attempts"]):
-            here.out.text(line, style)
+            context.out.text(line, style)
 
 
 @command(app, "list")
 def list_(
-    here: Here,
+    context: CommandContext,
     endpoint: Endpoint = None,
     event: Annotated[str | None, typer.Option(help="Only this event: evt_….")] = None,
     status: Annotated[Status | None, typer.Option(help="Only these.")] = None,
     limit: Count = 25,
 ) -> None:
     """List deliveries, newest first."""
-    found = here.api.some(_PATH, limit, endpoint_id=endpoint, event_id=event, status=status and status.value)
+    found = context.api.some(_PATH, limit, endpoint_id=endpoint, event_id=event, status=status and status.value)
     rows = [
         (
             *(it[name] for name in ("id", "status", "event_type", "endpoint_id")),
@@ -63,7 +63,7 @@ def list_(
         for it in found["data"]
     ]
     columns = ("id", "status", "event type", "endpoint", "attempts", "last answer", "created", "next attempt")
-    here.out.listing(found, columns, rows, "no deliveries")
+    context.out.listing(found, columns, rows, "no deliveries")
 
 
 def _last(attempts: list[dict[str, Any]]) -> str:
@@ -71,12 +71,12 @@ def _last(attempts: list[dict[str, Any]]) -> str:
 
 
 @command(app, "show")
-def show(here: Here, id: Id) -> None:
+def show(context: CommandContext, id: Id) -> None:
     """Show a delivery, its attempts as a timeline."""
-    show_delivery(here, here.api.get(f"{_PATH}/{id}"))
+    show_delivery(context, context.api.get(f"{_PATH}/{id}"))
 
 
 @command(app, "replay")
-def replay(here: Here, id: Id) -> None:
+def replay(context: CommandContext, id: Id) -> None:
     """Deliver once more: the same id, the same bytes, a new series of attempts."""
-    show_delivery(here, here.api.post(f"{_PATH}/{id}/replay"))
+    show_delivery(context, context.api.post(f"{_PATH}/{id}/replay"))

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Final, Literal
 import orjson
 import typer
 
+from spine.cli.command import CommandContext, Count, command, group
 from spine.cli.deliveries import show_delivery
-from spine.cli.door import Count, Here, command, group
-from spine.cli.failure import MISUSED, Failure
-from spine.cli.moments import clock, moment, seconds
+from spine.cli.errors import MISUSED, Failure
+from spine.cli.times import clock, moment, seconds
 
 app = group("Webhook endpoints: where events go.")
 _PATH: Final = "/v1/webhook_endpoints"
@@ -35,27 +35,27 @@ def _facts(endpoint: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _show(here: Here, endpoint: dict[str, Any]) -> None:
-    here.out.thing(endpoint, _facts(endpoint))
+def _show(context: CommandContext, endpoint: dict[str, Any]) -> None:
+    context.out.thing(endpoint, _facts(endpoint))
 
 
 @command(app, "list")
-def list_(here: Here, limit: Count = 25) -> None:
+def list_(context: CommandContext, limit: Count = 25) -> None:
     """List endpoints, newest first."""
-    found = here.api.some(_PATH, limit)
+    found = context.api.some(_PATH, limit)
     rows = [(it["id"], it["status"], it["url"], it["events"], clock(it["created_at"])) for it in found["data"]]
-    here.out.listing(found, ("id", "status", "url", "events", "created"), rows, "no endpoints")
+    context.out.listing(found, ("id", "status", "url", "events", "created"), rows, "no endpoints")
 
 
 @command(app, "show")
-def show(here: Here, id: Id) -> None:
+def show(context: CommandContext, id: Id) -> None:
     """Show an endpoint."""
-    _show(here, here.api.get(f"{_PATH}/{id}"))
+    _show(context, context.api.get(f"{_PATH}/{id}"))
 
 
 @command(app, "create")
 def create(
-    here: Here,
+    context: CommandContext,
     target: Annotated[str, typer.Argument(metavar="URL", help="Where to deliver.")],
     events: Annotated[list[str] | None, typer.Option(help="Event types: exact, 'ticket.*', '*'; repeatable.")] = None,
     filter: Annotated[
@@ -76,7 +76,7 @@ def create(
         "max_in_flight": max_in_flight,
     }
     body |= {name: value for name, value in optional.items() if value} | {"signature": signature}
-    _show(here, here.api.post(_PATH, body))
+    _show(context, context.api.post(_PATH, body))
 
 
 def _filter(raw: str | None) -> dict[str, Any] | None:
@@ -97,14 +97,14 @@ def _headers(lines: list[str] | None) -> dict[str, str]:
 
 
 @command(app, "disable")
-def disable(here: Here, id: Id) -> None:
+def disable(context: CommandContext, id: Id) -> None:
     """Disable an endpoint: its events are held, not dropped."""
-    _show(here, here.api.patch(f"{_PATH}/{id}", {"status": "disabled"}))
+    _show(context, context.api.patch(f"{_PATH}/{id}", {"status": "disabled"}))
 
 
 @command(app, "enable")
 def enable(
-    here: Here,
+    context: CommandContext,
     id: Id,
     held: Annotated[
         str, typer.Option(help="What to deliver of what was held: all, none, or since a time (2h).")
@@ -113,34 +113,34 @@ def enable(
     """Enable an endpoint again, and say what becomes of the events held for it."""
     body: dict[str, Any] = {"held": held}
     if held not in ("all", "none"):
-        body = {"held": "since", "since": moment(held, here.around.now())}
-    _show(here, here.api.post(f"{_PATH}/{id}/enable", body))
+        body = {"held": "since", "since": moment(held, context.environment.now())}
+    _show(context, context.api.post(f"{_PATH}/{id}/enable", body))
 
 
 @command(app, "rotate-secret")
 def rotate_secret(
-    here: Here,
+    context: CommandContext,
     id: Id,
     overlap: Annotated[str, typer.Option(help="How long the old secret signs beside the new: 0s to 7d.")] = "24h",
 ) -> None:
     """Give an endpoint a new secret; prints it, once."""
-    _show(here, here.api.post(f"{_PATH}/{id}/rotate_secret", {"overlap_s": seconds(overlap)}))
+    _show(context, context.api.post(f"{_PATH}/{id}/rotate_secret", {"overlap_s": seconds(overlap)}))
 
 
 @command(app, "test")
 def send_test(
-    here: Here,
+    context: CommandContext,
     id: Id,
     type: Annotated[str | None, typer.Option(help="The type of the event; its example is sent.")] = None,
     wait: Annotated[str, typer.Option(help="Wait so long for the first attempt.")] = "10s",
 ) -> None:
     """Send an endpoint a test event, and show what it answers."""
-    delivery = here.api.post(f"{_PATH}/{id}/test", {"type": type} if type else {})
+    delivery = context.api.post(f"{_PATH}/{id}/test", {"type": type} if type else {})
     left_s = float(seconds(wait))
     while not delivery["attempts"] and delivery["status"] == "pending" and left_s > 0:
-        here.around.sleep(_LOOK_EVERY_S)
+        context.environment.sleep(_LOOK_EVERY_S)
         left_s -= _LOOK_EVERY_S
-        delivery = here.api.get(f"/v1/deliveries/{delivery['id']}")
-    show_delivery(here, delivery)
+        delivery = context.api.get(f"/v1/deliveries/{delivery['id']}")
+    show_delivery(context, delivery)
     if delivery["status"] in ("retrying", "dead"):
         raise Failure(f"the endpoint did not take it: the delivery is {delivery['status']}")

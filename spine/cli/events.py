@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
-from spine.cli.door import Count, Here, Types, command, group
-from spine.cli.failure import MISUSED, Failure
-from spine.cli.feed import Feed
-from spine.cli.moments import clock
+from spine.cli.command import CommandContext, Count, Types, command, group
+from spine.cli.errors import MISUSED, Failure
+from spine.cli.event_feed import Feed
+from spine.cli.times import clock
 
 app = group("Events: send your own, see what was sent.")
 _PATH: Final = "/v1/events"
@@ -20,14 +20,14 @@ _DATA_WIDTH: Final = 100
 
 @command(app, "send")
 def send(
-    here: Here,
+    context: CommandContext,
     type: Annotated[str, typer.Argument(help="The event's type, such as order.paid.")],
     data: Annotated[str, typer.Argument(help="Its data as a JSON object; @FILE or - to read it from there.")] = "{}",
     idempotency_key: Annotated[str | None, typer.Option(help="Sends it once, however often it is said.")] = None,
 ) -> None:
     """Send an event."""
-    event = here.api.post(_PATH, {"type": type, "data": _object(data)}, idempotency_key=idempotency_key)
-    here.out.thing(event, {"id": event["id"], "type": event["type"], "time": clock(event["timestamp"])})
+    event = context.api.post(_PATH, {"type": type, "data": _object(data)}, idempotency_key=idempotency_key)
+    context.out.thing(event, {"id": event["id"], "type": event["type"], "time": clock(event["timestamp"])})
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -51,27 +51,27 @@ def _row(event: dict[str, Any]) -> tuple[str, ...]:
 
 @command(app, "list")
 def list_(
-    here: Here,
+    context: CommandContext,
     type: Types = None,
     limit: Count = 25,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print events as they come, until Ctrl-C.")] = False,
 ) -> None:
     """List events, oldest first; with --follow only those that come from now on."""
     if not follow:
-        found = here.api.some(_PATH, limit, type=type)
-        here.out.listing(found, _COLUMNS, map(_row, found["data"]), "no events")
+        found = context.api.some(_PATH, limit, type=type)
+        context.out.listing(found, _COLUMNS, map(_row, found["data"]), "no events")
         return
     try:
-        for event in Feed(here.api, type or [], here.around.sleep, here.out.note).follow():
-            if here.out.as_json:
-                here.out.line(event)
+        for event in Feed(context.api, type or [], context.environment.sleep, context.out.note).follow():
+            if context.out.as_json:
+                context.out.line(event)
             else:
-                here.out.text("  ".join(_row(event)))
+                context.out.text("  ".join(_row(event)))
     except KeyboardInterrupt:
-        here.out.note("stopped")
+        context.out.note("stopped")
 
 
 @command(app, "show")
-def show(here: Here, id: Annotated[str, typer.Argument(help="evt_…")]) -> None:
+def show(context: CommandContext, id: Annotated[str, typer.Argument(help="evt_…")]) -> None:
     """Show an event with its data."""
-    here.out.document(here.api.get(f"{_PATH}/{id}"))
+    context.out.document(context.api.get(f"{_PATH}/{id}"))

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from spine.cli.door import Count, Here, command, group, load
-from spine.cli.failure import MISUSED, Failure
-from spine.cli.moments import clock, seconds
+from spine.cli.command import CommandContext, Count, command, group, load
+from spine.cli.errors import MISUSED, Failure
+from spine.cli.times import clock, seconds
 
 app = group("API keys of a workspace, and new organisations with their first ones.")
 _PATH: Final = "/v1/api_keys"
@@ -15,7 +15,7 @@ _PATH: Final = "/v1/api_keys"
 
 @command(app, "create")
 def create(
-    here: Here,
+    context: CommandContext,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "made by spine keys create",
     scopes: Annotated[str, typer.Option(help="Comma-separated: *, webhooks:read, events:* …")] = "*",
     org: Annotated[str | None, typer.Option(help="Found an organisation of this name; needs DATABASE_URL.")] = None,
@@ -29,33 +29,33 @@ def create(
     if org is not None:
         if not email or workspace:
             raise Failure("--org goes with --email, and not with --workspace", exit_code=MISUSED)
-        founded = _in_database(here, "found_organisation", org, email, name, wanted)
+        founded = _in_database(context, "found_organisation", org, email, name, wanted)
         facts = {"organisation": f"{founded['organisation']['id']}  {org}"}
         for env in ("test", "live"):
             facts |= {f"{env} workspace": founded[env]["workspace_id"], f"{env} key": founded[env]["api_key"]}
-        here.out.thing(founded, facts)
+        context.out.thing(founded, facts)
     elif workspace is not None:
-        _show_new(here, _in_database(here, "further_key", workspace, name, wanted))
+        _show_new(context, _in_database(context, "further_key", workspace, name, wanted))
     else:
-        _show_new(here, here.api.post(_PATH, {"name": name, "scopes": wanted}))
-    here.out.note("A key is shown once: keep it now.")
+        _show_new(context, context.api.post(_PATH, {"name": name, "scopes": wanted}))
+    context.out.note("A key is shown once: keep it now.")
 
 
-def _in_database(here: Here, function: str, *arguments: Any) -> Any:
-    database_url = here.around.environ.get("DATABASE_URL")
+def _in_database(context: CommandContext, function: str, *arguments: Any) -> Any:
+    database_url = context.environment.environ.get("DATABASE_URL")
     if not database_url:
         raise Failure("DATABASE_URL is not set; without it keys are made over the API only", exit_code=MISUSED)
-    return asyncio.run(load(f"spine.cli.founding:{function}")(database_url, *arguments))
+    return asyncio.run(load(f"spine.cli.organisations:{function}")(database_url, *arguments))
 
 
-def _show_new(here: Here, key: dict[str, Any]) -> None:
-    here.out.thing(key, {"id": key["id"], "key": key["api_key"], "name": key["name"], "scopes": key["scopes"]})
+def _show_new(context: CommandContext, key: dict[str, Any]) -> None:
+    context.out.thing(key, {"id": key["id"], "key": key["api_key"], "name": key["name"], "scopes": key["scopes"]})
 
 
 @command(app, "list")
-def list_(here: Here, limit: Count = 25) -> None:
+def list_(context: CommandContext, limit: Count = 25) -> None:
     """List keys, newest first."""
-    found = here.api.some(_PATH, limit)
+    found = context.api.some(_PATH, limit)
     rows = [
         (
             *(key["id"], key["name"], f"{key['prefix']}…{key['last4']}", key["scopes"], key["status"]),
@@ -64,22 +64,22 @@ def list_(here: Here, limit: Count = 25) -> None:
         )
         for key in found["data"]
     ]
-    here.out.listing(found, ("id", "name", "key", "scopes", "status", "last used", "expires"), rows, "no keys")
+    context.out.listing(found, ("id", "name", "key", "scopes", "status", "last used", "expires"), rows, "no keys")
 
 
 @command(app, "roll")
 def roll(
-    here: Here,
+    context: CommandContext,
     id: Annotated[str, typer.Argument(help="key_…")],
     overlap: Annotated[str, typer.Option(help="How long the old key still opens: 0s to 7d.")] = "24h",
 ) -> None:
     """Replace a key by a new one; both open until the overlap ends."""
-    _show_new(here, here.api.post(f"{_PATH}/{id}/roll", {"overlap_s": seconds(overlap)}))
-    here.out.note("A key is shown once: keep it now.")
+    _show_new(context, context.api.post(f"{_PATH}/{id}/roll", {"overlap_s": seconds(overlap)}))
+    context.out.note("A key is shown once: keep it now.")
 
 
 @command(app, "revoke")
-def revoke(here: Here, id: Annotated[str, typer.Argument(help="key_…")]) -> None:
+def revoke(context: CommandContext, id: Annotated[str, typer.Argument(help="key_…")]) -> None:
     """Revoke a key: it opens nothing any more, from now on."""
-    key = here.api.post(f"{_PATH}/{id}/revoke")
-    here.out.thing(key, {"id": key["id"], "name": key["name"], "status": key["status"]})
+    key = context.api.post(f"{_PATH}/{id}/revoke")
+    context.out.thing(key, {"id": key["id"], "name": key["name"], "status": key["status"]})

@@ -7,21 +7,21 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from spine.cli.door import Here
-from spine.cli.failure import MISUSED, Failure
-from spine.cli.feed import Feed
-from spine.cli.forward import Forwarder, Outcome, webhook_body
-from spine.cli.moments import clock, span
-from spine.cli.where import data_directory, is_http
-from spine.up import keychain
-from spine.up.command import StartError
+from spine.cli.command import CommandContext
+from spine.cli.errors import MISUSED, Failure
+from spine.cli.event_feed import Feed
+from spine.cli.forwarder import Forwarder, Outcome, webhook_body
+from spine.cli.locations import data_directory, is_http
+from spine.cli.times import clock, span
+from spine.supervisor import secret_store
+from spine.supervisor.command import StartError
 from spine.webhooks.signing import new_secret
 
 _KEPT = "listen.json"
 
 
 def listen(
-    here: Here,
+    context: CommandContext,
     forward_to: Annotated[str | None, typer.Option(metavar="URL", help="Your server, on this machine or not.")] = None,
     events: Annotated[list[str] | None, typer.Option(help="Only these: exact, 'ticket.*'; repeatable.")] = None,
     print_only: Annotated[
@@ -31,62 +31,62 @@ def listen(
     """Receive events on this machine, without a public address: signed, verified, forwarded, printed. Ctrl-C ends it."""
     if not print_only and forward_to is None:
         raise Failure("say where to: --forward-to http://127.0.0.1:3000/webhooks, or --print-only", exit_code=MISUSED)
-    forwarder = None if print_only or forward_to is None else _forwarder(here, forward_to)
-    feed = Feed(here.api, events or [], here.around.sleep, here.out.note)
+    forwarder = None if print_only or forward_to is None else _forwarder(context, forward_to)
+    feed = Feed(context.api, events or [], context.environment.sleep, context.out.note)
     feed.start()
-    here.out.note(f"listening to {', '.join(events or ['every event'])} at {here.api.url}; Ctrl-C ends it")
+    context.out.note(f"listening to {', '.join(events or ['every event'])} at {context.api.url}; Ctrl-C ends it")
     counts = {"received": 0, "taken": 0}
     try:
         for event in feed.follow():
             counts["received"] += 1
             outcome = forwarder.forward(event) if forwarder and event["data"] is not None else None
             counts["taken"] += bool(outcome and outcome.is_taken)
-            _print(here, event, outcome, with_data=forwarder is None)
+            _print(context, event, outcome, with_data=forwarder is None)
     except KeyboardInterrupt:
         pass
     taken = f", {counts['taken']} taken by {forward_to}" if forwarder else ""
-    here.out.note(f"stopped: {counts['received']} received{taken}")
+    context.out.note(f"stopped: {counts['received']} received{taken}")
 
 
-def _forwarder(here: Here, url: str) -> Forwarder:
+def _forwarder(context: CommandContext, url: str) -> Forwarder:
     if not is_http(url):
         raise Failure(f"{url} is no address to forward to; give it as http://host:port/path", exit_code=MISUSED)
-    secret = _secret(here)
-    here.out.note(f"verify with this secret, which stays the same: {secret}")
-    forwarder = Forwarder(url, secret, here.around, here.out.note)
-    here.held.callback(forwarder.close)
+    secret = _secret(context)
+    context.out.note(f"verify with this secret, which stays the same: {secret}")
+    forwarder = Forwarder(url, secret, context.environment, context.out.note)
+    context.held.callback(forwarder.close)
     return forwarder
 
 
-def _secret(here: Here) -> str:
+def _secret(context: CommandContext) -> str:
     """The secret of this machine's listener: in the data directory where there is one, else in the user's own settings."""
-    directory = data_directory(here.around.environ)
+    directory = data_directory(context.environment.environ)
     if not os.access(directory, os.W_OK):
-        settings = here.around.environ.get("XDG_CONFIG_HOME") or "~/.config"
+        settings = context.environment.environ.get("XDG_CONFIG_HOME") or "~/.config"
         directory = Path(settings).expanduser() / "spine"
     try:
-        kept = keychain.read(directory / _KEPT)
+        kept = secret_store.read(directory / _KEPT)
         if "secret" not in kept:
             kept = {"secret": new_secret()}
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            keychain.write(directory / _KEPT, orjson.dumps(kept).decode() + "\n")
+            secret_store.write(directory / _KEPT, orjson.dumps(kept).decode() + "\n")
     except (StartError, OSError) as error:
         raise Failure(f"cannot keep the listener's secret in {directory}: {error}") from error
     return kept["secret"]
 
 
-def _print(here: Here, event: dict[str, Any], outcome: Outcome | None, *, with_data: bool) -> None:
-    if here.out.as_json:
+def _print(context: CommandContext, event: dict[str, Any], outcome: Outcome | None, *, with_data: bool) -> None:
+    if context.out.as_json:
         told = None if outcome is None else {"status_code": outcome.status_code, "error": outcome.error}
         latency_s = None if outcome is None else round(outcome.latency_s, 4)
-        here.out.line({"event": event, "forwarded": told and told | {"latency_s": latency_s}})
+        context.out.line({"event": event, "forwarded": told and told | {"latency_s": latency_s}})
         return
-    words = [clock(here.around.now().isoformat())[11:], event["type"], event["id"]]
+    words = [clock(context.environment.now().isoformat())[11:], event["type"], event["id"]]
     if event["data"] is None:
         words.append("its payload was erased; not forwarded")
     if outcome is not None:
         words += [str(outcome.status_code or outcome.error), span(outcome.latency_s)]
     style = "" if outcome is None else "green" if outcome.is_taken else "red"
-    here.out.text("  ".join(words), style)
+    context.out.text("  ".join(words), style)
     if with_data and event["data"] is not None:
-        here.out.text(orjson.dumps(orjson.loads(webhook_body(event)), option=orjson.OPT_INDENT_2).decode(), "dim")
+        context.out.text(orjson.dumps(orjson.loads(webhook_body(event)), option=orjson.OPT_INDENT_2).decode(), "dim")

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spine.cli.failure import Failure
+from spine.cli.errors import Failure
 
 _PIPED_WIDTH: Final = 240
 """Where nobody looks, no id is cut to fit a window."""

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spine.cli.door import Count, Here, command, group
-from spine.cli.failure import INTERRUPTED, Failure
-from spine.cli.moments import clock
+from spine.cli.command import CommandContext, Count, command, group
+from spine.cli.errors import INTERRUPTED, Failure
+from spine.cli.times import clock
 
 app = group("Replays: many deliveries put back at once.")
 PATH: Final = "/v1/replays"
@@ -28,7 +28,7 @@ def _counts(replay: dict[str, Any]) -> str:
     return f"{progress['done']} delivered, {progress['failed']} failed, of {progress['total']}"
 
 
-def show_replay(here: Here, replay: dict[str, Any]) -> None:
+def show_replay(context: CommandContext, replay: dict[str, Any]) -> None:
     """A replay and how far it is."""
     chosen = ", ".join(f"{name}={value}" for name, value in (replay.get("filter") or {}).items() if value)
     facts = {
@@ -39,76 +39,78 @@ def show_replay(here: Here, replay: dict[str, Any]) -> None:
         "rate": f"{replay['rate_per_s']:g} a second" if replay.get("rate_per_s") else None,
         "created": clock(replay.get("created_at")),
     }
-    here.out.thing(replay, facts)
+    context.out.thing(replay, facts)
 
 
-def watch(here: Here, replay: dict[str, Any]) -> None:
+def watch(context: CommandContext, replay: dict[str, Any]) -> None:
     """Show a replay's progress to its end; Ctrl-C pauses it. Raises Failure where some failed, or where it was interrupted."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = sys.stderr.isatty() and not here.out.as_json
-    with Progress(*columns, console=here.out.err, disable=not shown, transient=True) as bar:
+    shown = sys.stderr.isatty() and not context.out.as_json
+    with Progress(*columns, console=context.out.err, disable=not shown, transient=True) as bar:
         task = bar.add_task("replaying", total=replay["progress"]["total"] or None)
         still = 0
         try:
             while replay["status"] not in _OVER and replay["status"] != "paused":
-                here.around.sleep(_LOOK_EVERY_S)
-                before, replay = replay["progress"], here.api.get(f"{PATH}/{replay['id']}")
+                context.environment.sleep(_LOOK_EVERY_S)
+                before, replay = replay["progress"], context.api.get(f"{PATH}/{replay['id']}")
                 progress = replay["progress"]
                 still = still + 1 if progress == before else 0
                 if still == _STILL_AFTER:
-                    here.out.note(_STILL)
+                    context.out.note(_STILL)
                 text = f"{progress['done']} delivered, {progress['failed']} failed"
                 bar.update(task, completed=progress["done"] + progress["failed"], description=text)
         except KeyboardInterrupt:
-            _pause(here, replay["id"])
-    show_replay(here, replay)
+            _pause(context, replay["id"])
+    show_replay(context, replay)
     if replay["progress"]["failed"]:
         raise Failure(
             f"{replay['progress']['failed']} of {replay['progress']['total']} failed; see `spine dead-letters list`"
         )
 
 
-def _pause(here: Here, id: str) -> None:
+def _pause(context: CommandContext, id: str) -> None:
     try:
-        here.api.post(f"{PATH}/{id}/pause")
+        context.api.post(f"{PATH}/{id}/pause")
     except Failure as failure:
         raise Failure(f"{id} could not be paused: {failure.detail}", exit_code=INTERRUPTED) from failure
     raise Failure(f"paused {id}; go on with: spine replays resume {id}", exit_code=INTERRUPTED)
 
 
 @command(app, "list")
-def list_(here: Here, limit: Count = 25) -> None:
+def list_(context: CommandContext, limit: Count = 25) -> None:
     """List replays, newest first."""
-    found = here.api.some(PATH, limit)
+    found = context.api.some(PATH, limit)
     rows = [(it["id"], it["status"], _counts(it), clock(it.get("created_at"))) for it in found["data"]]
-    here.out.listing(found, ("id", "status", "progress", "created"), rows, "no replays")
+    context.out.listing(found, ("id", "status", "progress", "created"), rows, "no replays")
 
 
 @command(app, "show")
-def show(here: Here, id: Id) -> None:
+def show(context: CommandContext, id: Id) -> None:
     """Show a replay and how far it is."""
-    show_replay(here, here.api.get(f"{PATH}/{id}"))
+    show_replay(context, context.api.get(f"{PATH}/{id}"))
 
 
 @command(app, "pause")
-def pause(here: Here, id: Id) -> None:
+def pause(context: CommandContext, id: Id) -> None:
     """Stop taking up deliveries; what is under way goes on."""
-    show_replay(here, here.api.post(f"{PATH}/{id}/pause"))
+    show_replay(context, context.api.post(f"{PATH}/{id}/pause"))
 
 
 @command(app, "resume")
 def resume(
-    here: Here, id: Id, wait: Annotated[bool, typer.Option("--watch", help="Show its progress to the end.")] = False
+    context: CommandContext,
+    id: Id,
+    wait: Annotated[bool, typer.Option("--watch", help="Show its progress to the end.")] = False,
 ) -> None:
     """Go on with a paused replay."""
-    replay = here.api.post(f"{PATH}/{id}/resume")
+    replay = context.api.post(f"{PATH}/{id}/resume")
     if wait:
-        watch(here, replay)
+        watch(context, replay)
     else:
-        show_replay(here, replay)
+        show_replay(context, replay)
 
 
 @command(app, "cancel")
-def cancel(here: Here, id: Id) -> None:
+def cancel(context: CommandContext, id: Id) -> None:
     """End a replay; what it put back stays put back."""
-    show_replay(here, here.api.post(f"{PATH}/{id}/cancel"))
+    show_replay(context, context.api.post(f"{PATH}/{id}/cancel"))

@@ -8,15 +8,15 @@ from fastapi import Query
 from pydantic import BaseModel, Field
 from sqlalchemy import text
 
-from spine import ids
-from spine.cursor import Position
-from spine.errors import IllegalTransition, NotFound, Unprocessable
-from spine.events import EventType
-from spine.resource import Moment
-from spine.routes import PageOf, Paging, Work, declares
-from spine.routes import router as new_router
-from spine.store import Page
-from spine.unit import Unit
+from spine.kernel import ids
+from spine.kernel.cursors import Position
+from spine.kernel.errors import IllegalTransition, NotFound, Unprocessable
+from spine.kernel.events import EventType
+from spine.kernel.resource import Timestamp
+from spine.kernel.routes import CurrentUnit, PageRequest, Paging, declares
+from spine.kernel.routes import router as new_router
+from spine.kernel.store import Page
+from spine.kernel.unit_of_work import UnitOfWork
 from spine.webhooks.patterns import Pattern, type_condition
 
 
@@ -155,7 +155,13 @@ def _dead_letter_out(row: Any) -> DeadLetterOut:
 
 
 async def _page(
-    unit: Unit, paging: PageOf, table: str, columns: str, conditions: list[str], values: dict[str, Any], out: Any
+    unit: UnitOfWork,
+    paging: PageRequest,
+    table: str,
+    columns: str,
+    conditions: list[str],
+    values: dict[str, Any],
+    out: Any,
 ) -> Page[Any]:
     binding = f"{unit.workspace_id} {unit.path} {sorted((name, str(value)) for name, value in values.items())}"
     snapshot = None
@@ -184,7 +190,7 @@ async def _page(
 
 @router.get("/deliveries", openapi_extra=declares("webhooks:read"), summary="List deliveries, newest first")
 async def list_deliveries(
-    unit: Work,
+    unit: CurrentUnit,
     paging: Paging,
     endpoint_id: Annotated[str | None, Query(max_length=64)] = None,
     event_id: Annotated[str | None, Query(max_length=64)] = None,
@@ -197,7 +203,7 @@ async def list_deliveries(
     )
 
 
-async def find_delivery(unit: Unit, id: str) -> Any:
+async def find_delivery(unit: UnitOfWork, id: str) -> Any:
     """The delivery's row, open or closed. Raises NotFound."""
     row = None
     if ids.is_id(id, "dlv"):
@@ -209,7 +215,7 @@ async def find_delivery(unit: Unit, id: str) -> Any:
 
 
 @router.get("/deliveries/{id}", openapi_extra=declares("webhooks:read"), summary="Read a delivery with its attempts")
-async def get_delivery(id: str, unit: Work) -> DeliveryOut:
+async def get_delivery(id: str, unit: CurrentUnit) -> DeliveryOut:
     return delivery_out(await find_delivery(unit, id))
 
 
@@ -229,7 +235,7 @@ _REOPEN: Final = text("""
     openapi_extra=declares("webhooks:write", REPLAYED),
     summary="Deliver once more: same id, same bytes",
 )
-async def replay_delivery(id: str, unit: Work) -> DeliveryOut:
+async def replay_delivery(id: str, unit: CurrentUnit) -> DeliveryOut:
     row = await find_delivery(unit, id)
     _refuse_unplayable(await _endpoint_and_payload(unit, row))
     series = await unit.session.scalar(_REOPEN, {"ws": unit.workspace_id, "id": id})
@@ -240,11 +246,11 @@ async def replay_delivery(id: str, unit: Work) -> DeliveryOut:
         DeliveryReplayed(delivery_id=id, event_id=row.event_id, endpoint_id=row.endpoint_id, series=series),
         sequence=series,
     )
-    unit.ring("deliver")
+    unit.wake("deliver")
     return delivery_out(await find_delivery(unit, id))
 
 
-async def _endpoint_and_payload(unit: Unit, row: Any) -> Any:
+async def _endpoint_and_payload(unit: UnitOfWork, row: Any) -> Any:
     query = text(
         "SELECT (SELECT deleted_at IS NOT NULL FROM spine.webhook_endpoints WHERE workspace_id = :ws AND id = :endpoint) AS deleted, "
         "(SELECT body IS NOT NULL FROM spine.events WHERE workspace_id = :ws AND id = :event) AS payload"
@@ -263,12 +269,12 @@ def _refuse_unplayable(found: Any) -> None:
 
 @router.get("/dead_letters", openapi_extra=declares("webhooks:read"), summary="List dead letters, newest first")
 async def list_dead_letters(
-    unit: Work,
+    unit: CurrentUnit,
     paging: Paging,
     endpoint_id: Annotated[str | None, Query(max_length=64)] = None,
     type: Annotated[list[Pattern] | None, Query(max_length=50)] = None,
-    since: Annotated[Moment | None, Query(description="Events accepted at this time or later.")] = None,
-    until: Annotated[Moment | None, Query(description="Events accepted before this time.")] = None,
+    since: Annotated[Timestamp | None, Query(description="Events accepted at this time or later.")] = None,
+    until: Annotated[Timestamp | None, Query(description="Events accepted before this time.")] = None,
 ) -> Page[DeadLetterOut]:
     conditions, values = closed_conditions(endpoint_id, type, since, until)
     columns = "id, event_id, type, endpoint_id, reason, attempts, closed_at"
@@ -299,7 +305,7 @@ def closed_conditions(
 
 
 @router.get("/dead_letters/{id}", openapi_extra=declares("webhooks:read"), summary="Read a dead letter")
-async def get_dead_letter(id: str, unit: Work) -> DeadLetterOut:
+async def get_dead_letter(id: str, unit: CurrentUnit) -> DeadLetterOut:
     row = await find_delivery(unit, id)
     if row.state != DeliveryStatus.DEAD:
         raise NotFound("there is no such dead letter")

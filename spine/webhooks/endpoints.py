@@ -13,15 +13,15 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Double, LargeBinary, Text
 
-from policies.targets import Refused
-from spine import store
-from spine.errors import IllegalTransition, Unprocessable
-from spine.events import EventType
-from spine.resource import Body, Changes, Metadata, Moment, Resource, ResourceOut, TenantRow
-from spine.routes import IfMatch, Paging, Work, declares, prepared_by, version_of
-from spine.routes import router as new_router
-from spine.store import Page
-from spine.unit import Unit
+from policies.url_targets import Refused
+from spine.kernel import store
+from spine.kernel.errors import IllegalTransition, Unprocessable
+from spine.kernel.events import EventType
+from spine.kernel.resource import Body, Metadata, PatchBody, Resource, ResourceOut, TenantRow, Timestamp
+from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, prepared_by, version_of
+from spine.kernel.routes import router as new_router
+from spine.kernel.store import Page
+from spine.kernel.unit_of_work import UnitOfWork
 from spine.webhooks.filters import Filter, Json, read, written
 from spine.webhooks.patterns import Pattern
 from spine.webhooks.signing import new_private_key, new_secret, public_key
@@ -102,7 +102,7 @@ class EndpointCreate(Body):
     _headers = field_validator("headers")(_checked_headers)
 
 
-class EndpointUpdate(Changes):
+class EndpointUpdate(PatchBody):
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] = ""
     events: Patterns = []
     filter: Filter | None = None
@@ -167,7 +167,7 @@ class EnableBody(Body):
     held: Literal["all", "none", "since"] = Field(
         default="all", description="What to deliver of what was held; the rest goes to the dead letters."
     )
-    since: Moment | None = None
+    since: Timestamp | None = None
 
     @model_validator(mode="after")
     def _since_goes_with_since(self) -> "EnableBody":
@@ -203,13 +203,13 @@ ENDPOINT = Resource(
 router = new_router("/v1/webhook_endpoints", "webhook_endpoints")
 
 
-def shown(unit: Unit, row: EndpointRow) -> EndpointOut:
+def shown(unit: UnitOfWork, row: EndpointRow) -> EndpointOut:
     """The endpoint as its owner sees it."""
     headers = orjson.loads(unit.platform.vault.open(row.headers)) if row.headers is not None else None
     return EndpointOut(**EndpointData.model_validate(row).model_dump(), headers=headers)
 
 
-async def find(unit: Unit, id: str, *, lock: bool = False) -> EndpointRow:
+async def find(unit: UnitOfWork, id: str, *, lock: bool = False) -> EndpointRow:
     """The endpoint with this id. Raises NotFound, for deleted ones too."""
     row: EndpointRow = await store.get(unit, ENDPOINT, id, lock=lock)
     if row.deleted_at is not None:
@@ -217,16 +217,20 @@ async def find(unit: Unit, id: str, *, lock: bool = False) -> EndpointRow:
     return row
 
 
-async def _judged_target(unit: Unit, body: EndpointCreate | EndpointUpdate, **_: Any) -> Refused | None:
-    return await unit.platform.egress.refusal(body.url, https_required=unit.caller.env == "live") if body.url else None
+async def _judged_target(unit: UnitOfWork, body: EndpointCreate | EndpointUpdate, **_: Any) -> Refused | None:
+    return (
+        await unit.platform.http_client.check_target(body.url, https_required=unit.caller.env == "live")
+        if body.url
+        else None
+    )
 
 
-def _refuse_target(unit: Unit) -> None:
+def _refuse_target(unit: UnitOfWork) -> None:
     if unit.prepared is not None:
         raise Unprocessable(unit.prepared.why, code=unit.prepared.code, param="url")
 
 
-def _columns(unit: Unit, body: EndpointCreate | EndpointUpdate) -> dict[str, Any]:
+def _columns(unit: UnitOfWork, body: EndpointCreate | EndpointUpdate) -> dict[str, Any]:
     values = store.columns(body)
     if values.get("headers") is not None:
         values["headers"] = unit.platform.vault.seal(orjson.dumps(values["headers"]))
@@ -235,7 +239,7 @@ def _columns(unit: Unit, body: EndpointCreate | EndpointUpdate) -> dict[str, Any
     return values
 
 
-async def _add_secret(unit: Unit, row: EndpointRow) -> EndpointWithSecret:
+async def _add_secret(unit: UnitOfWork, row: EndpointRow) -> EndpointWithSecret:
     secret = new_secret() if row.signature == "v1" else new_private_key()
     public = None if row.signature == "v1" else public_key(secret)
     await unit.session.execute(
@@ -264,7 +268,7 @@ _SUBSCRIBE: Final = text("""
 """)
 
 
-async def _subscribe(unit: Unit, id: str, patterns: list[str], filter: str | None) -> None:
+async def _subscribe(unit: UnitOfWork, id: str, patterns: list[str], filter: str | None) -> None:
     """Make these the endpoint's patterns and filter from now on; what was accepted before goes by the old ones."""
     values = {"ws": unit.workspace_id, "id": id, "patterns": sorted(set(patterns)), "filter": filter}
     await unit.session.execute(_SUBSCRIBE, values)
@@ -277,21 +281,21 @@ async def _subscribe(unit: Unit, id: str, patterns: list[str], filter: str | Non
     summary="Create a webhook endpoint",
 )
 @prepared_by(_judged_target)
-async def create_endpoint(body: EndpointCreate, unit: Work) -> EndpointWithSecret:
+async def create_endpoint(body: EndpointCreate, unit: CurrentUnit) -> EndpointWithSecret:
     _refuse_target(unit)
     row = await store.create(unit, ENDPOINT, **_columns(unit, body))
     await _subscribe(unit, row.id, row.events, row.filter)
-    await store.announce(unit, ENDPOINT, row, "created")
+    await store.emit_event(unit, ENDPOINT, row, "created")
     return await _add_secret(unit, row)
 
 
 @router.get("/{id}", openapi_extra=declares("webhooks:read"), summary="Read a webhook endpoint")
-async def get_endpoint(id: str, unit: Work) -> EndpointOut:
+async def get_endpoint(id: str, unit: CurrentUnit) -> EndpointOut:
     return shown(unit, await find(unit, id))
 
 
 @router.get("", openapi_extra=declares("webhooks:read"), summary="List webhook endpoints, newest first")
-async def list_endpoints(unit: Work, paging: Paging) -> Page[EndpointOut]:
+async def list_endpoints(unit: CurrentUnit, paging: Paging) -> Page[EndpointOut]:
     return await store.page(
         unit, ENDPOINT, paging.cursor, paging.limit, EndpointRow.deleted_at.is_(None), out=lambda row: shown(unit, row)
     )
@@ -303,7 +307,7 @@ async def list_endpoints(unit: Work, paging: Paging) -> Page[EndpointOut]:
     summary="Change a webhook endpoint, or disable it",
 )
 @prepared_by(_judged_target)
-async def update_endpoint(id: str, body: EndpointUpdate, unit: Work, if_match: IfMatch = None) -> EndpointOut:
+async def update_endpoint(id: str, body: EndpointUpdate, unit: CurrentUnit, if_match: IfMatch = None) -> EndpointOut:
     row = await find(unit, id, lock=True)
     _refuse_target(unit)
     values: dict[str, Any] = _columns(unit, body)
@@ -314,7 +318,7 @@ async def update_endpoint(id: str, body: EndpointUpdate, unit: Work, if_match: I
         del values["headers"]  # sealing gives other bytes each time; the same headers are no change
     heard = row.events, row.filter
     if await store.change(unit, ENDPOINT, row, values, version_of(if_match)):
-        await store.announce(unit, ENDPOINT, row, "disabled" if disabling else "updated")
+        await store.emit_event(unit, ENDPOINT, row, "disabled" if disabling else "updated")
     if (row.events, row.filter) != heard:
         await _subscribe(unit, id, row.events, row.filter)
     if disabling:
@@ -347,19 +351,19 @@ _RELEASE: Final = text(
 
 
 @router.delete("/{id}", openapi_extra=declares("webhooks:write", DELETED), summary="Delete a webhook endpoint")
-async def delete_endpoint(id: str, unit: Work) -> DeletedOut:
+async def delete_endpoint(id: str, unit: CurrentUnit) -> DeletedOut:
     row = await find(unit, id, lock=True)
     await _subscribe(unit, id, [], None)
     await store.change(unit, ENDPOINT, row, {"deleted_at": await unit.now()})
     await unit.session.execute(_BURY_ALL, {"ws": unit.workspace_id, "id": id, "reason": "endpoint_deleted"})
-    await store.announce(unit, ENDPOINT, row, "deleted")
+    await store.emit_event(unit, ENDPOINT, row, "deleted")
     return DeletedOut(id=id, object="webhook_endpoint")
 
 
 @router.post(
     "/{id}/enable", openapi_extra=declares("webhooks:write", UPDATED), summary="Enable a disabled webhook endpoint"
 )
-async def enable_endpoint(id: str, unit: Work, body: EnableBody | None = None) -> EndpointOut:
+async def enable_endpoint(id: str, unit: CurrentUnit, body: EnableBody | None = None) -> EndpointOut:
     wish = body or EnableBody()
     row = await find(unit, id, lock=True)
     if row.status == EndpointStatus.ENABLED:
@@ -375,7 +379,7 @@ async def enable_endpoint(id: str, unit: Work, body: EnableBody | None = None) -
         text("UPDATE spine.endpoint_health SET failing_since = NULL WHERE workspace_id = :ws AND endpoint_id = :id"),
         values,
     )
-    await store.announce(unit, ENDPOINT, row, "updated")
+    await store.emit_event(unit, ENDPOINT, row, "updated")
     return shown(unit, row)
 
 
@@ -384,7 +388,7 @@ async def enable_endpoint(id: str, unit: Work, body: EnableBody | None = None) -
     openapi_extra=declares("webhooks:write", UPDATED, sealed=True),
     summary="Give a webhook endpoint a new secret",
 )
-async def rotate_secret(id: str, unit: Work, body: RotateBody | None = None) -> EndpointWithSecret:
+async def rotate_secret(id: str, unit: CurrentUnit, body: RotateBody | None = None) -> EndpointWithSecret:
     row = await find(unit, id, lock=True)
     await unit.session.execute(
         text(
@@ -395,5 +399,5 @@ async def rotate_secret(id: str, unit: Work, body: RotateBody | None = None) -> 
     )
     row.version += 1  # workers hold secrets by the endpoint's version
     row.updated_at = await unit.now()
-    await store.announce(unit, ENDPOINT, row, "updated")
+    await store.emit_event(unit, ENDPOINT, row, "updated")
     return await _add_secret(unit, row)

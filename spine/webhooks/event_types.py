@@ -9,13 +9,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Text
 
-from spine import store
-from spine.errors import Conflict
-from spine.events import EventType
-from spine.resource import Body, Metadata, Resource, ResourceOut, TenantRow
-from spine.routes import Work, crud_router, declares
-from spine.unit import Unit
-from spine.webhooks.accept import reserved
+from spine.kernel import store
+from spine.kernel.errors import Conflict
+from spine.kernel.events import EventType
+from spine.kernel.resource import Body, Metadata, Resource, ResourceOut, TenantRow
+from spine.kernel.routes import CurrentUnit, crud_router, declares
+from spine.kernel.unit_of_work import UnitOfWork
+from spine.webhooks.registered_types import reserved
 from spine.webhooks.schemas import usable
 
 TypeName = Annotated[
@@ -39,7 +39,7 @@ class EventTypeRow(TenantRow):
     schema: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     status: Mapped[str] = mapped_column(Text, default=TypeStatus.ACTIVE)
 
-    refusals = {  # read-only
+    constraint_errors = {  # read-only
         "event_types_workspace_id_name_key": lambda: Conflict(
             "an event type of this name exists", code="event_type_exists", param="name"
         ),
@@ -88,7 +88,7 @@ EVENT_TYPE = Resource(
 router = crud_router(EVENT_TYPE, "", "get", "list")
 
 
-async def _types_changed(unit: Unit) -> None:
+async def _types_changed(unit: UnitOfWork) -> None:
     await unit.session.execute(
         text("UPDATE spine.workspaces SET event_types_version = event_types_version + 1 WHERE workspace_id = :ws"),
         {"ws": unit.workspace_id},
@@ -98,20 +98,20 @@ async def _types_changed(unit: Unit) -> None:
 @router.post(
     "", status_code=201, openapi_extra=declares("events:write", CREATED), summary="Register an event type of your own"
 )
-async def create_event_type(body: EventTypeCreate, unit: Work) -> EventTypeOut:
+async def create_event_type(body: EventTypeCreate, unit: CurrentUnit) -> EventTypeOut:
     if unit.platform.catalogue.is_reserved(body.name):
         raise reserved(body.name, "name")
     row = await store.create(
         unit, EVENT_TYPE, name=body.name, description=body.description, schema=body.schema_, meta=body.metadata
     )
     await _types_changed(unit)
-    out: EventTypeOut = await store.announce(unit, EVENT_TYPE, row, "created")
+    out: EventTypeOut = await store.emit_event(unit, EVENT_TYPE, row, "created")
     return out
 
 
 @router.post("/{id}/archive", openapi_extra=declares("events:write", ARCHIVED), summary="Archive an event type")
-async def archive_event_type(id: str, unit: Work) -> EventTypeOut:
+async def archive_event_type(id: str, unit: CurrentUnit) -> EventTypeOut:
     row = await store.move(unit, EVENT_TYPE, id, TypeStatus.ARCHIVED)
     await _types_changed(unit)
-    out: EventTypeOut = await store.announce(unit, EVENT_TYPE, row, "archived")
+    out: EventTypeOut = await store.emit_event(unit, EVENT_TYPE, row, "archived")
     return out

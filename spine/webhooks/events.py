@@ -8,18 +8,19 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import text
 
-from spine import ids
-from spine.cursor import Position
-from spine.errors import NotFound
-from spine.events import Actor, Catalogue, EventType
-from spine.examples import example
-from spine.resource import Body, Moment
-from spine.routes import JSON, Door, Gate, Paging, Work, answer, declares, gate_of
-from spine.store import Page
-from spine.unit import Unit
-from spine.webhooks.accept import Incoming, body_of, shown
+from spine.kernel import ids
+from spine.kernel.cursors import Position
+from spine.kernel.errors import NotFound
+from spine.kernel.events import Actor, Catalogue, EventType
+from spine.kernel.resource import Body, Timestamp
+from spine.kernel.routes import JSON, ApiRoute, CurrentUnit, Paging, RequestContext, answer, declares, request_context
+from spine.kernel.store import Page
+from spine.kernel.unit_of_work import UnitOfWork
+from spine.webhooks.accept import EventIntake, body_of, event_json
 from spine.webhooks.event_types import TypeName
 from spine.webhooks.patterns import Pattern, type_condition
+from spine.webhooks.registered_types import IncomingEvent
+from spine.webhooks.schema_examples import example
 
 MAX_BATCH: Final = 1_000
 OF_THE_CALLER: Final = "*"
@@ -29,7 +30,7 @@ OF_THE_CALLER: Final = "*"
 class EventCreate(Body):
     type: TypeName
     data: dict[str, Any]
-    occurred_at: Moment | None = None
+    occurred_at: Timestamp | None = None
 
 
 class EventBatch(Body):
@@ -83,18 +84,14 @@ class CatalogueOut(BaseModel):
 
 ERASED = EventType("event.erased", EventErased, "The payload of an event was erased.")
 
-router = APIRouter(prefix="/v1/events", tags=["events"], route_class=Door)
-Behind = Annotated[Gate, Depends(gate_of)]
+router = APIRouter(prefix="/v1/events", tags=["events"], route_class=ApiRoute)
+Context = Annotated[RequestContext, Depends(request_context)]
+_INTAKE: Final = EventIntake()
 
 
-async def _accept(gate: Gate, events: list[EventCreate], *, batch: bool) -> Response:
-    claim = await gate.claim()
-    assert claim is not None  # the door lets no POST pass without a key
-    incoming = [Incoming(event.type, event.data, event.occurred_at) for event in events]
-    stored, replayed = await gate.platform.accepting.accept(
-        gate.caller, gate.request_id, claim, "/v1/events", incoming, batch=batch
-    )
-    return answer(stored, replayed)
+async def _accept(context: RequestContext, events: list[EventCreate], *, batch: bool) -> Response:
+    incoming = [IncomingEvent(event.type, event.data, event.occurred_at) for event in events]
+    return answer(*await _INTAKE.accept(await context.accept_request(), incoming, batch=batch))
 
 
 @router.post(
@@ -104,8 +101,8 @@ async def _accept(gate: Gate, events: list[EventCreate], *, batch: bool) -> Resp
     openapi_extra=declares("events:write", OF_THE_CALLER),
     summary="Send an event of your own",
 )
-async def create_event(body: EventCreate, gate: Behind) -> Response:
-    return await _accept(gate, [body], batch=False)
+async def create_event(body: EventCreate, context: Context) -> Response:
+    return await _accept(context, [body], batch=False)
 
 
 @router.post(
@@ -115,14 +112,14 @@ async def create_event(body: EventCreate, gate: Behind) -> Response:
     openapi_extra=declares("events:write", OF_THE_CALLER),
     summary="Send up to 1,000 events",
 )
-async def create_events(body: EventBatch, gate: Behind) -> Response:
-    return await _accept(gate, body.events, batch=True)
+async def create_events(body: EventBatch, context: Context) -> Response:
+    return await _accept(context, body.events, batch=True)
 
 
 @router.get(
     "/types", openapi_extra=declares("events:read"), summary="The catalogue: every event type, with schema and example"
 )
-async def list_catalogue(unit: Work) -> CatalogueOut:
+async def list_catalogue(unit: CurrentUnit) -> CatalogueOut:
     rows = await unit.session.execute(
         text(
             "SELECT name, description, schema FROM spine.event_types WHERE workspace_id = :ws AND status = 'active' ORDER BY name"
@@ -173,7 +170,7 @@ _FEED: Final = """
     summary="The feed: events oldest first, from where you left off",
 )
 async def list_events(
-    unit: Work,
+    unit: CurrentUnit,
     paging: Paging,
     type: Annotated[
         list[Pattern] | None,
@@ -202,12 +199,14 @@ async def list_events(
             else Position("", (), snapshot)
         )
         next_cursor = unit.platform.cursors.write(binding, reached)
-    data = b",".join(shown(body_of(row._mapping)) for row in page)  # SQLAlchemy's public name for a row as a mapping
+    data = b",".join(
+        event_json(body_of(row._mapping)) for row in page
+    )  # SQLAlchemy's public name for a row as a mapping
     tail = orjson.dumps({"has_more": has_more, "next_cursor": next_cursor})
     return Response(b'{"data":[' + data + b"]," + tail[1:], media_type=JSON)
 
 
-async def _from_now_on(unit: Unit, binding: str) -> Response:
+async def _from_now_on(unit: UnitOfWork, binding: str) -> Response:
     snapshot: str = await unit.session.scalar(text("SELECT pg_current_snapshot()::text"))
     cursor = unit.platform.cursors.write(binding, Position("", (), snapshot))
     return Response(orjson.dumps({"data": [], "has_more": False, "next_cursor": cursor}), media_type=JSON)
@@ -230,14 +229,14 @@ def _conditions(position: Position, types: list[str] | None) -> tuple[list[str],
 
 
 @router.get("/{id}", response_model=EventOut, openapi_extra=declares("events:read"), summary="Read an event")
-async def get_event(id: str, unit: Work) -> Response:
+async def get_event(id: str, unit: CurrentUnit) -> Response:
     row = None
     if ids.is_id(id, "evt"):
         query = text("SELECT id, type, body, erased_at FROM spine.events WHERE workspace_id = :ws AND id = :id")
         row = (await unit.session.execute(query, {"ws": unit.workspace_id, "id": id})).mappings().first()
     if row is None:
         raise NotFound("there is no such event")
-    return Response(shown(body_of(row)), media_type=JSON)
+    return Response(event_json(body_of(row)), media_type=JSON)
 
 
 @router.post(
@@ -246,7 +245,7 @@ async def get_event(id: str, unit: Work) -> Response:
     openapi_extra=declares("events:write", ERASED),
     summary="Erase an event's payload, for good",
 )
-async def erase_event(id: str, unit: Work) -> EventOut:
+async def erase_event(id: str, unit: CurrentUnit) -> EventOut:
     row = None
     if ids.is_id(id, "evt"):
         query = text(
@@ -259,4 +258,4 @@ async def erase_event(id: str, unit: Work) -> EventOut:
         raise NotFound("there is no such event")
     if not row["gone"]:
         unit.emit(ERASED, EventErased(event_id=id, event_type=row["type"]), sequence=1)
-    return EventOut.model_validate(orjson.loads(shown(body_of(row))))
+    return EventOut.model_validate(orjson.loads(event_json(body_of(row))))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import orjson
 from pydantic import AfterValidator, Field
 
-from policies.containment import Steps, TooManySteps, holds
+from policies.json_containment import Steps, TooManySteps, holds
 
 MAX_BYTES: Final = 1024
 MAX_DEPTH: Final = 5

@@ -4,15 +4,12 @@ Rows are found by `ctid` or by their whole key through a lateral subquery: both 
 the planner believes of a table that was empty a minute ago.
 
 A row found by `ctid` and changed by somebody else before it is locked may be passed over, for `ctid` names the version
-that was seen. Claims want that; what must reach its row goes through `workers.desk.write_each`, which looks again. What
+that was seen. Claims want that; what must reach its row goes through `workers.connection.write_each`, which looks again. What
 must hold of the row is asked once more in the statement that changes it: not every Postgres asks for `ctid` again.
 """
 
 from typing import Final
 
-from spine.ledger import QueueTable
-
-DELIVERIES: Final = QueueTable("spine.deliveries_open")
 _SEEN: Final = """
          CROSS JOIN LATERAL (
                SELECT ctid FROM spine.deliveries_open o
@@ -35,7 +32,7 @@ _BODIES: Final = """
                SELECT body FROM spine.events e WHERE e.workspace_id = p.workspace_id AND e.id = p.event_id LIMIT 1
            ) e ON true
 """
-_LISTENERS: Final = """
+_SUBSCRIBERS: Final = """
     SELECT t.workspace_id, t.type, s.endpoint_id, s.filter, s.valid_from, least(s.valid_to, '9999-01-01') AS valid_to,
            w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
       FROM (SELECT workspace_id, type, min(accepted_at) AS first, max(accepted_at) AS last FROM {events} GROUP BY 1, 2) t
@@ -62,7 +59,7 @@ OUTBOX_READ: Final = f"""
      UNION ALL
     SELECT l.workspace_id, l.type, NULL, NULL, NULL, NULL, NULL, l.endpoint_id, l.filter, l.valid_from, l.valid_to,
            l.deleted, l.disabled, l.version, l.max_in_flight, l.rate_per_s
-      FROM ({_LISTENERS.format(events="picked WHERE (SELECT count(*) FROM picked) <= $3")}) l
+      FROM ({_SUBSCRIBERS.format(events="picked WHERE (SELECT count(*) FROM picked) <= $3")}) l
      ORDER BY seq
 """
 """The `$1` oldest and the `$2` newest rows, with their payloads; behind them, without a `seq`, who listened to them, if they
@@ -74,7 +71,7 @@ OUTBOX_TAKE: Final = f"""
 """
 """The `$1` oldest and the `$2` newest rows that nobody else has locked, with their payloads; locks them."""
 
-LISTENERS_FIND: Final = _LISTENERS.format(
+SUBSCRIBERS_FIND: Final = _SUBSCRIBERS.format(
     events="unnest($1::text[], $2::text[], $3::timestamptz[]) AS e (workspace_id, type, accepted_at)"
 )
 """Who listened to events of these workspaces, types and times of acceptance."""
@@ -105,7 +102,7 @@ OUTBOX_DONE: Final = """
     )
     SELECT seq FROM gone
 """
-"""Deletes what the relay took and writes its deliveries: each its way (`workers.cargo.Way`), or dead at once with a reason.
+"""Deletes what the relay took and writes its deliveries: each its way (`workers.webhooks.jobs.Placement`), or dead at once with a reason.
 
 Only of the events that it could delete: no other worker had them, and nobody changed them meanwhile. Answers these. `IS
 TRUE` makes the planner hash them, where it would join two lists that it takes for ten rows each in a loop.
@@ -187,7 +184,7 @@ PARKED_FIND: Final = """
 """
 """The next `$2` endpoints above `$1` that have parked rows: a loose index scan, one probe for each."""
 
-LEASES_TURN: Final = f"""
+LEASES_RELEASE: Final = f"""
     WITH seen AS MATERIALIZED (
         SELECT o.ctid, r.way FROM unnest($1::text[], $2::text[], $3::smallint[]) AS r (workspace_id, id, way)
         {_SEEN.format(still="o.leased_by = $4")}
@@ -199,6 +196,18 @@ LEASES_TURN: Final = f"""
     RETURNING o.id
 """
 """Gives leased rows back, each its way (parked, due or held), and answers which were."""
+
+LEASES_RENEW: Final = f"""
+    WITH seen AS MATERIALIZED (
+        SELECT o.ctid FROM unnest($2::text[], $3::text[]) AS r (workspace_id, id) {_SEEN.format(still="o.leased_by = $1")}
+    )
+    UPDATE spine.deliveries_open o SET due_at = now() + $4::interval FROM seen WHERE o.ctid = seen.ctid AND o.leased_by = $1
+    RETURNING o.id
+"""
+"""Moves the end of the worker's leases to `$4` from now; returns the ids that it still holds.
+
+A row that is written meanwhile is passed over: its result is being recorded, or another worker has it.
+"""
 
 ENDPOINTS_LOAD: Final = """
     SELECT w.workspace_id, w.id, w.url, w.headers, w.rate_per_s, w.max_in_flight, w.version, s.env,

@@ -14,12 +14,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import BigInteger, Double, Text
 
-from spine import store
-from spine.errors import IllegalTransition, NotFound
-from spine.events import EventType
-from spine.resource import Body, Moment, Out, Resource, ResourceOut, TenantRow
-from spine.routes import Work, crud_router, declares
-from spine.unit import Unit
+from spine.kernel import store
+from spine.kernel.errors import IllegalTransition, NotFound
+from spine.kernel.events import EventType
+from spine.kernel.resource import Body, Out, Resource, ResourceOut, TenantRow, Timestamp
+from spine.kernel.routes import CurrentUnit, crud_router, declares
+from spine.kernel.unit_of_work import UnitOfWork
 from spine.webhooks.deliveries import closed_conditions
 from spine.webhooks.endpoints import Rate, find
 from spine.webhooks.endpoints import router as endpoints_router
@@ -62,8 +62,8 @@ class ReplayFilter(Body):
 
     endpoint_id: Annotated[str | None, Field(max_length=64)] = None
     types: Annotated[list[Pattern], Field(max_length=50)] | None = None
-    since: Moment | None = Field(default=None, description="Events accepted at this time or later.")
-    until: Moment | None = Field(default=None, description="Events accepted before this time.")
+    since: Timestamp | None = Field(default=None, description="Events accepted at this time or later.")
+    until: Timestamp | None = Field(default=None, description="Events accepted before this time.")
     status: Literal["dead", "delivered"] = "dead"
 
 
@@ -74,7 +74,7 @@ class ReplayCreate(Body):
 
 
 class MissingBody(Body):
-    since: Moment = Field(description="Events accepted at this time or later.")
+    since: Timestamp = Field(description="Events accepted at this time or later.")
     rate_per_s: Rate | None = None
 
 
@@ -136,13 +136,15 @@ REPLAY = Resource(
 router = crud_router(REPLAY, "", "get", "list")
 
 
-async def _start(unit: Unit, kind: str, filter: dict[str, Any], total: int, rate_per_s: float | None) -> ReplayOut:
+async def _start(
+    unit: UnitOfWork, kind: str, filter: dict[str, Any], total: int, rate_per_s: float | None
+) -> ReplayOut:
     now = await unit.now()
     row = await store.create(
         unit, REPLAY, kind=kind, filter=filter, total=total, rate_per_s=rate_per_s, upto=LAST, due_at=now
     )
-    unit.ring("deliver")
-    out: ReplayOut = await store.announce(unit, REPLAY, row, "created")
+    unit.wake("deliver")
+    out: ReplayOut = await store.emit_event(unit, REPLAY, row, "created")
     return out
 
 
@@ -154,7 +156,7 @@ async def _start(unit: Unit, kind: str, filter: dict[str, Any], total: int, rate
     openapi_extra=declares("webhooks:write", CREATED),
     summary="Replay ended deliveries, or count them first",
 )
-async def create_replay(body: ReplayCreate, unit: Work) -> ReplayOut | CountOut:
+async def create_replay(body: ReplayCreate, unit: CurrentUnit) -> ReplayOut | CountOut:
     wish = body.filter
     if wish.endpoint_id is not None:
         try:
@@ -185,7 +187,7 @@ _MISSING: Final = """
     openapi_extra=declares("webhooks:write", CREATED, listed_at="/v1/replays"),
     summary="Deliver the events that this endpoint never got",
 )
-async def replay_missing(id: str, body: MissingBody, unit: Work) -> ReplayOut:
+async def replay_missing(id: str, body: MissingBody, unit: CurrentUnit) -> ReplayOut:
     endpoint = await find(unit, id)
     wanted = read(endpoint.filter)
     conditions, of_types = type_condition(endpoint.events)
@@ -200,7 +202,7 @@ async def replay_missing(id: str, body: MissingBody, unit: Work) -> ReplayOut:
     return await _start(unit, "missing", filter, total or 0, body.rate_per_s)
 
 
-async def _count_meeting(unit: Unit, wanted: Json, query: str, values: dict[str, Any]) -> int:
+async def _count_meeting(unit: UnitOfWork, wanted: Json, query: str, values: dict[str, Any]) -> int:
     """How many of the bodies that the query answers meet the filter; other requests get their turn meanwhile."""
     total = steps = 0
     options = {"yield_per": _READ_AT_ONCE}
@@ -215,20 +217,20 @@ async def _count_meeting(unit: Unit, wanted: Json, query: str, values: dict[str,
     return total
 
 
-async def _move(unit: Unit, id: str, to: ReplayStatus, **values: Any) -> ReplayOut:
+async def _move(unit: UnitOfWork, id: str, to: ReplayStatus, **values: Any) -> ReplayOut:
     row = await store.move(unit, REPLAY, id, to, **values)
-    out: ReplayOut = await store.announce(unit, REPLAY, row, "updated")
+    out: ReplayOut = await store.emit_event(unit, REPLAY, row, "updated")
     return out
 
 
 @router.post("/{id}/pause", openapi_extra=declares("webhooks:write", UPDATED), summary="Pause a replay")
-async def pause_replay(id: str, unit: Work) -> ReplayOut:
+async def pause_replay(id: str, unit: CurrentUnit) -> ReplayOut:
     return await _move(unit, id, ReplayStatus.PAUSED, due_at=None)
 
 
 @router.post("/{id}/resume", openapi_extra=declares("webhooks:write", UPDATED), summary="Resume a paused replay")
-async def resume_replay(id: str, unit: Work) -> ReplayOut:
-    unit.ring("deliver")
+async def resume_replay(id: str, unit: CurrentUnit) -> ReplayOut:
+    unit.wake("deliver")
     row = await store.get(unit, REPLAY, id, lock=True)
     if row.status != ReplayStatus.PAUSED:
         raise IllegalTransition(f"it is {row.status}, not paused", allowed=sorted(REPLAY.states[row.status]))
@@ -240,5 +242,5 @@ async def resume_replay(id: str, unit: Work) -> ReplayOut:
     openapi_extra=declares("webhooks:write", UPDATED),
     summary="Cancel a replay; what it put back already goes on",
 )
-async def cancel_replay(id: str, unit: Work) -> ReplayOut:
+async def cancel_replay(id: str, unit: CurrentUnit) -> ReplayOut:
     return await _move(unit, id, ReplayStatus.CANCELLED, due_at=None)

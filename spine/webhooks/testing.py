@@ -8,18 +8,18 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 from sqlalchemy import text
 
-from spine import ids
-from spine.errors import Conflict, NotFound, Unprocessable
-from spine.events import EventType, event_body
-from spine.examples import example
-from spine.platform import Platform
-from spine.resource import Body
-from spine.routes import Door, Work, declares
-from spine.unit import Unit
+from spine.kernel import ids
+from spine.kernel.errors import Conflict, NotFound, Unprocessable
+from spine.kernel.events import EventType, event_body
+from spine.kernel.platform import Platform
+from spine.kernel.resource import Body
+from spine.kernel.routes import ApiRoute, CurrentUnit, declares
+from spine.kernel.unit_of_work import UnitOfWork
 from spine.webhooks.deliveries import DeliveryOut, delivery_out, find_delivery
 from spine.webhooks.endpoints import EndpointStatus, find
 from spine.webhooks.endpoints import router as endpoints_router
 from spine.webhooks.event_types import TypeName
+from spine.webhooks.schema_examples import example
 
 
 class TestBody(Body):
@@ -56,7 +56,7 @@ _DELIVER: Final = text(
 )
 
 
-async def _example_of(unit: Unit, type: str, endpoint_id: str) -> Any:
+async def _example_of(unit: UnitOfWork, type: str, endpoint_id: str) -> Any:
     if type == TESTED.name:
         return TestData(endpoint_id=endpoint_id).model_dump()
     suite = unit.platform.catalogue.types.get(type)
@@ -76,7 +76,7 @@ async def _example_of(unit: Unit, type: str, endpoint_id: str) -> Any:
     openapi_extra=declares("webhooks:write", TESTED),
     summary="Send this endpoint an example of an event type",
 )
-async def send_test_event(id: str, unit: Work, body: TestBody | None = None) -> DeliveryOut:
+async def send_test_event(id: str, unit: CurrentUnit, body: TestBody | None = None) -> DeliveryOut:
     endpoint = await find(unit, id)
     if endpoint.status != EndpointStatus.ENABLED:
         raise Conflict("the endpoint is disabled; enable it first", code="endpoint_disabled")
@@ -97,11 +97,11 @@ async def send_test_event(id: str, unit: Work, body: TestBody | None = None) -> 
     values = {"ws": unit.workspace_id, "id": event_id, "type": type}
     await unit.session.execute(_PUT, {**values, "body": event})
     await unit.session.execute(_DELIVER, {**values, "delivery": delivery_id, "endpoint": id})
-    unit.ring("deliver")
+    unit.wake("deliver")
     return delivery_out(await find_delivery(unit, delivery_id))
 
 
-router = APIRouter(prefix="/.well-known/webhook-keys", tags=["webhook_endpoints"], route_class=Door)
+router = APIRouter(prefix="/.well-known/webhook-keys", tags=["webhook_endpoints"], route_class=ApiRoute)
 
 
 @router.get(

@@ -16,8 +16,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.engine import Engine, running_engine
-from tests.faults import Servers, servers_to_break
+from tests.breakable_servers import Servers, servers_to_break
+from tests.delivery_engine import Engine, running_engine
 from tests.receiver import Fate, Receiver
 
 LONG_S = float(os.environ.get("SPINE_CHAOS_S", "300"))

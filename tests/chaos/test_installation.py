@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.house import Up, up
+from tests.e2e.installation import Up, up
 from tests.receiver import Receiver
 
 EVENTS = int(os.environ.get("SPINE_CHAOS_EVENTS", "500"))
@@ -69,7 +69,9 @@ async def test_nothing_accepted_is_lost_while_everything_is_killed(tmp_path: Pat
     arrives at least once. Duplicates are counted and printed.
     """
     chance = random.Random(SEED)
-    with up(tmp_path / "data", (sys.executable, "-m", "spine.up"), SPINE_WORKERS="2", SPINE_LEASE_S="5") as running:
+    with up(
+        tmp_path / "data", (sys.executable, "-m", "spine.supervisor"), SPINE_WORKERS="2", SPINE_LEASE_S="5"
+    ) as running:
         async with (
             Receiver() as receiver,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{running.port}", timeout=10) as api,

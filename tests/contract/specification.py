@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from products.openapi import DIRECTORY
-from spine import ids
-from spine.examples import example
+from spine.kernel import ids
+from spine.webhooks.schema_examples import example
 
 MUTATING: Final = frozenset({"post", "put", "patch", "delete"})
 Document = dict[str, Any]

@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 
 from products.catalogue import CATALOGUE, PRODUCTS, RESOURCES
-from spine.examples import example
-from spine.ids import PREFIXES
+from spine.kernel.ids import PREFIXES
+from spine.webhooks.schema_examples import example
 
 
 @pytest.mark.parametrize("name", CATALOGUE.types)

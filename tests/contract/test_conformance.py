@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 
 from products.openapi import DIRECTORY
 from tests.api import Account, Api, unique_key
-from tests.things import Things, make_things
+from tests.one_of_each import Things, make_things
 
 CHECKS: list[CheckFunction] = [
     not_a_server_error,

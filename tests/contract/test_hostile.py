@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from spine.unit import as_answer
+from spine.kernel.unit_of_work import as_answer
 from tests.api import Api, Organisation, unique_key
 from tests.contract.specification import BEHIND_THE_DOOR, OPERATIONS, SPINE, Operation
-from tests.things import Things, make_things
+from tests.one_of_each import Things, make_things
 
 DEEP = 100_000
 NOT_JSON = {

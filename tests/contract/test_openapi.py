@@ -50,7 +50,7 @@ def test_the_committed_documents_are_what_the_code_says() -> None:
 def test_a_changed_validator_is_seen_as_drift() -> None:
     """The gate is not blind: one validator edited, and it is red (P-23)."""
     mutation = (
-        "import sys, typing, pydantic, spine.resource as resource\n"
+        "import sys, typing, pydantic, spine.kernel.resource as resource\n"
         "resource.Name = typing.Annotated[str, pydantic.StringConstraints(min_length=1, max_length=199)]\n"
         "from products.openapi import drifted\n"
         "print(*drifted())\n"

@@ -38,7 +38,7 @@ def spent(api: Api) -> Iterator[Api]:
         pytest.MonkeyPatch.context() as patched,
         serve(api.database_url, "redis://127.0.0.1:1/0", SPINE_RATE_LIMIT_REQUESTS="1") as running,
     ):
-        patched.setattr("spine.ratelimit.WINDOW_S", 1_000_000_000)
+        patched.setattr("spine.kernel.rate_limits.WINDOW_S", 1_000_000_000)
         yield running
 
 

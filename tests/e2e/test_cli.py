@@ -17,9 +17,9 @@ from dotenv import dotenv_values
 from standardwebhooks import Webhook
 from typer.testing import CliRunner, Result
 
-from spine.cli.door import Surroundings
-from spine.cli.front import app
-from tests.e2e.house import ROOT, Up, until, up
+from spine.cli.app import app
+from spine.cli.command import Environment
+from tests.e2e.installation import ROOT, Up, until, up
 
 SPINE = (sys.executable, "-m", "spine.cli")
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
@@ -51,17 +51,17 @@ class Receiver:
 class Shell:
     """A second terminal: `spine` with what `make up` wrote of itself, in the workspace of a new organisation."""
 
-    def __init__(self, house: Up) -> None:
-        kept = {name: value or "" for name, value in dotenv_values(house.directory / "environment").items()}
+    def __init__(self, installation: Up) -> None:
+        kept = {name: value or "" for name, value in dotenv_values(installation.directory / "environment").items()}
         # Given, not only kept: a developer's .env must not lend its servers to the tests.
-        self.environ = {**os.environ, **kept, "SPINE_DATA_DIR": str(house.directory), "PYTHONPATH": str(ROOT)}
+        self.environ = {**os.environ, **kept, "SPINE_DATA_DIR": str(installation.directory), "PYTHONPATH": str(ROOT)}
         founded = self.json("keys", "create", "--org", "Acme", "--email", "ops@acme.example.com")
         self.workspace_id: str = founded["test"]["workspace_id"]
         self.environ["SPINE_API_KEY"] = founded["test"]["api_key"]
 
     def run(self, *words: str) -> Result:
         """Say `spine …`, in this process."""
-        return CliRunner().invoke(app, words, obj=Surroundings(environ=self.environ), catch_exceptions=False)
+        return CliRunner().invoke(app, words, obj=Environment(environ=self.environ), catch_exceptions=False)
 
     def json(self, *words: str) -> Any:
         """Say `spine … --json` and read what it says."""
@@ -92,16 +92,16 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """One installation for this file, started by the command line itself."""
     with up(tmp_path_factory.mktemp("cli") / "data", (*SPINE, "up")) as running:
         yield running
 
 
 @pytest.fixture
-def shell(house: Up) -> Shell:
+def shell(installation: Up) -> Shell:
     """A terminal of this test's own organisation."""
-    return Shell(house)
+    return Shell(installation)
 
 
 @pytest.fixture
@@ -113,16 +113,16 @@ def receiver() -> Iterator[Receiver]:
     made.server.server_close()
 
 
-def test_a_second_terminal_finds_the_installation(house: Up) -> None:
+def test_a_second_terminal_finds_the_installation(installation: Up) -> None:
     """`spine` needs no more than the data directory: key and port come from what `make up` wrote there."""
-    mine = Shell(house).environ
+    mine = Shell(installation).environ
     bare = {name: value for name, value in mine.items() if not name.startswith(("SPINE_API", "SPINE_HTTP"))}
     for words in (("events", "list"), ("events", "list", "--live")):
         done = subprocess.run([*SPINE, *words], env=bare, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
 
 
-def test_the_doctor_knows_well_from_ill(house: Up, shell: Shell, receiver: Receiver) -> None:
+def test_the_doctor_knows_well_from_ill(installation: Up, shell: Shell, receiver: Receiver) -> None:
     """A running installation has no failure; with another encryption key, and nothing at the port, each is one."""
     shell.json("endpoints", "create", receiver.url)
     well = subprocess.run([*SPINE, "doctor", "--json"], env=shell.environ, capture_output=True, text=True, check=False)
@@ -201,7 +201,7 @@ def test_ctrl_c_pauses_a_replay_and_it_goes_on(shell: Shell, receiver: Receiver)
     assert shell.json("replays", "show", replay["id"])["progress"] == {"total": 3, "done": 3, "failed": 0}
 
 
-def test_what_listen_forwards_verifies(shell: Shell, receiver: Receiver, house: Up) -> None:
+def test_what_listen_forwards_verifies(shell: Shell, receiver: Receiver, installation: Up) -> None:
     """`listen` hands events that come from now on to a local server, verified by the standardwebhooks package; Ctrl-C ends it."""
     shell.json("events", "send", "order.before")
     listening = shell.start("listen", "--forward-to", receiver.url, "--events", "order.*", "--json")
@@ -216,7 +216,7 @@ def test_what_listen_forwards_verifies(shell: Shell, receiver: Receiver, house: 
     more, said = listening.communicate(timeout=30)
     assert (listening.returncode, more, said) == (0, "", f"stopped: 1 received, 1 taken by {receiver.url}\n")
     ((headers, body),) = receiver.calls
-    secret = json.loads((house.directory / "listen.json").read_text())["secret"]
+    secret = json.loads((installation.directory / "listen.json").read_text())["secret"]
     verified: Any = Webhook(secret).verify(body, headers)
     assert verified == {name: value for name, value in sent.items() if name not in ("object", "created_at")}
     assert json.loads(line)["forwarded"]["status_code"] == 200

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.api import client
-from tests.boards import panel_queries, rules, without_stopgap
-from tests.e2e.house import free_port, up
+from tests.dashboard_queries import panel_queries, rules, without_stopgap
+from tests.e2e.installation import free_port, up
 from tests.prometheus import scraping, still_empty
 
 # What a healthy installation has nothing to show for: answers of 5xx.
@@ -78,7 +78,7 @@ def _traffic(url: str, receiver: str, stop: threading.Event) -> None:
 def test_every_panel_finds_data_of_a_running_engine(tmp_path: Path) -> None:
     """Each query of each board, and each recording rule, gives a finite value from the real processes' own metrics."""
     metrics_port = free_port()
-    command = (sys.executable, "-m", "spine.up")
+    command = (sys.executable, "-m", "spine.supervisor")
     settings = {"SPINE_METRICS_PORT": str(metrics_port), "SPINE_RATE_LIMIT_REQUESTS": "1500"}
     with up(tmp_path / "data", command, **settings) as running, _receiver() as receiver:
         stop = threading.Event()

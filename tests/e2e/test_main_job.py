@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 from svix.webhooks import Webhook as SvixWebhook
 
 from tests.api import client
-from tests.e2e.house import Up, until, up
+from tests.e2e.installation import Up, until, up
 
 SCHEDULE_S = (1, 4, 16, 60, 300, 1800, 7200)
 
@@ -55,9 +55,11 @@ class Subscriber:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """One installation for this file."""
-    with up(tmp_path_factory.mktemp("main") / "data", (sys.executable, "-m", "spine.up"), SPINE_WORKERS="2") as running:
+    with up(
+        tmp_path_factory.mktemp("main") / "data", (sys.executable, "-m", "spine.supervisor"), SPINE_WORKERS="2"
+    ) as running:
         yield running
 
 
@@ -71,9 +73,9 @@ def subscriber() -> Iterator[Subscriber]:
 
 
 @pytest.fixture
-def api(house: Up) -> Iterator[httpx.Client]:
+def api(installation: Up) -> Iterator[httpx.Client]:
     """A client with the test key of a new organisation."""
-    url = f"http://127.0.0.1:{house.port}"
+    url = f"http://127.0.0.1:{installation.port}"
     made = httpx.post(f"{url}/v1/signup", json={"name": "Acme", "email": "dev@acme.example"}).raise_for_status().json()
     with client(url, made["test"]["api_key"]) as ours:
         yield ours

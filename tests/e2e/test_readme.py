@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.house import ROOT, free_port, until, up
+from tests.e2e.installation import ROOT, free_port, until, up
 
 _QUICKSTART = re.compile(r"^## Quickstart$(.*?)^## ", flags=re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
@@ -20,7 +20,7 @@ def test_the_quickstart_works_as_printed(tmp_path: Path) -> None:
 
     The receiver is the README's own, and verifies with the `standardwebhooks` package.
     """
-    with up(tmp_path / "data", (sys.executable, "-m", "spine.up")) as running:
+    with up(tmp_path / "data", (sys.executable, "-m", "spine.supervisor")) as running:
         hooks = free_port()
         found = _QUICKSTART.search((ROOT / "README.md").read_text())
         assert found is not None

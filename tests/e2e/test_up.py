@@ -10,42 +10,42 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.house import Up, free_port, try_up, until, up
+from tests.e2e.installation import Up, free_port, try_up, until, up
 
 BACK_S = 20
 """The promise: what dies is back within this time."""
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """One installation that the tests of this file share."""
     with up(tmp_path_factory.mktemp("house") / "data") as running:
         yield running
 
 
-def test_it_says_where_it_is_and_what_to_try(house: Up) -> None:
+def test_it_says_where_it_is_and_what_to_try(installation: Up) -> None:
     """Once ready, the address, a test key and a complete curl stand on the terminal; the keys are kept closed."""
-    keys = json.loads((house.directory / "keys.json").read_text())
-    printed = house.log.read_text()
-    assert f"http://127.0.0.1:{house.port}" in printed
+    keys = json.loads((installation.directory / "keys.json").read_text())
+    printed = installation.log.read_text()
+    assert f"http://127.0.0.1:{installation.port}" in printed
     assert f"Authorization: Bearer {keys['test_key']}" in printed
     for name in ("keys.json", "secrets.json", "environment"):
-        assert (house.directory / name).stat().st_mode & 0o777 == 0o600
-    assert httpx.get(f"http://127.0.0.1:{house.port}/readyz").status_code == 200
+        assert (installation.directory / name).stat().st_mode & 0o777 == 0o600
+    assert httpx.get(f"http://127.0.0.1:{installation.port}/readyz").status_code == 200
 
 
 @pytest.mark.parametrize("name", ["api", "worker", "redis", "postgres"])
-def test_what_is_killed_is_back(house: Up, name: str) -> None:
+def test_what_is_killed_is_back(installation: Up, name: str) -> None:
     """A process or server that is killed with -9 is there again, as another process, within 20 s."""
-    killed = house.children()[name]
+    killed = installation.children()[name]
     killed.kill()
     # One look decides: the killed one is among the children until it is reaped, and may be gone at a second look.
-    until(lambda: house.children().get(name, killed).pid != killed.pid, BACK_S)
+    until(lambda: installation.children().get(name, killed).pid != killed.pid, BACK_S)
     if name == "postgres":
         ready = re.compile("ready to accept connections")
-        until(lambda: len(ready.findall(house.log.read_text())) == 2, BACK_S)
+        until(lambda: len(ready.findall(installation.log.read_text())) == 2, BACK_S)
     if name == "api":
-        until(lambda: _answers(house.port), BACK_S)
+        until(lambda: _answers(installation.port), BACK_S)
 
 
 def _answers(port: int) -> bool:
@@ -55,31 +55,31 @@ def _answers(port: int) -> bool:
         return False
 
 
-def test_one_directory_serves_one_at_a_time(house: Up) -> None:
+def test_one_directory_serves_one_at_a_time(installation: Up) -> None:
     """A second start on the same data is refused with a sentence that says whose it is; the first runs on."""
-    refused = try_up(house.directory, free_port())
+    refused = try_up(installation.directory, free_port())
     assert refused.returncode == 1
-    assert f"in use by another `make up` (process {house.process.pid})" in refused.stdout
-    assert _answers(house.port)
+    assert f"in use by another `make up` (process {installation.process.pid})" in refused.stdout
+    assert _answers(installation.port)
 
 
-def test_a_taken_port_is_named_with_its_holder(house: Up, tmp_path: Path) -> None:
+def test_a_taken_port_is_named_with_its_holder(installation: Up, tmp_path: Path) -> None:
     """When the port is taken, the sentence names it, who holds it, and the setting that chooses another."""
-    refused = try_up(tmp_path / "data", house.port)
+    refused = try_up(tmp_path / "data", installation.port)
     assert refused.returncode == 1
-    assert f"port {house.port} on 127.0.0.1 is taken by python" in refused.stdout
-    assert f"(process {house.children()['api'].pid})" in refused.stdout
-    assert f"SPINE_HTTP_PORT={house.port + 1}" in refused.stdout
+    assert f"port {installation.port} on 127.0.0.1 is taken by python" in refused.stdout
+    assert f"(process {installation.children()['api'].pid})" in refused.stdout
+    assert f"SPINE_HTTP_PORT={installation.port + 1}" in refused.stdout
 
 
-def test_two_run_side_by_side_and_each_keeps_its_data(house: Up, tmp_path: Path) -> None:
+def test_two_run_side_by_side_and_each_keeps_its_data(installation: Up, tmp_path: Path) -> None:
     """Another port and directory give another Spine; Ctrl-C ends it; started again it has the same keys and data."""
     # Longer than a socket's path may be: the sockets then lie elsewhere.
     directory = tmp_path / ("long-" * 20) / "data"
     with up(directory) as second:
         first_key = json.loads((directory / "keys.json").read_text())["test_key"]
-        assert first_key != json.loads((house.directory / "keys.json").read_text())["test_key"]
-        assert _answers(house.port)
+        assert first_key != json.loads((installation.directory / "keys.json").read_text())["test_key"]
+        assert _answers(installation.port)
         assert second.stop(signal.SIGINT) == 0
         assert second.says("database system is shut down")
     directory.with_name("data.log").rename(directory.with_name("first.log"))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.api import api, http, live_http, org
-from tests.engine import Engine, running_engine
+from tests.delivery_engine import Engine, running_engine
 from tests.receiver import Receiver
 
 __all__ = ["api", "http", "live_http", "org"]

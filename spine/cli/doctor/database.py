@@ -10,10 +10,10 @@ import asyncpg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from spine import migrations
 from spine.cli.doctor import durability, queue, tenancy
 from spine.cli.doctor.finding import Finding, by_limits, fail, ok
-from spine.vault import Unsealable, Vault
+from spine.kernel import migrations
+from spine.kernel.vault import Unsealable, Vault
 
 _OLDEST: Final = 15
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from spine.cli.doctor.finding import Finding, by_limits, fail, ok, warn
-from spine.settings import WorkSettings
+from spine.kernel.settings import WorkSettings
 
 _GIB: Final = 1024**3
 _OLDEST: Final = (3, 11)

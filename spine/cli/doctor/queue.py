@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from spine.cli.doctor.finding import Finding, by_limits, fail, ok, warn
-from spine.cli.moments import span
+from spine.cli.times import span
 
 ALIVE_S: Final = 15.0
 _COUNTED: Final = 10_000

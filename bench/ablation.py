@@ -1,0 +1,109 @@
+"""The worker with one of its choices switched off, to see what the choice buys: `python -m arq bench.without.WorkerSettings`.
+
+`BENCH_WITHOUT` names the choice. Only the benchmarks start this; every variant is as durable as the product.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import aiohttp
+import httpx
+from aiohttp.base_protocol import BaseProtocol
+
+from spine.kernel.http_client import HttpClient, HttpResponse
+from workers.main import WorkerSettings
+from workers.webhooks import record, relay, send
+from workers.webhooks.endpoint_queues import EndpointQueues
+from workers.webhooks.jobs import EndpointLimits, Placement
+
+__all__ = ["CHOICES", "WorkerSettings"]
+
+
+def _group_commit() -> None:
+    os.environ["SPINE_COMMIT_GAP_S"] = "0"
+    record._BATCH_MAX = 1  # type: ignore[misc]  # switched off on purpose
+
+
+def _batched_relay() -> None:
+    relay._EVENTS_MAX = relay._EVENTS_FIRST = 1  # type: ignore[misc]  # switched off on purpose
+
+
+def _born_leased() -> None:
+    def due(_: EndpointQueues, facts: EndpointLimits, now_s: float) -> Placement:
+        del facts, now_s
+        return Placement.DUE
+
+    made: Callable[..., object] = relay.Relay._make
+
+    def make(self: relay.Relay, *args: object) -> object:
+        reserve, EndpointQueues.reserve = EndpointQueues.reserve, due  # type: ignore[assignment,method-assign]  # only while the relay decides
+        try:
+            return made(self, *args)
+        finally:
+            EndpointQueues.reserve = reserve  # type: ignore[method-assign]
+
+    relay.Relay._make = make  # type: ignore[assignment,method-assign]
+
+
+def _bare_aiohttp() -> None:
+    post = HttpClient.post
+    clients: dict[int, httpx.AsyncClient] = {}
+
+    async def over_httpx(
+        self: HttpClient, url: str, headers: Mapping[str, str], body: bytes, *, https_required: bool = False
+    ) -> HttpResponse:
+        # The guard and the answer stay as they are; the session's own call is what goes through httpx.
+        if id(self) not in clients:
+            clients[id(self)] = self.client()
+            self._anywhere.post = _Session(clients[id(self)]).post  # type: ignore[assignment,method-assign]
+        return await post(self, url, headers, body, https_required=https_required)
+
+    HttpClient.post = over_httpx  # type: ignore[method-assign]
+
+
+class _Session:
+    """aiohttp's `post` by way of httpx's transport, without its client layer."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._transport = client._transport
+
+    async def post(self, url: object, *, data: bytes, headers: Mapping[str, str], **_: object) -> object:
+        response = await self._transport.handle_async_request(
+            httpx.Request("POST", str(url), headers=headers, content=data)
+        )
+        loop = asyncio.get_running_loop()
+        content = aiohttp.StreamReader(BaseProtocol(loop), 1 << 16, loop=loop)
+        content.feed_data(b"".join([chunk async for chunk in response.stream]))  # type: ignore[union-attr]
+        content.feed_eof()
+        return _Response(response.status_code, response.headers, content)
+
+
+class _Response:
+    def __init__(self, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader) -> None:
+        self.status, self.headers, self.content = status, headers, content
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _commit_gap() -> None:
+    os.environ["SPINE_COMMIT_GAP_S"] = "0"
+
+
+def _short_turns() -> None:
+    send.STARTS_A_TURN = send.STARTS_A_PRIORITY_TURN = 1_000_000  # type: ignore[misc]  # switched off on purpose
+
+
+CHOICES: Final[dict[str, Callable[[], None]]] = {
+    "group commit": _group_commit,
+    "commit gap": _commit_gap,
+    "batched relay": _batched_relay,
+    "born leased": _born_leased,
+    "aiohttp itself": _bare_aiohttp,
+    "short turns": _short_turns,
+}
+
+if "BENCH_WITHOUT" in os.environ:
+    CHOICES[os.environ["BENCH_WITHOUT"]]()

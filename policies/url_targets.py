@@ -1,0 +1,157 @@
+"""Which URLs may be called at all: the form of an endpoint's address, judged before anything is resolved.
+
+The rules are stricter than those of a browser. Forms that two parsers could read differently are refused, not
+repaired, because the party that writes the URL is not the party whose network it is called from.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import idna
+
+from policies.ip_addresses import Address, Network, blocked, blocked_text, opened
+
+URL_MAX_CHARS: Final = 2048
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_LOCALHOST: Final = ("127.0.0.1", "::1")
+_FORBIDDEN: Final = re.compile(r'[\x00-\x20\x7f-\xa0\u2028\u2029\ufeff\\<>"{}|^`]')
+_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_KEPT_IN_URL: Final = "!$%&'()*+,/:;=?@[]~"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL that may be called, in the one spelling that is sent: host in ASCII and lower case, no fragment."""
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    address: Address | None
+    """The host when it is written as an address; None for a name, which is judged once it is resolved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A URL that is never called. `code` is `invalid_url` (its form) or `egress_blocked` (where it leads)."""
+
+    code: str
+    why: str
+
+
+def target(url: str, allow: Sequence[Network] = ()) -> Target | Refused:
+    """Read and judge a URL without resolving it; names are judged again by their addresses (`judge_addresses`)."""
+    if len(url) > URL_MAX_CHARS:
+        return _invalid(f"longer than {URL_MAX_CHARS} characters")
+    if _FORBIDDEN.search(url):
+        return _invalid("has a character that must be percent-encoded")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return _invalid(str(error))
+    scheme = parts.scheme
+    if scheme not in _DEFAULT_PORTS:
+        return _invalid("the scheme must be http or https")
+    if "@" in parts.netloc:
+        return _invalid("must not carry a user name or password")
+    if port == 0:
+        return _invalid("port 0 cannot be called")
+    host = _host(parts.netloc)
+    if isinstance(host, Refused):
+        return host
+    name, address = host
+    why = blocked(address, allow) if address is not None else _blocked_name(name, allow)
+    if why is not None:
+        return Refused("egress_blocked", f"{name} is {why}")
+    spelled = _spelled(scheme, name, port, parts.path, parts.query)
+    return Target(spelled, scheme, name, port or _DEFAULT_PORTS[scheme], address)
+
+
+def judge_addresses(
+    target: Target, addresses: Sequence[str], allow: Sequence[Network] = (), *, https_required: bool = False
+) -> Refused | None:
+    """Judge what the host of a target resolved to; None when the target may be called.
+
+    One permitted address is enough, for the others are never connected to: with loopback opened for IPv4 alone,
+    `localhost` still works. Where https is required, http is good only if every usable address is in the operator's
+    list. An empty `addresses` (not resolved) blocks nothing but that exception.
+    """
+    usable = [text for text in addresses if blocked_text(text, allow) is None]
+    if addresses and not usable:
+        return Refused("egress_blocked", f"{target.host} is {blocked_text(addresses[0], allow)}")
+    if https_required and target.scheme == "http" and not (usable and all(opened(text, allow) for text in usable)):
+        return Refused("egress_blocked", "https is required for live endpoints")
+    return None
+
+
+def known_addresses(target: Target) -> tuple[str, ...]:
+    """The addresses that a target names without a resolver: its literal, or loopback for localhost (RFC 6761)."""
+    if target.address is not None:
+        return (str(target.address),)
+    return _LOCALHOST if _is_localhost(target.host) else ()
+
+
+def _host(netloc: str) -> tuple[str, Address | None] | Refused:
+    """The host in ASCII, and as an address when it is one."""
+    if netloc.startswith("["):
+        literal, closed, rest = netloc[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            return _invalid("the IPv6 address is not well-formed")
+        return _ipv6_host(literal)
+    text = netloc.partition(":")[0]
+    if not text.isascii():
+        try:
+            # UTS 46 may turn other scripts' digits and dots into ASCII ones: all checks come after it.
+            text = idna.encode(text, uts46=True).decode("ascii")
+        except idna.IDNAError as error:
+            return _invalid(f"the host is not a valid international name: {error}")
+    name = text.lower().removesuffix(".")
+    labels = name.split(".")
+    if not name or len(name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        return _invalid("the host is not a valid name")
+    if not _NUMBER.fullmatch(labels[-1]):
+        return name, None
+    # A last label that is a number makes the host an IPv4 address to some resolvers (0x7f.1, 2130706433, 017.0.0.1).
+    try:
+        return name, IPv4Address(text)
+    except ValueError:
+        return _invalid("an IPv4 address must be written as four decimal numbers")
+
+
+def _ipv6_host(literal: str) -> tuple[str, Address] | Refused:
+    if "%" in literal:
+        return _invalid("an IPv6 address must not carry a zone id")
+    try:
+        address = IPv6Address(literal)
+    except ValueError:
+        return _invalid("the IPv6 address is not well-formed")
+    return str(address), address
+
+
+def _blocked_name(name: str, allow: Sequence[Network]) -> str | None:
+    if _is_localhost(name) and all(blocked_text(text, allow) for text in _LOCALHOST):
+        return "loopback"
+    return None
+
+
+def _is_localhost(name: str) -> bool:
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _spelled(scheme: str, name: str, port: int | None, path: str, query: str) -> str:
+    host = f"[{name}]" if ":" in name else name
+    at = "" if port is None or port == _DEFAULT_PORTS[scheme] else f":{port}"
+    # Receivers route and sign on the path: what is ASCII already goes out as it was written.
+    tail = quote(f"{path or '/'}{'?' + query if query else ''}", safe=_KEPT_IN_URL)
+    return f"{scheme}://{host}{at}{tail}"
+
+
+def _invalid(why: str) -> Refused:
+    return Refused("invalid_url", f"the URL is not valid: {why}")

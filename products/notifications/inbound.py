@@ -1,0 +1,99 @@
+"""What providers send us: receipts and replies, verified by their signature before anything is read (ruling X21)."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from products.notifications.providers import providers
+from providers.protocol import Refused, Unreadable
+from spine.kernel.errors import InvalidBody, TooLarge, Unauthenticated
+from spine.kernel.platform import Platform
+from spine.kernel.routes import ApiRoute, declares
+from spine.kernel.vault import Vault
+from spine.notifications import receipts
+from spine.notifications.message_models import DELIVERED, FAILED, REPLIED, SENT
+from spine.notifications.preferences import CHANGED
+from spine.notifications.provider_accounts import open_account, signing_secret
+from spine.notifications.receipts import ReceivedReport
+
+_FIND: Final = "SELECT * FROM spine.provider_account_find($1)"
+_MAX_BODY: Final = 1024 * 1024
+_log = structlog.get_logger(__name__)
+
+router = APIRouter(prefix="/notifications/v1/inbound", tags=["inbound"], route_class=ApiRoute)
+
+
+class ReceiptBody(BaseModel):
+    """What an HTTP provider reports, signed as webhooks are."""
+
+    attempt_id: str | None = None
+    id: str
+    status: str
+    timestamp: str
+    error: str | None = None
+    text: str | None = None
+
+
+class ReceivedOut(BaseModel):
+    """The callback was taken."""
+
+    received: int
+
+
+def read(
+    kinds: Mapping[str, Any], account_row: Any, vault: Vault, headers: Mapping[str, str], body: bytes
+) -> list[ReceivedReport]:
+    """The reports in a callback. Raises Refused, Unreadable. The worker's sandbox receipts pass here too."""
+    account = open_account(account_row, vault)
+    secret = signing_secret(account, vault) if hasattr(account.credentials, "secret") else ""
+    found = kinds[account.kind].reports(account, secret, headers, body)
+    return [ReceivedReport(account.workspace_id, account.id, report) for report in found]
+
+
+@router.post(
+    "/{provider_account_id}",
+    openapi_extra=declares("", SENT, DELIVERED, FAILED, REPLIED, CHANGED, public=True)
+    | {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": ReceiptBody.model_json_schema()}},
+        }
+    },
+    summary="A provider's callback: receipts and replies",
+)
+async def receive(provider_account_id: str, request: Request) -> ReceivedOut:
+    platform: Platform = request.app.state.platform
+    body = await _body(request)
+    row = await platform.pool.fetchrow(_FIND, provider_account_id)
+    if row is None:
+        raise Unauthenticated("this callback's signature does not match")
+    kinds = providers(platform.pool, platform.http_client)
+    try:
+        reports_received = read(kinds, row, platform.vault, request.headers, body)
+    except Refused as error:
+        _log.info("callback refused", provider_account_id=provider_account_id)
+        raise Unauthenticated("this callback's signature does not match") from error
+    except Unreadable as error:
+        raise InvalidBody(str(error)) from error
+    async with platform.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT set_config('app.ws', $1, true)", row["workspace_id"])
+        all_changes = await receipts.take(connection, reports_received, request.scope["spine.request_id"])
+    for changes in all_changes:
+        changes.record_metrics()
+    if any(changes.has_events for changes in all_changes):
+        platform.wakeups.wake("relay")
+    if any(changes.due_times for changes in all_changes):
+        platform.wakeups.wake("send")
+    return ReceivedOut(received=len(reports_received))
+
+
+async def _body(request: Request) -> bytes:
+    chunks = bytearray()
+    async for chunk in request.stream():
+        chunks += chunk
+        if len(chunks) > _MAX_BODY:
+            raise TooLarge(f"a callback may have {_MAX_BODY} bytes")
+    return bytes(chunks)

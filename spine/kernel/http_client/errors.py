@@ -1,0 +1,59 @@
+"""What went wrong in a call, as one code from a closed list.
+
+Looked at from the most special exception to the most general: aiohttp's classes derive from each other, from OSError
+and from TimeoutError at once.
+"""
+
+import errno
+import ssl
+from typing import Final
+
+import aiohttp
+
+from spine.kernel.http_client.ssrf_guard import AddressBlockedError
+
+_LOCAL_ERRNO: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_UNREACHABLE_ERRNO: Final = frozenset(
+    {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTDOWN}
+)
+
+CALL_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
+"""What a call may raise on the receiver's account; TimeoutError is an OSError."""
+
+
+def error_code(error: BaseException) -> str | None:
+    """The code of a failed call; None when the fault is this machine's (out of sockets or memory), not the receiver's.
+
+    A fault of ours must not use up a receiver's attempts: the caller raises it.
+    """
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return "connect_timeout"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "egress_blocked" if isinstance(error.os_error, AddressBlockedError) else "dns_error"
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return "tls_error"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _connect_code(error.os_error)
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "invalid_response"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "invalid_url"
+    if isinstance(error, ValueError):
+        return "invalid_request"
+    return "connection_reset"
+
+
+def _connect_code(error: OSError) -> str | None:
+    if isinstance(error, AddressBlockedError):
+        return "egress_blocked"
+    if isinstance(error, ConnectionRefusedError):
+        return "connect_refused"
+    if isinstance(error, TimeoutError):
+        return "connect_timeout"
+    if error.errno in _LOCAL_ERRNO:
+        return None
+    if error.errno in _UNREACHABLE_ERRNO:
+        return "connect_unreachable"
+    return "connection_reset"

@@ -1,0 +1,44 @@
+"""What one API process holds: pools, the vault, the bell. Built at the front door, passed down."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spine.kernel.authentication import Authenticator
+from spine.kernel.backpressure import Backpressure
+from spine.kernel.cursors import Cursors
+from spine.kernel.events import Catalogue
+from spine.kernel.http_client import HttpClient
+from spine.kernel.idempotency import KeyLocks
+from spine.kernel.keys import Env
+from spine.kernel.rate_limits import RateLimiter
+from spine.kernel.resource import TenantRow
+from spine.kernel.settings import HttpSettings
+from spine.kernel.vault import Vault
+from spine.kernel.wakeups import Wakeups
+
+WorkspaceSeed = Callable[[str, Env], Iterable[TenantRow]]
+"""The rows that a new workspace starts with, from its id and environment. Products name theirs at the front doors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The held resources of an API process."""
+
+    http: HttpSettings
+    http_client: HttpClient
+    pool: "asyncpg.Pool[asyncpg.Record]"
+    engine: AsyncEngine
+    vault: Vault
+    redis: Redis
+    wakeups: Wakeups
+    cursors: Cursors
+    authenticator: Authenticator
+    limiter: RateLimiter
+    catalogue: Catalogue
+    backpressure: Backpressure
+    key_locks: KeyLocks
+    workspace_seeds: Sequence[WorkspaceSeed]

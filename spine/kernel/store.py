@@ -1,0 +1,159 @@
+"""The generic store: the one door to a resource's table. Hot paths have SQL of their own and never come here."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar, cast
+
+from pydantic import BaseModel, Field
+from sqlalchemy import ColumnElement, literal_column, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.attributes import flag_modified
+
+from spine.kernel import ids
+from spine.kernel.cursors import Position
+from spine.kernel.errors import Conflict, IllegalTransition, NotFound, SpineError, Unprocessable
+from spine.kernel.resource import Body, Resource, ResourceOut, TenantRow
+from spine.kernel.unit_of_work import UnitOfWork, constraint
+
+T = TypeVar("T")
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list."""
+
+    data: list[T]
+    has_more: bool
+    next_cursor: str | None = Field(description="Give it as `cursor` to read on.")
+
+
+def columns(body: Body) -> dict[str, Any]:
+    """What a body sets, by column."""
+    values = body.model_dump(exclude_unset=True)
+    if "metadata" in values:
+        values["meta"] = values.pop("metadata")
+    return values
+
+
+async def get(unit: UnitOfWork, resource: Resource, id: str, *, lock: bool = False) -> Any:
+    """The row with this id in the unit's workspace. Raises NotFound, the same for foreign and unknown ids (P-15)."""
+    row = None
+    if ids.is_id(id, resource.prefix):
+        query = select(resource.row).where(resource.row.workspace_id == unit.workspace_id, resource.row.id == id)
+        row = await unit.session.scalar(query.with_for_update() if lock else query)
+    if row is None:
+        raise not_found(resource)
+    return row
+
+
+def not_found(resource: Resource) -> NotFound:
+    """The one answer for an id that is not there, whatever the reason."""
+    return NotFound(f"there is no such {resource.noun.replace('_', ' ')}")
+
+
+async def create(unit: UnitOfWork, resource: Resource, **values: Any) -> Any:
+    """A new row. Raises what the row's `constraint_errors` say of a broken constraint."""
+    id = ids.mint(resource.prefix)
+    now = ids.created_at(id)
+    row = resource.row(workspace_id=unit.workspace_id, id=id, created_at=now, updated_at=now, **values)
+    unit.session.add(row)
+    await flush(unit, resource.row)
+    return row
+
+
+async def flush(unit: UnitOfWork, row: type[TenantRow]) -> None:
+    """Write what is pending. Raises what the row's `constraint_errors` say of a broken constraint."""
+    try:
+        await unit.session.flush()
+    except IntegrityError as error:
+        refusal = row.constraint_errors.get(constraint(error))
+        raise (refusal() if refusal else Conflict("this conflicts with what is there already")) from error
+
+
+def differs(old: Any, new: Any) -> bool:
+    """Whether a column's values differ; inside of JSON, unlike in Python, 1 is neither true nor 1.0."""
+    if old != new:
+        return True
+    return isinstance(new, dict | list) and json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True)
+
+
+async def change(
+    unit: UnitOfWork, resource: Resource, row: TenantRow, values: Mapping[str, Any], expected_version: int | None = None
+) -> bool:
+    """Set what differs on a locked row; answers whether anything did. Raises Conflict `version_conflict`."""
+    if expected_version is not None and expected_version != row.version:
+        raise Conflict(
+            f"the version is {row.version} by now, not {expected_version}; read it again",
+            code="version_conflict",
+            param="If-Match",
+        )
+    different = {name: value for name, value in values.items() if differs(getattr(row, name), value)}
+    if not different:
+        return False
+    for name, value in different.items():
+        setattr(row, name, value)
+        flag_modified(row, name)  # SQLAlchemy compares as Python does: see `differs`
+    row.version += 1
+    row.updated_at = await unit.now()
+    await flush(unit, resource.row)
+    return True
+
+
+async def move(unit: UnitOfWork, resource: Resource, id: str, to: str, **values: Any) -> Any:
+    """Move a row to another state, if its state table lets it. Raises NotFound, IllegalTransition."""
+    row = await get(unit, resource, id, lock=True)
+    allowed = resource.states.get(row.status, frozenset())
+    if to not in allowed:
+        raise IllegalTransition(
+            f"it is {row.status}; from there it can become: {', '.join(sorted(allowed)) or 'nothing else'}",
+            allowed=sorted(allowed),
+        )
+    await change(unit, resource, row, {"status": to, **values})
+    return row
+
+
+async def emit_event(unit: UnitOfWork, resource: Resource, row: TenantRow, verb: str) -> Any:
+    """Emit the resource's event for this verb, with the resource as its data; answers the resource as callers see it."""
+    out = resource.out.model_validate(row)
+    event = resource.event(verb)
+    if event is not None:
+        unit.emit(event, out, sequence=row.version)
+    return out
+
+
+async def page(
+    unit: UnitOfWork,
+    resource: Resource,
+    cursor: str | None,
+    limit: int,
+    *where: ColumnElement[bool],
+    filters: str = "",
+    out: Callable[[Any], Any] | None = None,
+) -> Page[Any]:
+    """One page, newest first, of a traversal frozen at its first page. `filters` names `where` for the cursor's binding."""
+    binding = f"{unit.workspace_id} {unit.path} {filters}"
+    query: Any = select(resource.row, literal_column("pg_current_snapshot()::text")).where(
+        resource.row.workspace_id == unit.workspace_id, *where
+    )
+    snapshot = None
+    if cursor is not None:
+        position = unit.platform.cursors.read(binding, cursor)
+        snapshot = position.snapshot
+        query = query.where(
+            text("pg_visible_in_snapshot(xid, cast(cast(:snapshot AS text) AS pg_snapshot))").bindparams(
+                snapshot=snapshot
+            ),
+            resource.row.id < position.after[0],
+        )
+    found = (await unit.session.execute(query.order_by(resource.row.id.desc()).limit(limit + 1))).all()
+    rows = [row for row, _ in found[:limit]]
+    has_more = len(found) > limit
+    next_cursor = None
+    if has_more:
+        next_cursor = unit.platform.cursors.write(binding, Position(snapshot or cast(str, found[0][1]), (rows[-1].id,)))
+    shape = out or cast(Callable[[Any], ResourceOut], resource.out.model_validate)
+    return Page(data=[shape(row) for row in rows], has_more=has_more, next_cursor=next_cursor)
+
+
+def reference_not_found(param: str) -> SpineError:
+    """The one answer for a reference to something unknown or foreign (W-01)."""
+    return Unprocessable(f"{param} names nothing in this workspace", code="reference_not_found", param=param)

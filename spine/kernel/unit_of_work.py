@@ -1,0 +1,223 @@
+"""The unit of work: one transaction per request, with its idempotency claim, its events and its stored answer.
+
+    claim the key ─► savepoint ─► work ─► events + answer ─► commit ─► ring the bell
+                        └─ a domain error rolls back to here; its answer is stored all the same (ruling X17)
+
+The transaction sees one workspace, set locally, so that the database itself keeps the others out.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import structlog
+from pydantic import BaseModel
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from spine.kernel import ids
+from spine.kernel.authentication import Caller
+from spine.kernel.errors import SpineError, Unavailable, Unprocessable
+from spine.kernel.events import Actor, EventType, NewEvent, event_body
+from spine.kernel.idempotency import KEY_TTL, Claim, StoredResponse, in_use, replay
+from spine.kernel.metrics import idempotent_replay
+from spine.kernel.platform import Platform
+from spine.kernel.wakeups import Kind
+
+_CLAIM: Final = text("SELECT * FROM spine.idempotency_claim(:ws, :key, :fingerprint, :keep)")
+_SET_WORKSPACE: Final = text("SELECT set_config('app.ws', :ws, true)")
+_NOW: Final = text("SELECT now()")
+_FINISH: Final = text(
+    "SELECT spine.unit_finish(:key, cast(:status AS smallint), :location, :body, :sealed, "
+    "cast(:ids AS text[]), cast(:types AS text[]), cast(:bodies AS bytea[]))"
+)
+_RETRIED_ONCE: Final = {"40001", "40P01"}
+_NUL: Final = {"22021", "22P05"}
+_LOCK_TIMEOUT: Final = "55P03"
+# Lost connections, a server that stops or has no room, a statement over its time, a standby that takes no writes.
+_GONE_AWAY: Final = ("08", "57P", "53", "57014", "25P03", "25006")
+
+_log = structlog.get_logger(__name__)
+
+
+def sqlstate(error: BaseException) -> str:
+    """The SQLSTATE of a database error, or an empty text."""
+    if isinstance(error, DBAPIError):
+        return str(getattr(error.orig, "sqlstate", None) or "")
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def constraint(error: DBAPIError) -> str:
+    """The constraint that a database error names, or an empty text."""
+    cause = getattr(error.orig, "__cause__", None)
+    return str(getattr(cause, "constraint_name", None) or "")
+
+
+def as_answer(error: Exception) -> SpineError | None:
+    """What a caller is told of a database error that is not our bug, or None where it is one."""
+    state = sqlstate(error)
+    if state in _NUL:
+        return Unprocessable("texts must not hold the character U+0000", code="invalid_character")
+    if state in _RETRIED_ONCE or state == _LOCK_TIMEOUT or state.startswith(_GONE_AWAY):
+        return Unavailable()
+    if isinstance(getattr(getattr(error, "orig", error), "__cause__", None) or error, ValueError):
+        return None  # a parameter that its column cannot hold: our models should have refused it
+    if isinstance(
+        error, (PoolTimeout, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, InterfaceError)
+    ) or (isinstance(error, OperationalError) and not state):
+        return Unavailable()
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return Unavailable()
+    return None
+
+
+class UnitOfWork:
+    """One request's work in one workspace. Rooms use `session`, `emit` and `wake`; the door runs the rest."""
+
+    session: AsyncSession
+    prepared: Any = None
+    """What the handler's preparation answered (`spine.kernel.routes.prepared_by`)."""
+
+    def __init__(self, platform: Platform, caller: Caller, request_id: str, path: str, claim: Claim | None) -> None:
+        self.platform = platform
+        self.caller = caller
+        self.request_id = request_id
+        self.path = path
+        self.claim = claim
+        self._events: list[NewEvent] = []
+        self._wakeups: set[Kind] = set()
+        self._after_commit: list[Callable[[], None]] = []
+
+    @property
+    def workspace_id(self) -> str:
+        """The workspace that this unit sees, and nothing beside it."""
+        return self.caller.workspace_id
+
+    def emit(
+        self, type: EventType, data: BaseModel, *, sequence: int, actor: Actor | None = None, at: datetime | None = None
+    ) -> str:
+        """Put an event in this transaction; it is delivered if, and only if, the transaction commits. Answers its id."""
+        if type.name not in self.platform.catalogue.types:
+            raise ValueError(f"event type {type.name} is not in the catalogue")
+        id = ids.mint(ids.PREFIXES["event"])
+        body = event_body(
+            id=id,
+            type=type.name,
+            at=at or ids.created_at(id),
+            workspace_id=self.workspace_id,
+            env=self.caller.env,
+            request_id=self.request_id,
+            actor=actor or self.caller.actor,
+            sequence=sequence,
+            data=data.model_dump_json(by_alias=True).encode(),
+        )
+        self._events.append(NewEvent(id, type.name, body))
+        self._wakeups.add("relay")
+        return id
+
+    async def now(self) -> datetime:
+        """The transaction's time, by the database's clock."""
+        now: datetime = await self.session.scalar(_NOW)
+        return now
+
+    def wake(self, kind: Kind) -> None:
+        """Ring this bell once the transaction has committed."""
+        self._wakeups.add(kind)
+
+    def after_commit(self, act: Callable[[], None]) -> None:
+        """Do this once the transaction has committed."""
+        self._after_commit.append(act)
+
+    async def read(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Run a reading handler."""
+        async with AsyncSession(self.platform.engine, expire_on_commit=False, autoflush=False) as self.session:
+            await self.session.execute(_SET_WORKSPACE, {"ws": self.workspace_id})
+            return await work()
+
+    async def write(
+        self, work: Callable[[], Awaitable[Any]], render: Callable[[Any], StoredResponse], *, sealed: bool = False
+    ) -> tuple[StoredResponse, bool]:
+        """Run a mutating handler under its claim; answers what to send and whether it is a replay."""
+        if self.claim is None:
+            stored, replayed = await self._twice(work, render, sealed)
+        else:
+            async with self.platform.key_locks.hold(self.workspace_id, self.claim.key):
+                stored, replayed = await self._twice(work, render, sealed)
+        if not replayed:
+            for kind in self._wakeups:
+                self.platform.wakeups.wake(kind)
+            for act in self._after_commit:
+                act()
+        return stored, replayed
+
+    async def _twice(
+        self, work: Callable[[], Awaitable[Any]], render: Callable[[Any], StoredResponse], sealed: bool
+    ) -> tuple[StoredResponse, bool]:
+        try:
+            return await self._transaction(work, render, sealed)
+        except DBAPIError as error:
+            if sqlstate(error) not in _RETRIED_ONCE:
+                raise
+            _log.info("transaction retried", sqlstate=sqlstate(error))
+            return await self._transaction(work, render, sealed)
+
+    async def _transaction(
+        self, work: Callable[[], Awaitable[Any]], render: Callable[[Any], StoredResponse], sealed: bool
+    ) -> tuple[StoredResponse, bool]:
+        self._events, self._wakeups, self._after_commit = [], set(), []
+        async with (
+            AsyncSession(self.platform.engine, expire_on_commit=False, autoflush=False) as self.session,
+            self.session.begin(),
+        ):
+            earlier = await self._claim()
+            if earlier is not None:
+                idempotent_replay()
+                return earlier, True
+            try:
+                async with self.session.begin_nested():
+                    result = await work()
+                    await self.session.flush()
+                    stored = render(result)
+            except SpineError as error:
+                if self.claim is None or not error.is_result:
+                    raise
+                self._events, self._wakeups, self._after_commit, sealed = [], set(), [], False
+                stored = StoredResponse(error.status, error.body(self.request_id), None)
+            await self._finish(stored, sealed)
+        return stored, False
+
+    async def _claim(self) -> StoredResponse | None:
+        claim = self.claim
+        if claim is None:
+            await self.session.execute(_SET_WORKSPACE, {"ws": self.workspace_id})
+            return None
+        try:
+            found = await self.session.execute(
+                _CLAIM, {"ws": self.workspace_id, "key": claim.key, "fingerprint": claim.fingerprint, "keep": KEY_TTL}
+            )
+        except DBAPIError as error:
+            if sqlstate(error) == _LOCK_TIMEOUT:
+                raise in_use() from error
+            raise
+        row = found.mappings().one()
+        return None if row["claimed"] else replay(row, claim, self.platform.vault)
+
+    async def _finish(self, stored: StoredResponse, sealed: bool) -> None:
+        if self.claim is None and not self._events:
+            return
+        await self.session.execute(
+            _FINISH,
+            {
+                "key": self.claim.key if self.claim else None,
+                "status": stored.status,
+                "location": stored.location,
+                "body": self.platform.vault.seal(stored.body) if sealed else stored.body,
+                "sealed": sealed,
+                "ids": [event.id for event in self._events],
+                "types": [event.type for event in self._events],
+                "bodies": [event.body for event in self._events],
+            },
+        )

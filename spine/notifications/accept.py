@@ -1,0 +1,103 @@
+"""Accept messages: look up what they name, plan each, and commit all of them in one round trip.
+
+lookup ─► plan each ─► one statement: claim + messages + timeline + send queue + events
+            └─ a refusal is stored as the key's result
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import asyncpg
+
+from spine.kernel.accept import AcceptRequest, naming_item, render_batch
+from spine.kernel.authentication import Caller
+from spine.kernel.errors import SpineError
+from spine.kernel.idempotency import KEY_TTL, StoredResponse, check
+from spine.kernel.metrics import idempotent_replay, messages_accepted
+from spine.kernel.platform import Platform
+from spine.notifications.message_plan import MessageCreate, Plan, WorkspaceLookup, parse_recipient, plan
+from spine.notifications.new_messages import RequestOrigin, new_message
+from spine.notifications.rendering import Templates
+
+PATH: Final = "/notifications/v1/messages"
+_LOOKUP: Final = "SELECT spine.messages_lookup($1, $2::text[], $3::text[], $4::text[], $5::text[])"
+_ACCEPT: Final = "SELECT * FROM spine.messages_accept($1, $2, $3, $4, 201::smallint, $5, $6, $7, $8, $9::text[], $10::text[], $11::bytea[])"
+
+_PARSED: Final = Templates()
+"""Templates that this process has parsed; a version of a template never changes."""
+
+
+async def accept(
+    request: AcceptRequest, messages: Sequence[MessageCreate], *, batch: bool
+) -> tuple[StoredResponse, bool]:
+    """Commit the messages; return the response and whether it is a replay of an earlier one. Raises Conflict."""
+    async with request.holding_key():
+        return await _accept(request, messages, batch)
+
+
+async def _accept(
+    request: AcceptRequest, messages: Sequence[MessageCreate], batch: bool
+) -> tuple[StoredResponse, bool]:
+    platform, caller, claim = request.platform, request.caller, request.claim
+    try:
+        plans = await planned(platform, caller, messages, batch=batch)
+    except SpineError as error:
+        refused = await request.store_refusal(error)
+        return (refused, False) if isinstance(refused, StoredResponse) else _replay(request, refused)
+    origin = RequestOrigin(caller.workspace_id, caller.env, caller.actor, request.request_id)
+    created = [new_message(origin, message, one) for message, one in zip(messages, plans, strict=True)]
+    body = render_batch([one.answer for one in created], batch=batch)
+    location = None if batch else f"{PATH}/{created[0].row['id']}"
+    row = await platform.pool.fetchrow(
+        _ACCEPT, caller.workspace_id, claim.key, claim.fingerprint, KEY_TTL, location, body,
+        [one.row for one in created], [one.entry for one in created],
+        [one.event.id for one in created], [one.event.type for one in created], [one.event.body for one in created],
+    )  # fmt: skip
+    assert row is not None
+    if not row["claimed"]:
+        return _replay(request, row)
+    platform.wakeups.wake("relay")
+    platform.wakeups.wake("send")
+    messages_accepted("notifications").inc(len(created))
+    return StoredResponse(201, body, location), False
+
+
+def _replay(request: AcceptRequest, row: asyncpg.Record) -> tuple[StoredResponse, bool]:
+    check(row, request.claim)
+    idempotent_replay()
+    return StoredResponse(row["status"], row["body"], row["location"]), True
+
+
+async def planned(
+    platform: Platform, caller: Caller, requests: Sequence[MessageCreate], *, batch: bool = False
+) -> list[Plan]:
+    """What each of these would do. Raises Unprocessable for the first that cannot be sent."""
+    addressed: list[tuple[str | None, str | None]] = []
+    for n, request in enumerate(requests):
+        with naming_item(f"messages.{n}" if batch else None):
+            addressed.append(parse_recipient(request.to))
+    known = await _lookup(platform, caller, requests, addressed)
+    found: list[Plan] = []
+    now = datetime.now(UTC)
+    for n, request in enumerate(requests):
+        with naming_item(f"messages.{n}" if batch else None):
+            found.append(plan(request, known, _PARSED, caller.env, now))
+    return found
+
+
+async def _lookup(
+    platform: Platform,
+    caller: Caller,
+    requests: Sequence[MessageCreate],
+    addressed: Sequence[tuple[str | None, str | None]],
+) -> WorkspaceLookup:
+    found = await platform.pool.fetchval(
+        _LOOKUP,
+        caller.workspace_id,
+        list({request.contact_id for request in requests if request.contact_id is not None}),
+        list({phone for phone, _ in addressed if phone is not None}),
+        list({email for _, email in addressed if email is not None}),
+        list({request.template for request in requests}),
+    )
+    return WorkspaceLookup(**found)

@@ -1,0 +1,291 @@
+"""Messages and attempts: their rows, what callers see of them, and their events."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from sqlalchemy import Integer, SmallInteger
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from spine.kernel.events import EventType
+from spine.kernel.resource import Out, Resource, ResourceOut, Row, TenantRow
+
+
+class Status(StrEnum):
+    """How far a message got. `sending` again after `sent`: the next step, when no receipt came in time."""
+
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    SENDING = "sending"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class MessageRow(TenantRow):
+    __tablename__ = "messages"
+    contact_id: Mapped[str | None]
+    addresses: Mapped[dict[str, Any]]
+    template_id: Mapped[str]
+    template: Mapped[str]
+    template_version: Mapped[int]
+    locale: Mapped[str]
+    category: Mapped[str]
+    vars: Mapped[dict[str, Any]]
+    policy_id: Mapped[str | None]
+    policy_slug: Mapped[str | None]
+    policy_version: Mapped[int | None]
+    policy: Mapped[dict[str, Any]]
+    warnings: Mapped[list[Any]] = mapped_column(JSONB)
+    status: Mapped[str]
+    channel: Mapped[str | None]
+    provider: Mapped[str | None]
+    provider_account_id: Mapped[str | None]
+    receipt_supported: Mapped[bool | None]
+    sent_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+    read_at: Mapped[datetime | None]
+    duplicate_possible: Mapped[bool] = mapped_column(default=False)
+    late_success: Mapped[bool] = mapped_column(default=False)
+    reasons: Mapped[list[Any]] = mapped_column(JSONB)
+    send_at: Mapped[datetime | None]
+    deadline_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    sequence: Mapped[int]
+    request_id: Mapped[str]
+
+
+class AttemptRow(Row):
+    __tablename__ = "attempts"
+    workspace_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    message_id: Mapped[str]
+    step: Mapped[int] = mapped_column(SmallInteger)
+    number: Mapped[int] = mapped_column(SmallInteger)
+    channel: Mapped[str]
+    provider: Mapped[str]
+    provider_account_id: Mapped[str]
+    state: Mapped[str]
+    outcome: Mapped[str | None]
+    failure: Mapped[str | None] = mapped_column("class")
+    provider_code: Mapped[str | None]
+    provider_http: Mapped[int | None] = mapped_column(Integer)
+    provider_message_id: Mapped[str | None]
+    late_success: Mapped[bool]
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    delivered_at: Mapped[datetime | None]
+    read_at: Mapped[datetime | None]
+    failed_at: Mapped[datetime | None]
+
+
+class Caution(BaseModel):
+    """Something about a message that may not go as you think."""
+
+    code: str
+    detail: str
+    channel: str | None = None
+
+
+class Reason(BaseModel):
+    """Why a step of a message came to nothing."""
+
+    step: int = Field(description="Of the strategy, from 0.")
+    channel: str
+    reason: str = Field(description="A class of failure, or why the step was passed over.")
+    attempt_id: str | None = None
+    provider: str | None = None
+    provider_code: str | None = None
+    detail: str | None = None
+
+
+class ReceiptOut(BaseModel):
+    """Whether, and when, a provider confirmed the delivery (ruling X10)."""
+
+    supported: bool | None = Field(description="Null until a provider is chosen.")
+    delivered_at: datetime | None
+    read_at: datetime | None
+
+
+class PolicyRef(BaseModel):
+    """The policy that applied, as it was then; null fields for the built-in one."""
+
+    id: str | None
+    slug: str | None
+    version: int | None
+
+
+class StrategyStep(Out):
+    """One step of the strategy in force for a message."""
+
+    channel: str
+    providers: list[str] | None = None
+    success: str
+    wait_s: int
+
+
+class MessageData(ResourceOut):
+    """A message, without its attempts."""
+
+    object: str = "message"
+    contact_id: str | None
+    to: dict[str, str] = Field(description="The address on each channel of the strategy.")
+    template: str
+    template_id: str
+    template_version: int
+    locale: str
+    category: str
+    channels: list[str] = Field(description="In order of preference.")
+    strategy: Literal["fallback"] = "fallback"
+    steps: list[StrategyStep]
+    policy: PolicyRef
+    vars: dict[str, Any]
+    status: Status
+    channel: str | None = Field(description="The channel that carried it last.")
+    provider: str | None
+    receipt: ReceiptOut
+    reasons: list[Reason]
+    warnings: list[Caution]
+    duplicate_possible: bool
+    late_success: bool = Field(description="Delivered after it had been given up, or after a reported failure.")
+    send_at: datetime | None
+    deadline_at: datetime
+    ended_at: datetime | None
+    audit_url: str
+
+
+class AttemptOut(Out):
+    """One call to one provider."""
+
+    id: str
+    object: str = "attempt"
+    step: int
+    number: int
+    channel: str
+    provider: str
+    provider_account_id: str
+    status: str = Field(validation_alias="state")
+    outcome: str | None = Field(description="accepted, rejected or unknown; null while the call is under way.")
+    class_: str | None = Field(alias="class", validation_alias="failure", description="Of a rejection.")
+    provider_code: str | None
+    provider_http: int | None
+    provider_message_id: str | None
+    late_success: bool
+    started_at: datetime
+    ended_at: datetime | None
+    delivered_at: datetime | None
+    read_at: datetime | None
+    failed_at: datetime | None
+
+
+class MessageOut(MessageData):
+    attempts: list[AttemptOut]
+
+
+class MessageEvent(MessageData):
+    """A message, as its events tell of it."""
+
+    message_id: str
+
+
+class MessageSent(MessageEvent):
+    """An attempt was accepted by a provider."""
+
+    attempt_id: str
+    provider_account_id: str
+    provider_message_id: str | None
+
+
+class MessageDelivered(MessageSent):
+    """A provider confirmed the delivery."""
+
+    delivered_at: datetime
+
+
+class MessageReplied(MessageEvent):
+    """A person answered."""
+
+    attempt_id: str
+    provider_account_id: str
+    reply: str = Field(description="What the person wrote.")
+    reply_id: str = Field(description="The provider's id of the answer.")
+    wish: Literal["stop", "start"] | None = Field(description="Where the whole answer is such a word.")
+    replied_at: datetime
+
+
+CREATED = EventType("message.created", MessageEvent, "A message was accepted from a caller and queued.")
+SENT = EventType("message.sent", MessageSent, "A provider accepted an attempt of a message.")
+DELIVERED = EventType("message.delivered", MessageDelivered, "A message was delivered, as its provider's receipt says.")
+FAILED = EventType(
+    "message.failed", MessageEvent, "A message came to nothing, after all fallbacks; `reasons` says why."
+)
+REPLIED = EventType("message.replied", MessageReplied, "The person answered a message.")
+CANCELLED = EventType("message.cancelled", MessageEvent, "A message was cancelled before anything was sent.")
+
+MESSAGE = Resource(
+    noun="message",
+    row=MessageRow,
+    create=None,
+    update=None,
+    out=MessageOut,
+    scope="notifications",
+    events=(CREATED, SENT, DELIVERED, FAILED, REPLIED, CANCELLED),
+    states={
+        Status.QUEUED: frozenset({Status.SENDING, Status.SCHEDULED, Status.FAILED, Status.CANCELLED}),
+        Status.SCHEDULED: frozenset({Status.SENDING, Status.FAILED, Status.CANCELLED}),
+        Status.SENDING: frozenset({Status.SENT, Status.DELIVERED, Status.READ, Status.FAILED}),
+        Status.SENT: frozenset({Status.SENDING, Status.DELIVERED, Status.READ, Status.FAILED}),
+        Status.DELIVERED: frozenset({Status.READ}),
+        Status.READ: frozenset(),
+        Status.FAILED: frozenset({Status.DELIVERED, Status.READ}),
+        Status.CANCELLED: frozenset(),
+    },
+)
+
+
+def shown(row: Any) -> dict[str, Any]:
+    """What callers see of a message's row (a mapping of columns), as plain values."""
+    steps = row["policy"]["steps"]
+    return {
+        "id": row["id"],
+        "object": "message",
+        "created_at": row["created_at"],
+        "updated_at": row["updated_at"],
+        "version": row["version"],
+        "metadata": row["metadata"],
+        "contact_id": row["contact_id"],
+        "to": row["addresses"],
+        "template": row["template"],
+        "template_id": row["template_id"],
+        "template_version": row["template_version"],
+        "locale": row["locale"],
+        "category": row["category"],
+        "channels": [step["channel"] for step in steps],
+        "strategy": "fallback",
+        "steps": [{"providers": None, **step} for step in steps],
+        "policy": {"id": row["policy_id"], "slug": row["policy_slug"], "version": row["policy_version"]},
+        "vars": row["vars"],
+        "status": row["status"],
+        "channel": row["channel"],
+        "provider": row["provider"],
+        "receipt": {
+            "supported": row["receipt_supported"],
+            "delivered_at": row["delivered_at"],
+            "read_at": row["read_at"],
+        },
+        "reasons": [{**_NO_REASON, **reason} for reason in row["reasons"]],
+        "warnings": row["warnings"],
+        "duplicate_possible": row["duplicate_possible"],
+        "late_success": row["late_success"],
+        "send_at": row["send_at"],
+        "deadline_at": row["deadline_at"],
+        "ended_at": row["ended_at"],
+        "audit_url": f"/notifications/v1/messages/{row['id']}/audit",
+    }
+
+
+_NO_REASON = {"attempt_id": None, "provider": None, "provider_code": None, "detail": None}

@@ -1,0 +1,116 @@
+"""Preferences: what people do not want to get, per channel and category, as an append-only history."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+from sqlalchemy import exists, select
+from sqlalchemy.orm import Mapped, aliased
+
+from spine.directory.contacts import CONTACT, ContactRow
+from spine.kernel import ids, store, timeline
+from spine.kernel.errors import Unprocessable
+from spine.kernel.events import EventType
+from spine.kernel.resource import Body, Resource, ResourceOut, TenantRow
+from spine.kernel.routes import CurrentUnit, Paging, declares
+from spine.kernel.routes import router as new_router
+from spine.kernel.store import Page
+from spine.kernel.timeline import Change
+from spine.notifications.provider_kinds import Channel
+
+ContactId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+AnyChannel = Channel | Literal["*"]
+AnyCategory = Annotated[
+    str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9_]{0,31})$"), Field(description="A template's category, or `*`.")
+]
+
+
+class PreferenceRow(TenantRow):
+    __tablename__ = "preferences"
+    contact_id: Mapped[str]
+    channel: Mapped[str]
+    category: Mapped[str]
+    opted_out: Mapped[bool]
+    source: Mapped[str]
+
+
+class PreferencePut(Body):
+    contact_id: ContactId
+    channel: AnyChannel = "*"
+    category: AnyCategory = "*"
+    opted_out: bool
+
+
+class PreferenceOut(ResourceOut):
+    object: str = "preference"
+    contact_id: str
+    channel: str
+    category: str
+    opted_out: bool
+    source: str = Field(description="`api`, or `reply` for a STOP or START that the person sent.")
+
+
+CHANGED = EventType("preference.changed", PreferenceOut, "A person opted out of something, or in again.")
+PREFERENCE = Resource(
+    noun="preference",
+    row=PreferenceRow,
+    create=None,
+    update=None,
+    out=PreferenceOut,
+    scope="notifications",
+    events=(CHANGED,),
+)
+
+router = new_router("/notifications/v1/preferences", "preferences")
+
+
+@router.put("", openapi_extra=declares("notifications:write", CHANGED), summary="Note what a person does not want")
+async def put_preference(body: PreferencePut, unit: CurrentUnit) -> PreferenceOut:
+    known = select(ContactRow).where(ContactRow.workspace_id == unit.workspace_id, ContactRow.id == body.contact_id)
+    contact = None
+    if ids.is_id(body.contact_id, CONTACT.prefix):
+        contact = await unit.session.scalar(known.with_for_update())  # changes of one contact's wishes come in turn
+    if contact is None:
+        raise Unprocessable(
+            "contact_id names nothing in this workspace", code="reference_not_found", param="contact_id"
+        )
+    newest = (
+        select(PreferenceRow)
+        .where(
+            PreferenceRow.workspace_id == unit.workspace_id,
+            PreferenceRow.contact_id == body.contact_id,
+            PreferenceRow.channel == body.channel,
+            PreferenceRow.category == body.category,
+        )
+        .order_by(PreferenceRow.id.desc())
+        .limit(1)
+    )
+    row: Any = await unit.session.scalar(newest)
+    if row is not None and row.opted_out == body.opted_out:
+        return PreferenceOut.model_validate(row)
+    change = Change(field="opted_out", old=row.opted_out if row is not None else None, new=body.opted_out)
+    row = await store.create(unit, PREFERENCE, source="api", **body.model_dump())
+    await timeline.add_timeline_entry(
+        unit,
+        body.contact_id,
+        "preference.changed",
+        changes=[change],
+        detail={"channel": body.channel, "category": body.category, "source": "api"},
+    )
+    out: PreferenceOut = await store.emit_event(unit, PREFERENCE, row, "changed")
+    return out
+
+
+@router.get("", openapi_extra=declares("notifications:read"), summary="List the wishes in force, newest first")
+async def list_preferences(
+    unit: CurrentUnit, paging: Paging, contact_id: ContactId | None = None
+) -> Page[PreferenceOut]:
+    later = aliased(PreferenceRow)
+    replaced = exists().where(
+        later.workspace_id == PreferenceRow.workspace_id,
+        later.contact_id == PreferenceRow.contact_id,
+        later.channel == PreferenceRow.channel,
+        later.category == PreferenceRow.category,
+        later.id > PreferenceRow.id,
+    )
+    where = [~replaced] if contact_id is None else [~replaced, PreferenceRow.contact_id == contact_id]
+    return await store.page(unit, PREFERENCE, paging.cursor, paging.limit, *where, filters=contact_id or "")

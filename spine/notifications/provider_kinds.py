@@ -1,0 +1,105 @@
+"""Channels, and the kinds of provider account: what each can do, and what an account of it holds. Adapters live in `providers`."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from spine.kernel.resource import Body
+
+SecretText = Annotated[str, StringConstraints(pattern=r"^whsec_[A-Za-z0-9+/]{32,88}={0,2}$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+JsonPath = Annotated[str, StringConstraints(pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_-]*|\[\d{1,4}\])*$", max_length=200)]
+
+
+class Channel(StrEnum):
+    """Ways to a person."""
+
+    WHATSAPP = "whatsapp"
+    SMS = "sms"
+    EMAIL = "email"
+
+
+class SandboxCredentials(Body):
+    """A sandbox account's receipts are signed too; give a secret of your own to send some yourself."""
+
+    secret: SecretText | None = None
+
+
+class HttpCredentials(Body):
+    """Where our calls go, and the secret that signs them and the receipts that come back."""
+
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+    secret: SecretText
+
+
+class SmtpCredentials(Body):
+    """A mail server that takes our mail."""
+
+    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")]
+    port: int = Field(default=587, ge=1, le=65535)
+    username: Text | None = None
+    password: Text | None = None
+
+
+class NoConfig(Body):
+    """Nothing can be set."""
+
+
+class HttpConfig(Body):
+    """Where in the answer to a call the parts stand."""
+
+    id: JsonPath = "$.id"
+    status: JsonPath | None = None
+    error: JsonPath = "$.error"
+
+
+class SmtpConfig(Body):
+    """How mail is sent."""
+
+    sender: Annotated[str, StringConstraints(pattern=r"^[^\s<>]+@[^\s<>]+$", max_length=320)]
+    tls: Literal["none", "starttls", "implicit"] = "starttls"
+    reply_to: Annotated[str, StringConstraints(pattern=r"^[^\s<>]+@[^\s<>]+$", max_length=320)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKind:
+    """A kind of provider. `receipts`: reports deliveries. `dedupes`: a call repeated under its attempt id counts once.
+
+    `time_to_live_s` is how long it may go on trying by itself, where that is known: a shorter wait means duplicates.
+    """
+
+    channels: frozenset[Channel]
+    credentials: type[Body]
+    config: type[Body]
+    receipts: bool
+    dedupes: bool
+    time_to_live_s: int | None = None
+
+
+PROVIDER_KINDS: Final[dict[str, ProviderKind]] = {
+    "sandbox": ProviderKind(
+        frozenset(Channel), SandboxCredentials, NoConfig, receipts=True, dedupes=True, time_to_live_s=120
+    ),
+    "smtp": ProviderKind(frozenset({Channel.EMAIL}), SmtpCredentials, SmtpConfig, receipts=False, dedupes=False),
+    "http": ProviderKind(frozenset(Channel), HttpCredentials, HttpConfig, receipts=True, dedupes=True),
+}
+KindName = Literal["sandbox", "smtp", "http"]
+SANDBOX: Final = "sandbox"
+
+
+class SandboxState(BaseModel):
+    """How a sandbox account is told to misbehave."""
+
+    outage: bool | Literal["timeouts", "slow_ms"] = Field(
+        default=False,
+        description="true: no connection; timeouts: no answer; slow_ms: answers after `slow_ms`; false: heals.",
+    )
+    slow_ms: int = Field(default=2000, ge=0, le=10_000)
+
+
+def parsed(kind: str, credentials: Any, config: Any) -> tuple[Body, Body]:
+    """Credentials and config as the kind's own models. Raises pydantic's ValidationError."""
+    known = PROVIDER_KINDS[kind]
+    return known.credentials.model_validate(credentials), known.config.model_validate(config)

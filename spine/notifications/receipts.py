@@ -1,0 +1,135 @@
+"""Receipts and replies on their way in: each stored once, matched with its attempt, applied under the message's lock.
+
+One that comes before its attempt is known is parked, and matched again when the attempt's provider id is recorded, and
+by the workers' rounds for a day. A provider is never told 404 for a message that we do not know (failure case 2).
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from spine.kernel import ids
+from spine.kernel.events import Actor
+from spine.notifications import state_machine
+from spine.notifications.locked_messages import Connection, Key, MessageChanges, load
+from spine.notifications.provider_calls import ProviderReport
+
+_MATCH: Final = """
+      LEFT JOIN spine.attempts a
+        ON a.workspace_id = u.workspace_id AND a.id = u.attempt_named AND a.provider_account_id = u.provider_account_id
+      LEFT JOIN LATERAL (
+               SELECT b.id, b.message_id FROM spine.attempts b
+                WHERE a.id IS NULL AND b.workspace_id = u.workspace_id AND b.provider_account_id = u.provider_account_id
+                  AND b.provider_message_id = u.provider_message_id LIMIT 1
+           ) b ON true
+"""
+RECEIPTS_PUT: Final = f"""
+    WITH u AS (
+        SELECT * FROM jsonb_to_recordset($1) AS u (n int, workspace_id text, id text, provider_account_id text, attempt_named text,
+                                                   provider_message_id text, status text, reported_at text, raw jsonb)
+    ), matched AS (
+        SELECT u.*, coalesce(a.id, b.id) AS attempt_id, coalesce(a.message_id, b.message_id) AS message_id FROM u {_MATCH}
+    ), put AS (
+        INSERT INTO spine.receipts
+            (workspace_id, id, provider_account_id, attempt_id, provider_message_id, status, reported_at, attempt_named, raw)
+        SELECT workspace_id, id, provider_account_id, attempt_id, provider_message_id, status, reported_at, attempt_named, raw
+          FROM matched ORDER BY workspace_id, provider_account_id, provider_message_id, status, reported_at, n
+        ON CONFLICT DO NOTHING RETURNING workspace_id, id
+    )
+    SELECT m.n, m.attempt_id, m.message_id FROM put JOIN matched m USING (workspace_id, id) ORDER BY m.n
+"""  # noqa: S608  # a fixed part of our own
+"""Stores what is new, and says which attempt each belongs to. What was stored before answers no row."""
+
+PARKED_MATCH: Final = f"""
+    WITH matched AS MATERIALIZED (
+        SELECT u.workspace_id, u.id, coalesce(a.id, b.id) AS attempt_id, coalesce(a.message_id, b.message_id) AS message_id,
+               u.provider_account_id, u.provider_message_id, u.status, u.reported_at, u.raw, u.received_at
+          FROM spine.receipts u {_MATCH}
+         WHERE u.attempt_id IS NULL AND u.received_at > now() - interval '1 day' AND coalesce(a.id, b.id) IS NOT NULL
+         ORDER BY u.received_at LIMIT $1 FOR UPDATE OF u SKIP LOCKED
+    ), put AS (
+        UPDATE spine.receipts r SET attempt_id = m.attempt_id FROM matched m WHERE r.workspace_id = m.workspace_id AND r.id = m.id
+    )
+    SELECT * FROM matched ORDER BY received_at, id
+"""  # noqa: S608  # a fixed part of our own
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedReport:
+    """A report and the account that it came in by, whose signature it bore."""
+
+    workspace_id: str
+    account_id: str
+    report: ProviderReport
+
+
+async def take(
+    connection: Connection, arrived: Sequence[ReceivedReport], request_id: str | None = None
+) -> list[MessageChanges]:
+    """Store and apply reports, in their order, in the running transaction; answers the ledgers that were written."""
+    if not arrived:
+        return []
+    rows = [
+        {
+            "n": n,
+            "workspace_id": one.workspace_id,
+            "id": ids.mint(ids.PREFIXES["receipt"]),
+            "provider_account_id": one.account_id,
+            "attempt_named": one.report.attempt_id,
+            "provider_message_id": one.report.provider_message_id,
+            "status": one.report.status,
+            "reported_at": one.report.reported_at,
+            "raw": {**one.report.raw, "text": one.report.text, "code": one.report.code},
+        }
+        for n, one in enumerate(arrived)
+    ]
+    new = await connection.fetch(RECEIPTS_PUT, rows)
+    known = [(arrived[row["n"]], row["message_id"], row["attempt_id"]) for row in new if row["attempt_id"] is not None]
+    return await _apply(connection, known, request_id)
+
+
+async def match_parked(connection: Connection, limit: int = 200) -> list[MessageChanges]:
+    """Apply parked receipts whose attempt has become known, in the running transaction."""
+    rows = await connection.fetch(PARKED_MATCH, limit)
+    known = [(_again(row), row["message_id"], row["attempt_id"]) for row in rows]
+    return await _apply(connection, known, None)
+
+
+def _again(row: Any) -> ReceivedReport:
+    raw = row["raw"] if isinstance(row["raw"], dict) else orjson.loads(row["raw"])
+    report = ProviderReport(
+        row["provider_message_id"],
+        row["status"],
+        row["reported_at"],
+        row["attempt_id"],
+        raw.get("text"),
+        raw.get("code"),
+        raw,
+    )
+    return ReceivedReport(row["workspace_id"], row["provider_account_id"], report)
+
+
+async def _apply(
+    connection: Connection, known: Sequence[tuple[ReceivedReport, str, str]], request_id: str | None
+) -> list[MessageChanges]:
+    """Apply reports to their messages; those of one account bear its name as the actor."""
+    if not known:
+        return []
+    messages, now = await load(connection, [(one.workspace_id, message_id) for one, message_id, _ in known])
+    by_account: dict[str, list[tuple[ReceivedReport, Key, str]]] = defaultdict(list)
+    for one, message_id, attempt_id in known:
+        by_account[one.account_id].append((one, (one.workspace_id, message_id), attempt_id))
+    all_changes: list[MessageChanges] = []
+    for account_id, mine in by_account.items():
+        changes = MessageChanges(now, actor=Actor(type="provider", id=account_id), request_id=request_id)
+        for one, key, attempt_id in mine:
+            message = messages.get(key)
+            attempt = message.attempt(attempt_id) if message is not None else None
+            if message is not None and attempt is not None:
+                state_machine.take_report(changes, message, attempt, one.report)
+        await changes.write(connection)
+        all_changes.append(changes)
+    return all_changes

@@ -1,0 +1,149 @@
+"""What is to be run, decided before anything starts: settings in, addresses, environment and commands out."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from spine.kernel.settings import HttpSettings, WorkSettings
+from spine.supervisor import secret_store
+from spine.supervisor.command import Command
+from spine.supervisor.ports import PortRange, free_range, require_port
+
+ROOT = Path(__file__).parent.parent.parent
+_API_GRACE_S = 15.0
+# A worker drains for its own `drain_s`; this much more, and it is taken to hang.
+_WORKER_MARGIN_S = 5.0
+
+
+class UpSettings(BaseSettings):
+    """What only `make up` asks for. Without an address of Postgres or Redis it starts one of its own."""
+
+    model_config = SettingsConfigDict(env_prefix="SPINE_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    data_dir: Path = Path(".spine")
+    """Everything that must survive a restart lies here."""
+    database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The command lines of our own processes; tests put small ones in their place."""
+
+    migrate: tuple[str, ...] = (sys.executable, "-m", "spine.migrations")
+    api: tuple[str, ...] = (sys.executable, "-m", "products.app")
+    worker: tuple[str, ...] = (sys.executable, "-m", "arq", "workers.main.WorkerSettings")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One installation on this machine."""
+
+    directory: Path
+    database_url: str | None
+    redis_url: str | None
+    http: HttpSettings
+    work: WorkSettings
+    metrics: PortRange | None
+    environment: Mapping[str, str]
+    programs: Programs = field(default_factory=Programs)
+
+    @property
+    def address(self) -> str:
+        """The API's own address, as reached from this machine."""
+        return _near(self.http.http_host, self.http.http_port)
+
+    @property
+    def api_figures(self) -> Path:
+        """Where API processes behind one port add up their metrics."""
+        return self.directory / "metrics"
+
+    @property
+    def worker_metrics(self) -> tuple[str, ...]:
+        """Where the workers' metrics are read; empty when they serve none."""
+        if self.metrics is None:
+            return ()
+        ports = range(self.metrics.first, self.metrics.first + self.work.workers)
+        return tuple(f"{_near(self.work.metrics_host, port)}/metrics" for port in ports)
+
+
+def _near(host: str, port: int) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  a listener on every address
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def make_plan(settings: UpSettings, directory: Path, programs: Programs | None = None) -> Plan:
+    """Look at settings and ports. Raises StartError when a port that was asked for is taken."""
+    http, work = HttpSettings(), WorkSettings()
+    require_port(http.http_host, http.http_port, "SPINE_HTTP_PORT")
+    secrets = secret_store.load_or_create_secrets(directory / "secrets.json")
+    return Plan(
+        directory=directory,
+        database_url=settings.database_url,
+        redis_url=settings.redis_url,
+        http=http,
+        work=work,
+        metrics=_metrics_ports(work),
+        # On one's own machine signup is open and a receiver may stand next door; whoever says otherwise is heard.
+        environment={
+            "SPINE_SIGNUP": "open",
+            "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
+            **secrets,
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+        },
+        programs=programs or Programs(),
+    )
+
+
+def _metrics_ports(work: WorkSettings) -> PortRange | None:
+    """The workers' ports. Those that were asked for must be free; the default gives way to a second Spine."""
+    if work.metrics_port == 0:
+        return None
+    if "metrics_port" not in work.model_fields_set:
+        return free_range(work.metrics_host, work.metrics_port, work.workers)
+    for index in range(work.workers):
+        require_port(work.metrics_host, work.metrics_port + index, "SPINE_METRICS_PORT")
+    return PortRange(work.metrics_port)
+
+
+def connected(plan: Plan, database_url: str, redis_url: str) -> dict[str, str]:
+    """The environment of our own processes once both servers have an address."""
+    return {**plan.environment, "DATABASE_URL": database_url, "REDIS_URL": redis_url}
+
+
+def migrate_command(plan: Plan, environment: Mapping[str, str]) -> Command:
+    """Brings the database up to date and ends."""
+    return Command("migrate", plan.programs.migrate, ROOT, environment)
+
+
+def api_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command, ...]:
+    """The API processes; where there are several, they share the port."""
+    count = plan.http.http_processes
+    names = ("api",) if count == 1 else tuple(f"api-{index}" for index in range(count))
+    stops = ((signal.SIGTERM, _API_GRACE_S),)
+    if count > 1:
+        environment = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(plan.api_figures)}
+    return tuple(Command(name, plan.programs.api, ROOT, environment, stops=stops) for name in names)
+
+
+def worker_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command, ...]:
+    """The worker processes, each with its number."""
+    metrics_port = str(plan.metrics.first if plan.metrics else 0)
+    grace_s = plan.work.drain_s + _WORKER_MARGIN_S
+    return tuple(
+        Command(
+            f"worker-{index}",
+            plan.programs.worker,
+            ROOT,
+            {**environment, "SPINE_WORKER_INDEX": str(index), "SPINE_METRICS_PORT": metrics_port},
+            stops=((signal.SIGTERM, grace_s),),
+        )
+        for index in range(plan.work.workers)
+    )

@@ -1,0 +1,42 @@
+"""Server processes that an earlier run left in a data directory, found by where they stand."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def processes_in(directory: Path, programs: Sequence[str]) -> list[int]:
+    """Ids of the processes of these programs whose working directory it is. Linux only; elsewhere empty."""
+    found = []
+    for entry in _PROC.glob("[0-9]*"):
+        try:
+            # What has ended stands nowhere: its link cannot be read, though its entry stays until its parent looks.
+            if (entry / "cwd").readlink() == directory and (entry / "comm").read_text().strip() in programs:
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def can_see_processes() -> bool:
+    """Whether this system shows who stands where."""
+    return (_PROC / "self/cwd").exists()
+
+
+def terminate(list_processes: Callable[[], list[int]], signals: Sequence[tuple[signal.Signals, float]]) -> None:
+    """Send each signal in turn, with the seconds it is given, until no process is left."""
+    for number, grace_s in signals:
+        for process in list_processes():
+            try:
+                os.kill(process, number)
+            except ProcessLookupError:
+                continue
+        until = time.monotonic() + grace_s
+        while time.monotonic() < until:
+            if not list_processes():
+                return
+            time.sleep(0.05)

@@ -1,0 +1,50 @@
+"""Attempts at a delivery, as they are stored in the `attempts` column of its row."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+EXCERPT_CHARS: Final = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt as the ledger keeps it. Numbers start anew in each series; a replay begins a new series."""
+
+    number: int
+    series: int
+    started_at: datetime
+    ended_at: datetime
+    status_code: int | None
+    error: str | None
+    response_body: str
+    retry_after_s: float | None = None
+    next_attempt_at: datetime | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The element that is appended to a row's `attempts`."""
+        return {
+            "number": self.number,
+            "series": self.series,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "status_code": self.status_code,
+            "error": self.error,
+            "response_body": self.response_body,
+            "retry_after_s": self.retry_after_s,
+            "next_attempt_at": self.next_attempt_at,
+        }
+
+
+def excerpt(body: bytes) -> str:
+    """A response body as text that jsonb can hold: broken UTF-8 and U+0000, which it refuses, become U+FFFD."""
+    if not body:
+        return ""
+    return body[:EXCERPT_CHARS].decode("utf-8", "replace").replace("\x00", "\ufffd")
+
+
+def as_jsonb_text(attempt: AttemptRecord) -> str:
+    """The attempt as JSON text."""
+    return orjson.dumps(attempt.as_json(), option=orjson.OPT_UTC_Z).decode()

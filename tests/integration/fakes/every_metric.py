@@ -1,0 +1,73 @@
+"""A process that touches every metric again and again, as an engine at work would; prints the port of its /metrics."""
+
+import time
+from itertools import count
+
+from spine.kernel import metrics
+from spine.kernel.metrics import BacklogStats, PoolStats, QueueStats
+
+FIGURES = BacklogStats(
+    outbox_rows=3,
+    outbox_oldest_age_s=0.2,
+    queues={
+        "delivery": QueueStats({"pending": 2, "retrying": 4, "held": 1}, due=1, leased=2, oldest_due_age_s=0.3),
+        "message": QueueStats({"queued": 1}, due=1, leased=0, oldest_due_age_s=0.1),
+    },
+    parked=1,
+    dead_letters=2,
+    endpoints_failing=dict.fromkeys(metrics.FAILING_FOR, 1),
+    endpoints_disabled=1,
+)
+
+
+def come_in(release: int) -> None:
+    """An API's metrics."""
+    for event_type in ("message.created", "order.paid"):
+        metrics.events_accepted(event_type).inc()
+    metrics.messages_accepted("notifications").inc()
+    metrics.idempotent_replay()
+    metrics.rate_limited()
+    metrics.http_request("POST", "/v1/events", 500 if release % 10 == 0 else 201, 0.004)
+
+
+def go_out() -> None:
+    """A worker's metrics."""
+    for event_type in ("message.created", "order.paid"):
+        metrics.delivered(event_type).inc(10)
+        metrics.failed(event_type).inc()
+        metrics.dead(event_type).inc()
+    metrics.attempt_errors("timeout").inc()
+    metrics.retries("1").inc()
+    metrics.attempt_seconds("delivered").observe(0.02)
+    metrics.attempt_seconds("failed").observe(0.5)
+    metrics.lateness_seconds("first").observe(0.004)
+    metrics.lateness_seconds("retry").observe(0.1)
+    metrics.first_byte(0.012)
+    metrics.message_attempts("sms", "sandbox", "accepted").inc()
+    metrics.messages_ended("delivered").inc()
+    metrics.provider_seconds("sms", "sandbox").observe(0.1)
+    metrics.step_wait_seconds("sms").observe(2)
+
+
+def keep_house() -> None:
+    """The metrics of a process's own parts, and the rounds of a worker."""
+    metrics.recorded(20, 0.003)
+    metrics.wakeups_sent("relay").inc()
+    metrics.wakeups_received("relay").inc()
+    metrics.observe_sender(5, 7)
+    metrics.observe_worker("worker-1", "0.1.0")
+    metrics.observe_queue(FIGURES)
+    for pool in ("database", "redis"):
+        metrics.observe_pool(pool, PoolStats(size=4, in_use=2, limit=10))
+        metrics.pool_acquire_seconds(pool).observe(0.001)
+
+
+if __name__ == "__main__":
+    metrics.EVENT_TYPES.declare(["message.created"])
+    port, _ = metrics.serve(0, "127.0.0.1")
+    print(port, flush=True)  # noqa: T201  # the test that started this process reads it
+    for release in count():
+        come_in(release)
+        go_out()
+        keep_house()
+        time.sleep(0.2)

@@ -1,0 +1,203 @@
+"""The hot SQL keeps to its indexes when the queue is long, and answers what it says."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from spine.kernel.database import WORKER_PLANS
+from spine.webhooks import queries
+from tests.delivery_engine import Engine, running_engine
+from workers.connection import fetch_each, write_each
+
+ROWS = 30_000
+DUE = ROWS // 1000
+BATCH = 1000
+WAYS = {"Index Scan using deliveries_open_pkey on deliveries_open", "Tid Scan on deliveries_open"}
+
+
+@pytest.fixture
+async def engine(database: str, redis_url: str) -> AsyncIterator[Engine]:
+    """A queue of parked rows, rows due far ahead, and a few that are due, most of them behind one endpoint."""
+    async with running_engine(database, redis_url) as engine:
+        endpoint = await engine.endpoint("http://127.0.0.1:9/", ["nothing.*"])
+        (event_id,) = await engine.publish()
+        await engine.pool.execute("DELETE FROM spine.outbox")
+        await engine.pool.execute(
+            "INSERT INTO spine.deliveries_open (workspace_id, id, event_id, type, endpoint_id, due_at, accepted_at) "
+            "SELECT $1, 'dlv_' || lpad(n::text, 26, '0'), $2, 'thing.happened', $3, "
+            "CASE WHEN n % 1000 = 0 THEN now() WHEN n % 2 = 0 THEN now() + interval '1 h' ELSE 'infinity' END, now() "
+            "FROM generate_series(1, $4) n",
+            engine.workspace_id,
+            event_id,
+            endpoint.id,
+            ROWS,
+        )
+        await engine.pool.execute("ANALYZE spine.deliveries_open")
+        yield engine
+
+
+async def _plan(engine: Engine, query: str, *args: object, settings: Mapping[str, str] = MappingProxyType({})) -> str:
+    async with engine.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        for name, value in settings.items():
+            await connection.execute(f"SET LOCAL {name} TO {value}")
+        rows = await connection.fetch("EXPLAIN " + query, *args)
+        await transaction.rollback()
+    return "\n".join(row[0] for row in rows)
+
+
+async def test_claiming_does_not_read_the_queue(engine: Engine) -> None:
+    """A claim walks the index of its kind; it never reads the whole queue, however long that is."""
+    lease = timedelta(seconds=30)
+    endpoint_id = await engine.pool.fetchval("SELECT id FROM spine.webhook_endpoints")
+    due = await _plan(engine, queries.DUE_CLAIM, "me", lease, 100, [endpoint_id], [10])
+    parked = await _plan(engine, queries.PARKED_CLAIM, "me", lease, [endpoint_id], [10])
+    found = await _plan(engine, queries.PARKED_FIND, "", 256)
+    assert "deliveries_open_due" in due
+    assert "deliveries_open_waiting" in parked
+    assert "deliveries_open_waiting" in found
+    for plan in (due, parked, found):
+        assert "Seq Scan on deliveries_open" not in plan
+
+
+async def test_results_find_their_rows_by_key(engine: Engine) -> None:
+    """What writes many rows finds each by its whole key, also with a plan that was made while the queue was empty."""
+    ws, ids, ones, json = ["w"] * BATCH, [f"d{n}" for n in range(BATCH)], [1] * BATCH, ["{}"] * BATCH
+    for emptied in (False, True):
+        if emptied:
+            await engine.pool.execute("DELETE FROM spine.deliveries_open")
+            await engine.pool.execute("VACUUM ANALYZE spine.deliveries_open")
+        for query, args in (
+            (queries.DELIVERED_PUT, (ws, ids, ones, json, ["w"], ["e"])),
+            (queries.FAILED_PUT, (ws, ids, ones, ones, [datetime.now(UTC)] * BATCH, json)),
+            (queries.DEAD_PUT, (ws, ids, ones, ones, ["r"] * BATCH, json)),
+            (queries.LEASES_RELEASE, (ws, ids, ones, "me")),
+            (queries.LEASES_RENEW, ("me", ws, ids, timedelta(seconds=30))),
+        ):
+            plan = await _plan(engine, query, *args, settings=WORKER_PLANS)
+            scans = {line.strip(" ->").rpartition(" ")[0] for line in plan.replace("  (cost", "\n").splitlines()}
+            assert {scan for scan in scans if "Scan" in scan and "deliveries_open" in scan} == WAYS
+            assert "Index Cond: ((workspace_id = r.workspace_id) AND (id = r.id))" in plan
+
+
+async def test_the_relay_writes_in_no_loop(engine: Engine) -> None:
+    """Whatever the planner takes the lists for: events are found by the index, and theirs are told from the others' by a hash."""
+    await engine.pool.execute("VACUUM (ANALYZE) spine.outbox")
+    made = [[1], *([["x"]] * 5), [datetime.now(UTC)]]
+    plan = await _plan(
+        engine, queries.OUTBOX_DONE, [1], "me", timedelta(seconds=30), *made, [0], *made, ["r"], settings=WORKER_PLANS
+    )
+    assert plan.count("hashed SubPlan") == 2
+    assert "Nested Loop" not in plan
+    assert "outbox_order" in plan
+    assert "Tid Scan on outbox" in plan
+
+
+async def test_a_claim_takes_only_what_is_due(engine: Engine) -> None:
+    """Rows due ahead, parked or leased are left; what is claimed is leased and not claimed twice."""
+    lease = timedelta(seconds=30)
+    first = await engine.pool.fetch(queries.DUE_CLAIM, "me", lease, 1000, [], [])
+    (again,) = await engine.pool.fetch(queries.DUE_CLAIM, "you", lease, 1000, [], [])
+    assert len(first) == DUE
+    assert {(row["picked"], row["parked"]) for row in first} == {(DUE, 0)}
+    assert (again["id"], again["picked"], again["parked"]) == (None, 0, 0)
+    assert all(row["due_at"] is not None for row in first)
+
+
+async def test_what_a_lane_has_no_room_for_is_parked_unread(engine: Engine) -> None:
+    """Of an endpoint no more is leased than its lane has room for, the longest due first; the rest waits behind the lane."""
+    endpoint_id = await engine.pool.fetchval("SELECT id FROM spine.webhook_endpoints")
+    parked = "SELECT count(*) FROM spine.deliveries_open WHERE due_at = 'infinity' AND leased_by IS NULL"
+    before = await engine.pool.fetchval(parked)
+    rows = await engine.pool.fetch(queries.DUE_CLAIM, "me", timedelta(seconds=30), 20, [endpoint_id], [5])
+    assert len(rows) == 5
+    assert {(row["picked"], row["parked"]) for row in rows} == {(20, 15)}
+    assert await engine.pool.fetchval(parked) == before + 15
+    (none,) = await engine.pool.fetch(queries.DUE_CLAIM, "me", timedelta(seconds=30), 20, [endpoint_id], [0])
+    assert (none["id"], none["parked"]) == (None, DUE - 20)
+
+
+async def test_a_result_counts_once(engine: Engine) -> None:
+    """A failure is written only for the attempt that it belongs to; a second result of the same attempt changes nothing."""
+    (row, *_) = await engine.pool.fetch(queries.DUE_CLAIM, "me", timedelta(seconds=30), 1, [], [])
+    due_at = await engine.pool.fetchval("SELECT now() + interval '1 s'")
+    put = ([row["workspace_id"]], [row["id"]], [1], [0], [due_at], ['{"number": 1}'])
+    assert await engine.pool.execute(queries.FAILED_PUT, *put) == "UPDATE 1"
+    assert await engine.pool.execute(queries.FAILED_PUT, *put) == "UPDATE 0"
+    stale = ([row["workspace_id"]], [row["id"]], [1], [0], ["attempts_exhausted"], ["{}"])
+    assert await engine.pool.fetch(queries.DEAD_PUT, *stale) == []
+    late = ([row["workspace_id"]], [row["id"]], [1], ['{"number": 1}'])
+    assert await engine.pool.execute(queries.DELIVERED_PUT, *late, [], []) == "INSERT 0 1"
+
+
+async def test_an_event_is_looked_up_by_its_key_whatever_the_planner_believes(engine: Engine) -> None:
+    """In tables that the planner takes for empty one index seems as good as another; only the key fits a look-up."""
+    await engine.pool.execute("TRUNCATE spine.outbox, spine.events")
+    await engine.pool.execute("VACUUM (ANALYZE) spine.events")
+    for query, args in ((queries.OUTBOX_READ, (100, 100, 16)), (queries.OUTBOX_TAKE, (100, 100))):
+        plan = await _plan(engine, query, *args, settings=WORKER_PLANS)
+        assert plan.count("_pkey on events") == plan.count(" on events_")
+        assert "_pkey on events" in plan
+
+
+async def test_listeners_are_found_by_their_patterns(engine: Engine) -> None:
+    """Who listens to a type is looked up by the patterns that it meets, whatever the planner believes of the tables."""
+    await engine.pool.execute("VACUUM (ANALYZE) spine.subscriptions, spine.webhook_endpoints")
+    asked = [["w"], ["a.b"], [datetime.now(UTC)]]
+    for query, args in ((queries.OUTBOX_READ, (100, 100, 16)), (queries.SUBSCRIBERS_FIND, asked)):
+        plan = await _plan(engine, query, *args, settings=WORKER_PLANS)
+        assert "Index Cond: ((workspace_id = " in plan
+        assert "AND (pattern = met.pattern) AND (valid_from <=" in plan
+        assert "webhook_endpoints_pkey on webhook_endpoints" in plan
+        assert "Seq Scan on subscriptions" not in plan
+
+
+async def test_the_feed_has_an_index_of_its_own(engine: Engine) -> None:
+    """A page of the feed is a walk along its index; only events of one transaction are sorted."""
+    query = 'SELECT id FROM spine.events WHERE workspace_id COLLATE "POSIX" = $1 ORDER BY xid, id LIMIT 10'
+    async with engine.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan TO off")
+        rows = await connection.fetch("EXPLAIN " + query, "w")
+    plan = "\n".join(row[0] for row in rows)
+    assert "workspace_id_xid_idx" in plan
+    assert "Incremental Sort" in plan
+
+
+async def test_a_result_is_not_lost_to_a_renewal_of_its_lease(engine: Engine) -> None:
+    """What is recorded while another connection renews the lease waits for that, and is recorded."""
+    lease = timedelta(seconds=30)
+    rows = await engine.pool.fetch(queries.DUE_CLAIM, "me", lease, 3, [], [])
+    (done, failed, dead) = ((row["workspace_id"], row["id"]) for row in rows)
+    due_at = datetime.now(UTC) + timedelta(hours=1)
+    delivered: tuple[Any, ...] = (queries.DELIVERED_PUT, [done], [done[0]], [done[1]], [1], ["{}"], [], [])
+    retrying = (queries.FAILED_PUT, [failed], [failed[0]], [failed[1]], [1], [0], [due_at], ["{}"])
+    buried = (queries.DEAD_PUT, [dead], [dead[0]], [dead[1]], [1], [0], ["r"], ["{}"])
+
+    async def record(write: Callable[..., Awaitable[Any]], *args: object) -> Any:
+        async with engine.pool.acquire() as connection:
+            return await write(connection, *args)
+
+    async with engine.pool.acquire() as renewing:
+        async with renewing.transaction():
+            ids = [row["id"] for row in rows]
+            renewed = await renewing.fetch(queries.LEASES_RENEW, "me", [done[0]] * 3, ids, lease)
+            assert len(renewed) == 3
+            recording = [
+                asyncio.create_task(record(write_each, *delivered)),
+                asyncio.create_task(record(write_each, *retrying)),
+                asyncio.create_task(record(fetch_each, *buried)),
+            ]
+            waiting = "SELECT count(*) >= 3 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            await engine.until(lambda: engine.pool.fetchval(waiting))
+        (_, _, letters) = await asyncio.gather(*recording)
+    assert [row["id"] for row in letters] == [dead[1]]
+    left = await engine.pool.fetch(
+        "SELECT id, state, due_at FROM spine.deliveries_open WHERE id = ANY ($1)", [done[1], failed[1], dead[1]]
+    )
+    assert [(row["id"], row["state"], row["due_at"]) for row in left] == [(failed[1], "retrying", due_at)]

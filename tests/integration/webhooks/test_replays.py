@@ -1,0 +1,110 @@
+"""Replays as the API starts, counts, pauses and cancels them; the workers walk through them."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.api import Api, Organisation
+from tests.one_of_each import Things, make_things
+
+
+@pytest.fixture
+def things(org: Organisation, api: Api) -> Things:
+    """A workspace with one dead and one delivered delivery, of `order.paid`, to one endpoint."""
+    return make_things(org.test, api.database_url)
+
+
+def total(http: httpx.Client, **filter: Any) -> int:
+    """What a dry run counts."""
+    answer = http.post("/v1/replays", json={"filter": filter, "dry_run": True})
+    assert answer.status_code == 200, answer.text
+    assert answer.json().keys() == {"total"}
+    count: int = answer.json()["total"]
+    return count
+
+
+def test_a_dry_run_only_counts(http: httpx.Client, things: Things) -> None:
+    """`{total}` and nothing else: no replay is made, nothing is told (wire.md)."""
+    before = http.get("/v1/replays").json()["data"]
+    endpoint_id = things.by_list["webhook_endpoints"]
+    assert total(http) == 1
+    assert total(http, status="dead") == 1
+    assert total(http, status="delivered") == 1
+    assert total(http, endpoint_id=endpoint_id, types=["order.*"]) == 1
+    assert total(http, types=["stock.low", "order.sent"]) == 0
+    assert total(http, since="2026-01-01T00:00:00Z") == 1
+    assert total(http, until="2026-01-01T00:00:00Z") == 0
+    assert http.get("/v1/replays").json()["data"] == before
+
+
+def test_a_replay_is_made_with_its_count(http: httpx.Client, things: Things) -> None:
+    """201 with Location, the filter as given, and progress that begins at nothing (promise 5)."""
+    endpoint_id = things.by_list["webhook_endpoints"]
+    answer = http.post("/v1/replays", json={"filter": {"endpoint_id": endpoint_id}, "rate_per_s": 5})
+    assert answer.status_code == 201
+    made = answer.json()
+    assert answer.headers["location"] == f"/v1/replays/{made['id']}"
+    assert made["status"] == "running"
+    assert made["progress"] == {"total": 1, "done": 0, "failed": 0}
+    assert (made["rate_per_s"], made["filter"]) == (5, {"endpoint_id": endpoint_id, "status": "dead"})
+    assert http.get(f"/v1/replays/{made['id']}").json() == made
+
+
+def test_a_replay_of_what_is_missing(http: httpx.Client, things: Things) -> None:
+    """Events of the endpoint's types that it never had a delivery of are counted; its Location is the replay's own."""
+    endpoint_id = things.by_list["webhook_endpoints"]
+    for type in ("order.paid", "order.sent"):
+        http.post("/v1/events", json={"type": type, "data": {}})
+    path = f"/v1/webhook_endpoints/{endpoint_id}/replay_missing"
+    answer = http.post(path, json={"since": "2026-01-01T00:00:00Z"})
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/replays/{answer.json()['id']}"
+    assert http.get(answer.headers["location"]).json() == answer.json()
+    assert answer.json()["kind"] == "missing"
+    assert http.post(path, json={}).status_code == 422
+
+
+MOVES = {
+    "running": {"pause": "paused", "cancel": "cancelled"},
+    "paused": {"resume": "running", "cancel": "cancelled"},
+    "done": {},
+    "cancelled": {},
+}
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "cancel"])
+@pytest.mark.parametrize("state", MOVES)
+def test_every_move_from_every_state(state: str, action: str, http: httpx.Client, api: Api, things: Things) -> None:
+    """What the table of states allows happens and is told; anything else is 409 with what is allowed (X5)."""
+    id = things.by_list["replays"]
+
+    async def set_state() -> None:
+        owner = await asyncpg.connect(api.database_url)
+        try:
+            await owner.execute("UPDATE spine.replays SET status = $2 WHERE id = $1", id, state)
+        finally:
+            await owner.close()
+
+    asyncio.run(set_state())
+    answer = http.post(f"/v1/replays/{id}/{action}")
+    told = http.get("/v1/events", params={"type": "replay.updated"}).json()["data"]
+    if action in MOVES[state]:
+        assert answer.status_code == 200
+        assert answer.json()["status"] == MOVES[state][action]
+        assert [event["data"]["status"] for event in told] == [MOVES[state][action]]
+    else:
+        assert (answer.status_code, answer.json()["code"]) == (409, "illegal_transition")
+        assert sorted(answer.json()["allowed"]) == sorted(MOVES[state].values())
+        assert told == []
+
+
+async def test_concurrent_moves_have_one_winner(api: Api, org: Organisation, things: Things) -> None:
+    """Ten pauses at once: one happens, nine are told that it is paused already."""
+    async with org.test.async_client() as http:
+        answers = await asyncio.gather(
+            *(http.post(f"/v1/replays/{things.by_list['replays']}/pause") for _ in range(10))
+        )
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 9

@@ -1,0 +1,112 @@
+"""The worker process as it is run: bells through Redis, signals, and servers that come and go (promises 1 and 3, P-20)."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from spine.kernel.wakeups import Wakeups, open_redis
+from tests.breakable_servers import Servers, servers_to_break
+from tests.delivery_engine import Engine, running_engine
+from tests.receiver import HANG, OK, Fate, Receiver
+
+
+@pytest.fixture
+async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
+    """A Postgres and a Redis that may be killed."""
+    async with servers_to_break(tmp_path) as servers:
+        yield servers
+
+
+async def test_a_bell_wakes_the_worker(engine: Engine, receiver: Receiver) -> None:
+    """With sweeps far apart, bells alone bring events and retries on their way."""
+    receiver.script("/hook", Fate(500), OK, Fate(500), OK)
+    await engine.endpoint(receiver.url("/hook"))
+    await engine.worker(sweep_s=600)
+    redis = open_redis(engine.redis_url)
+    wakeups = Wakeups(redis)
+    for n in (1, 2):
+        await engine.publish()
+        wakeups.wake("relay")
+        await engine.until_states(delivered=n)
+    await wakeups.close()
+    await redis.aclose()
+    for row in await engine.deliveries():
+        assert row["attempts"][1]["started_at"] >= row["attempts"][0]["next_attempt_at"]
+
+
+async def test_a_killed_worker_is_taken_over(engine: Engine, receiver: Receiver) -> None:
+    """What a worker killed with -9 was calling, or held, is delivered by another one once the leases end (promise 3)."""
+    receiver.always("/hook", HANG)
+    await engine.endpoint(receiver.url("/hook"))
+    first = await engine.worker()
+    made = await engine.publish(count=40)
+    await receiver.until_calls("/hook", 4)
+    await engine.stop(first, signal.SIGKILL)
+    receiver.always("/hook", OK)
+    await engine.worker()
+    rows = await engine.until_states(delivered=40)
+    assert {call.event_id for call in receiver.calls} == set(made)
+    assert all(len(row["attempts"]) == 1 for row in rows)
+
+
+async def test_a_signal_drains(engine: Engine, receiver: Receiver) -> None:
+    """SIGTERM lets calls in flight end, records them, leaves no lease and no name behind, and ends with status 0."""
+    receiver.always("/hook", Fate(delay_s=1))
+    await engine.endpoint(receiver.url("/hook"))
+    worker = await engine.worker(lease_s=600)
+    await engine.publish(count=30)
+    await receiver.until_calls("/hook", 4)
+    assert await engine.stop(worker) == 0
+    rows = await engine.deliveries()
+    assert sum(row["state"] == "delivered" for row in rows) == receiver.count["/hook"]
+    assert await engine.pool.fetchval("SELECT count(*) FROM spine.deliveries_open WHERE leased_by IS NOT NULL") == 0
+    assert await engine.pool.fetchval("SELECT count(*) FROM spine.workers") == 0
+
+
+async def test_redis_may_be_emptied_killed_and_absent(servers: Servers, receiver: Receiver) -> None:
+    """A worker starts without Redis, survives its death and its emptying, and delivers all the while by looking (promise 1)."""
+    async with running_engine(servers.database_url, servers.redis_url) as engine:
+        await engine.endpoint(receiver.url("/hook"))
+        await servers.redis.kill()
+        worker = await engine.worker(sweep_s=600)
+        await engine.publish(count=3)
+        await engine.until_states(delivered=3)
+        await engine.publish(count=3)
+        await servers.redis.start()
+        await engine.until_states(delivered=6)
+        await servers.flush_redis()
+        redis = open_redis(servers.redis_url)
+        wakeups = Wakeups(redis)
+
+        async def acknowledge() -> bool:
+            wakeups.wake("relay")
+            return len(await engine.deliveries(state="delivered")) == 9
+
+        await engine.publish(count=3)
+        await engine.until(acknowledge)
+        await wakeups.close()
+        await redis.aclose()
+        await servers.redis.kill()
+        assert await engine.stop(worker) == 0
+
+
+async def test_postgres_may_crash(servers: Servers, receiver: Receiver) -> None:
+    """A worker survives a crash of Postgres, loses no result of calls that ended meanwhile, and goes on."""
+    async with running_engine(servers.database_url, servers.redis_url) as engine:
+        receiver.always("/hook", Fate(delay_s=3))
+        await engine.endpoint(receiver.url("/hook"))
+        worker = await engine.worker(lease_s=60)
+        made = await engine.publish(count=4)
+        await receiver.until_calls("/hook", 4)
+        await asyncio.sleep(1)  # a crash may undo the last hand-over from the outbox: then all is sent again
+        await servers.postgres.kill()
+        await asyncio.sleep(2.5)  # the calls end while there is nobody to tell
+        await servers.postgres.start()
+        await engine.until_states(delivered=4)
+        assert sorted(call.event_id for call in receiver.calls) == sorted(made)
+        await engine.publish(count=2)
+        await engine.until_states(delivered=6)
+        assert worker.poll() is None

@@ -1,0 +1,143 @@
+"""Replays, as the workers walk them (promise 5)."""
+
+from typing import Any
+
+from spine.kernel import ids
+from tests.delivery_engine import Engine
+from tests.receiver import Fate, Receiver
+
+
+async def _replay(
+    engine: Engine, kind: str, filter: dict[str, Any], total: int, rate_per_s: float | None = None
+) -> str:
+    id = ids.mint("rpl")
+    await engine.pool.execute(
+        "INSERT INTO spine.replays (workspace_id, id, kind, filter, total, upto, due_at, rate_per_s) "
+        "VALUES ($1, $2, $3, $4, $5, '~', now(), $6)",
+        engine.workspace_id,
+        id,
+        kind,
+        filter,
+        total,
+        rate_per_s,
+    )
+    return id
+
+
+async def _until_done(engine: Engine, id: str) -> Any:
+    await engine.until(lambda: engine.pool.fetchval("SELECT status = 'done' FROM spine.replays WHERE id = $1", id))
+    return await engine.pool.fetchrow("SELECT * FROM spine.replays WHERE id = $1", id)
+
+
+async def _dead(engine: Engine, receiver: Receiver, path: str, events: int, type: str = "thing.happened") -> list[str]:
+    """Make dead letters: every attempt fails, and the schedule is gone through by the clock."""
+    receiver.always(path, Fate(500))
+    made = await engine.publish(type, events)
+
+    async def dead() -> bool:
+        await engine.advance(7200)
+        rows = await engine.deliveries(state="dead")
+        return set(made) <= {row["event_id"] for row in rows}
+
+    await engine.until(dead)
+    return made
+
+
+async def test_dead_letters_come_back_with_the_same_id_and_bytes(engine: Engine, receiver: Receiver) -> None:
+    """A replay sends the original id and bytes, in a new series of attempts, counts them, and says when it is done."""
+    await engine.endpoint(receiver.url("/hook"), ["thing.*"])
+    await engine.endpoint(receiver.url("/told"), ["replay.completed"])
+    async with engine.at_work():
+        made = await _dead(engine, receiver, "/hook", 3)
+        first = {call.event_id: call.body for call in receiver.to("/hook")}
+        receiver.always("/hook", Fate(200))
+        calls = receiver.count["/hook"]
+        replay = await _until_done(engine, await _replay(engine, "closed", {"status": "dead"}, 3))
+        (told,) = await receiver.until_calls("/told", 1)
+    again = receiver.to("/hook")[calls:]
+    assert sorted(call.event_id for call in again) == sorted(made)
+    assert all(call.body == first[call.event_id] for call in again)
+    assert (replay["started"], replay["done"], replay["failed"], replay["due_at"]) == (3, 3, 0, None)
+    for row in await engine.deliveries(type="thing.happened"):
+        assert (row["state"], row["series"], row["replay_id"]) == ("delivered", 2, replay["id"])
+        assert [(attempt["series"], attempt["number"]) for attempt in row["attempts"]] == [
+            *((1, n) for n in range(1, 9)),
+            (2, 1),
+        ]
+    assert replay["id"].encode() in told.body
+
+
+async def test_only_what_the_filter_names_is_replayed(engine: Engine, receiver: Receiver) -> None:
+    """A filter by endpoint, type and time picks those deliveries and no others."""
+    one = await engine.endpoint(receiver.url("/one"), ["a.*", "b.*"])
+    await engine.endpoint(receiver.url("/two"), ["a.*"])
+    async with engine.at_work():
+        await engine.publish("a.x", 2)
+        await engine.until_states(delivered=4)
+        since = await engine.pool.fetchval("SELECT clock_timestamp()")
+        (wanted,) = await engine.publish("a.y")
+        await engine.publish("b.x")
+        await engine.until_states(delivered=7)
+        filter = {"status": "delivered", "endpoint_id": one.id, "types": ["a.*"], "since": since.isoformat()}
+        replay = await _until_done(engine, await _replay(engine, "closed", filter, 1))
+    assert replay["done"] == 1
+    assert [call.event_id for call in receiver.to("/one")].count(wanted) == 2
+    assert receiver.count["/one"] == 5
+    assert receiver.count["/two"] == 3
+
+
+async def test_what_dies_again_is_counted_as_failed(engine: Engine, receiver: Receiver) -> None:
+    """A replayed delivery that dies again, or whose payload was erased meanwhile, counts as failed; the replay still ends."""
+    await engine.endpoint(receiver.url("/hook"), ["thing.*"])
+    async with engine.at_work():
+        made = await _dead(engine, receiver, "/hook", 2)
+        await engine.pool.execute("UPDATE spine.events SET body = NULL WHERE id = $1", made[0])
+        id = await _replay(engine, "closed", {"status": "dead"}, 2)
+
+        async def ended() -> Any:
+            await engine.advance(7200)
+            return await engine.pool.fetchval("SELECT status = 'done' FROM spine.replays WHERE id = $1", id)
+
+        await engine.until(ended)
+        replay = await engine.pool.fetchrow("SELECT * FROM spine.replays WHERE id = $1", id)
+        rows = await engine.deliveries(state="dead")
+    assert (replay["done"], replay["failed"]) == (0, 2)
+    assert {row["reason"] for row in rows} == {"attempts_exhausted", "payload_erased"}
+
+
+async def test_a_paused_replay_stands_still(engine: Engine, receiver: Receiver) -> None:
+    """Between steps a replay can be paused and goes on where it stood; its rate paces it."""
+    await engine.endpoint(receiver.url("/hook"), ["thing.*"])
+    async with engine.at_work():
+        await engine.publish(count=12)
+        await engine.until_states(delivered=12)
+        id = await _replay(engine, "closed", {"status": "delivered"}, 12, rate_per_s=4.0)
+        await engine.until(lambda: engine.pool.fetchval("SELECT started > 0 FROM spine.replays WHERE id = $1", id))
+        await engine.pool.execute("UPDATE spine.replays SET status = 'paused', due_at = NULL WHERE id = $1", id)
+        started = await engine.pool.fetchval("SELECT started FROM spine.replays WHERE id = $1", id)
+        await engine.until_states(delivered=12)
+        assert 0 < started < 12
+        assert receiver.count["/hook"] == 12 + started
+        await engine.pool.execute(
+            "UPDATE spine.replays SET status = 'running', due_at = now(), rate_per_s = NULL WHERE id = $1", id
+        )
+        replay = await _until_done(engine, id)
+    assert replay["done"] == 12
+    assert receiver.count["/hook"] == 24
+
+
+async def test_missing_events_are_delivered_once(engine: Engine, receiver: Receiver) -> None:
+    """`replay_missing` delivers what the endpoint never got, and only that; a second one finds nothing."""
+    async with engine.at_work():
+        before = await engine.publish("thing.happened", 5)
+        await engine.publish("other.happened", 2)
+        await engine.until(lambda: engine.pool.fetchval("SELECT count(*) = 0 FROM spine.outbox"))
+        endpoint = await engine.endpoint(receiver.url("/late"), ["thing.*"])
+        got = await engine.publish("thing.happened", 2)
+        await engine.until_states(delivered=2)
+        filter = {"endpoint_id": endpoint.id, "types": ["thing.*"], "since": "2020-01-01T00:00:00+00:00"}
+        replay = await _until_done(engine, await _replay(engine, "missing", filter, 5))
+        again = await _until_done(engine, await _replay(engine, "missing", filter, 0))
+    assert (replay["started"], replay["done"]) == (5, 5)
+    assert again["started"] == 0
+    assert sorted(call.event_id for call in receiver.to("/late")) == sorted(before + got)

@@ -1,0 +1,92 @@
+"""One of everything in a workspace: what paths, filters and references can name."""
+
+import asyncio
+from dataclasses import dataclass
+
+import asyncpg
+import httpx
+
+from spine.kernel import ids
+from tests.api import Account
+
+
+@dataclass(frozen=True, slots=True)
+class Things:
+    """An id of each kind, by the name of its list in paths."""
+
+    by_list: dict[str, str]
+
+    def path(self, template: str) -> str:
+        """The path of an operation, with this workspace's ids in it."""
+        before, brace, _ = template.partition("/{")
+        if not brace:
+            return template
+        name = before.rpartition("/")[2]
+        start, end = template.index("{"), template.index("}")
+        return template[:start] + self.by_list[name] + template[end + 1 :]
+
+
+async def _close_deliveries(database_url: str, workspace_id: str, event_id: str, endpoint_id: str) -> list[str]:
+    """Two ended deliveries, one of each kind, as a worker would leave them."""
+    made = [ids.mint("dlv"), ids.mint("dlv")]
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.executemany(
+            "INSERT INTO spine.deliveries_closed (workspace_id, id, event_id, type, endpoint_id, state, reason, series, "
+            "attempts, accepted_at, created_at, xid) "
+            "VALUES ($1, $2, $3, 'order.paid', $4, $5, $6, 1, '[]', now(), now(), pg_current_xact_id())",
+            [
+                (workspace_id, made[0], event_id, endpoint_id, "dead", "attempts_exhausted"),
+                (workspace_id, made[1], event_id, endpoint_id, "delivered", None),
+            ],
+        )
+    finally:
+        await connection.close()
+    return made
+
+
+def _messages(http: httpx.Client) -> dict[str, str]:
+    """A contact, a template, a policy, an account and a message; what is there already is taken."""
+
+    def put(path: str, method: str = "POST", **body: object) -> str:
+        answer = http.request(method, path, json=body)
+        assert answer.status_code in (200, 201), answer.text
+        made: str = answer.json()["id"]
+        return made
+
+    step = {"channel": "sms", "success": "delivered", "wait_s": 60}
+    made = {
+        "contacts": put("/crm/v1/contacts", name="Meera"),
+        "templates": put("/notifications/v1/templates", slug="reminder", bodies={"sms": "Hello"}),
+        "channel_policies": put("/notifications/v1/channel_policies/quick", "PUT", steps=[step], deadline_s=600),
+        "messages": put("/notifications/v1/messages", to="+910000000000", template="reminder", channels=["sms"]),
+    }
+    accounts = http.get("/notifications/v1/provider_accounts").json()["data"]
+    made["provider_accounts"] = made["inbound"] = accounts[0]["id"]
+    return made
+
+
+def make_things(account: Account, database_url: str) -> Things:
+    """Make one of each in the account's workspace."""
+    with account.client() as http:
+
+        def post(path: str, **body: object) -> str:
+            answer: httpx.Response = http.post(path, json=body)
+            assert answer.status_code in (200, 201), answer.text
+            made: str = answer.json()["id"]
+            return made
+
+        endpoint_id = post("/v1/webhook_endpoints", url="http://127.0.0.1:9/", events=["order.paid"], signature="v1a")
+        event_id = post("/v1/events", type="order.paid", data={"n": 1})
+        made = {
+            "webhook_endpoints": endpoint_id,
+            "webhook-keys": endpoint_id,
+            "events": event_id,
+            "event_types": post("/v1/event_types", name=f"own.t{ids.mint('evt')[4:].lower()}"),
+            "users": post("/v1/users", name="Ann", email=f"{ids.mint('usr')[4:].lower()}@example.com"),
+            "api_keys": post("/v1/api_keys", name="second", scopes=["events:read"]),
+            "replays": post("/v1/replays", filter={}),
+            **_messages(http),
+        }
+    dead, _ = asyncio.run(_close_deliveries(database_url, account.workspace_id, event_id, endpoint_id))
+    return Things({**made, "deliveries": dead, "dead_letters": dead})

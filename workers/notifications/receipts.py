@@ -1,0 +1,128 @@
+"""The sandbox's receipts, as they come due: signed as a provider signs, verified and applied as the callback route does.
+
+They pass `products.notifications.inbound.read` and `spine.notifications.receipts.take`, the code behind POST /notifications/v1/inbound;
+only the way over HTTP is left out. What a killed worker had in hand comes due again, and is stored once all the same.
+"""
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import Any, Final
+
+from products.notifications.inbound import read
+from products.notifications.providers import providers
+from spine.kernel.wakeups import Kind
+from spine.notifications import receipts
+from spine.notifications.locked_messages import MessageChanges
+from spine.notifications.provider_accounts import open_account, signing_secret
+from spine.webhooks.signing import sign
+from workers.connection import DedicatedConnection
+from workers.pipeline import WorkerContext, run_forever, wait_for_wakeup
+
+CLAIM: Final = """
+    WITH picked AS MATERIALIZED (
+        SELECT ctid FROM spine.sandbox_receipts WHERE due_at <= now() ORDER BY due_at, seq LIMIT $3 FOR UPDATE SKIP LOCKED
+    ), claimed AS (
+        UPDATE spine.sandbox_receipts o SET due_at = now() + $2::interval, leased_by = $1
+         WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked)) RETURNING o.*
+    )
+    SELECT c.workspace_id, c.seq, c.provider_account_id, c.body, c.late AND t.left_at IS NULL AS early
+      FROM claimed c LEFT JOIN spine.attempts t ON t.workspace_id = c.workspace_id AND t.id = c.attempt_id
+     ORDER BY c.seq
+"""
+ACCOUNTS_LOAD: Final = """
+    SELECT workspace_id, id, env, channel, kind, credentials, config, sandbox, rate_per_s FROM spine.provider_accounts
+     WHERE id = ANY ($1::text[])
+"""
+DONE: Final = "DELETE FROM spine.sandbox_receipts WHERE leased_by = $1 AND seq = ANY ($2::bigint[])"
+POSTPONE: Final = """
+    UPDATE spine.sandbox_receipts SET due_at = now() + $2::interval, leased_by = NULL WHERE leased_by = $1 AND seq = ANY ($3::bigint[])
+"""
+NEXT_DUE: Final = (
+    "SELECT extract(epoch FROM due_at - now())::float8 FROM spine.sandbox_receipts ORDER BY due_at, seq LIMIT 1"
+)
+
+_BATCH: Final = 200
+_LEASE: Final = timedelta(seconds=15)
+_POSTPONED: Final = timedelta(milliseconds=200)
+_POLL_S: Final = 1.0
+_PARKED_POLL_S: Final = 5.0
+
+
+class ReceiptPipeline:
+    """Sends out what the sandbox owes, and looks after receipts that are parked."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._kinds = providers(context.pool, context.http_client)
+        self._db = DedicatedConnection(context.pool)
+        self._parked = DedicatedConnection(context.pool)
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def on_wakeup(self, kind: Kind) -> None:
+        """A bell rang."""
+        if kind == "send":
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(run_forever("sandbox receipts", self._step))
+            loops.create_task(run_forever("parked receipts", self._parked_step))
+
+    async def drain(self, within_s: float) -> None:  # noqa: ARG002  # a batch takes no time worth bounding
+        """Claim nothing more; the batch in hand is one transaction."""
+        self._stopping = True
+
+    async def _step(self) -> None:
+        if self._stopping:
+            await asyncio.sleep(_POLL_S)
+            return
+        async with self._db.connection() as connection:
+            rows = await connection.fetch(CLAIM, self._context.worker_id, _LEASE, _BATCH)
+            early = [row["seq"] for row in rows if row["early"]]
+            if early:
+                await connection.execute(POSTPONE, self._context.worker_id, _POSTPONED, early)
+            due = [row for row in rows if not row["early"]]
+            all_changes = await self._take(connection, due) if due else []
+            next_s = await connection.fetchval(NEXT_DUE) if len(rows) < _BATCH else 0.0
+        self._ring(all_changes)
+        pause_s = _POLL_S if next_s is None else min(max(next_s, 0.0), _POLL_S)
+        if pause_s > 0:
+            await wait_for_wakeup(self._wake, pause_s)
+
+    async def _take(self, connection: Any, due: list[Any]) -> list[MessageChanges]:
+        """Sign, verify and apply a batch, and strike it off, in one transaction."""
+        context = self._context
+        rows = await connection.fetch(ACCOUNTS_LOAD, sorted({row["provider_account_id"] for row in due}))
+        accounts = {row["id"]: row for row in rows}
+        arrived = []
+        for row in due:
+            account_row = accounts[row["provider_account_id"]]
+            id, timestamp_s = f"sbx_{row['seq']}", int(time.time())
+            secret = signing_secret(open_account(account_row, context.vault), context.vault)
+            headers = {
+                "webhook-id": id,
+                "webhook-timestamp": str(timestamp_s),
+                "webhook-signature": sign(id, timestamp_s, row["body"], [secret]),
+            }
+            arrived += read(self._kinds, account_row, context.vault, headers, row["body"])
+        async with connection.transaction():
+            all_changes = await receipts.take(connection, arrived)
+            await connection.execute(DONE, context.worker_id, [row["seq"] for row in due])
+        return all_changes
+
+    async def _parked_step(self) -> None:
+        async with self._parked.connection() as connection, connection.transaction():
+            all_changes = await receipts.match_parked(connection)
+        self._ring(all_changes)
+        await asyncio.sleep(_PARKED_POLL_S)
+
+    def _ring(self, all_changes: list[MessageChanges]) -> None:
+        for changes in all_changes:
+            changes.record_metrics()
+        if any(changes.has_events for changes in all_changes):
+            self._context.wakeups.wake("relay")
+        if any(changes.due_times for changes in all_changes):
+            self._context.wakeups.wake("send")

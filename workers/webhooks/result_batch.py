@@ -1,0 +1,80 @@
+"""What becomes of a batch of results, decided before the database hears of it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from policies.retry import MAX_ATTEMPTS, next_attempt_at
+from policies.verdict import ENDPOINT_GONE, Delivered, Failed, Gone
+from spine.webhooks.attempts import AttemptRecord, as_jsonb_text, excerpt
+from workers.webhooks.endpoint_cache import EndpointKey
+from workers.webhooks.jobs import AttemptResult, DeliveryJob, DeliveryResult, Discarded
+
+ATTEMPTS_EXHAUSTED: Final = "attempts_exhausted"
+
+
+@dataclass(slots=True)
+class ResultBatch:
+    """Results sorted by what is to be done with them."""
+
+    delivered: list[tuple[DeliveryJob, str]] = field(default_factory=list)
+    failed: list[tuple[DeliveryJob, datetime, str]] = field(default_factory=list)
+    dead: list[tuple[DeliveryJob, str, str | None]] = field(default_factory=list)
+    failing: dict[EndpointKey, datetime] = field(default_factory=dict)
+    gone: set[EndpointKey] = field(default_factory=set)
+
+    @property
+    def delivered_endpoints(self) -> set[EndpointKey]:
+        """Endpoints that took a delivery."""
+        return {(job.workspace_id, job.endpoint_id) for job, _ in self.delivered}
+
+    @property
+    def due_times_s(self) -> set[float]:
+        """When the next attempts are due."""
+        return {due_at.timestamp() for _, due_at, _ in self.failed}
+
+
+def sort_results(results: Iterable[DeliveryResult]) -> ResultBatch:
+    """Decide what becomes of each delivery (`policies.retry`)."""
+    batch = ResultBatch()
+    for result in results:
+        if isinstance(result, Discarded):
+            batch.dead.append((result.job, result.reason, None))
+        elif isinstance(result.verdict, Delivered):
+            batch.delivered.append((result.job, _attempt(result, None)))
+        else:
+            _add_failure(batch, result, result.verdict)
+    return batch
+
+
+def _add_failure(batch: ResultBatch, result: AttemptResult, verdict: Failed | Gone) -> None:
+    job, ended_at = result.job, result.response.ended_at
+    key = (job.workspace_id, job.endpoint_id)
+    batch.failing[key] = min(batch.failing.get(key, ended_at), ended_at)
+    if isinstance(verdict, Gone):
+        batch.gone.add(key)
+        batch.dead.append((job, ENDPOINT_GONE, _attempt(result, None)))
+        return
+    due_at = next_attempt_at(min(job.failures + 1, MAX_ATTEMPTS), ended_at, verdict.retry_after_s)
+    if due_at is None:
+        batch.dead.append((job, ATTEMPTS_EXHAUSTED, _attempt(result, None)))
+    else:
+        batch.failed.append((job, due_at, _attempt(result, due_at)))
+
+
+def _attempt(result: AttemptResult, due_at: datetime | None) -> str:
+    response, verdict, job = result.response, result.verdict, result.job
+    return as_jsonb_text(
+        AttemptRecord(
+            number=job.failures + 1,
+            series=job.series,
+            started_at=response.started_at,
+            ended_at=response.ended_at,
+            status_code=response.status,
+            error=None if isinstance(verdict, Delivered) else verdict.code,
+            response_body=excerpt(response.body_excerpt),
+            retry_after_s=verdict.retry_after_s if isinstance(verdict, Failed) else None,
+            next_attempt_at=due_at,
+        )
+    )
