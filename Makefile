@@ -1,12 +1,12 @@
-# Everything a person does here, in few words. Needs Python 3.11 or newer and make; nothing else has to be installed.
+# Every command of this repository. Needs Python 3.11 or newer and make; the rest is installed into .venv.
 #   make up      run Spine on this machine (Ctrl-C stops it)      make test    everything that CI runs
-#   make check   lint, types, floors                              make bench   the benchmarks (bench-quick: a short run)
-#   make chaos   the long fault run                               make lock    re-make the lock files
-#   make openapi write openapi/*.json anew
+#   make check   lint, types, layers                              make bench   the benchmarks (bench-quick: a short run)
+#   make chaos   the long fault run                               make lock    write the lock files again
+#   make openapi write openapi/*.json again
 
 PYTHON ?= python3
 PY := .venv/bin/python
-# The stamp carries the checksum of its lock file, so a second run is instant and a changed lock installs anew.
+# The name of the stamp contains the checksum of its lock file: a changed lock installs again, an unchanged one does not.
 RUN := .venv/run-$(shell cksum <requirements.lock | cut -d' ' -f1)
 DEV := .venv/dev-$(shell cksum <requirements-dev.lock | cut -d' ' -f1)
 WHERE ?= tests
@@ -39,7 +39,7 @@ chaos: $(DEV)
 openapi: $(RUN)
 	@$(PY) -m products.openapi
 
-# uv only re-makes the lock; it lives in an environment of its own.
+# uv is needed only to write the lock files, so it has an environment of its own.
 lock:
 	$(PYTHON) -m venv .venv/locking && .venv/locking/bin/python -m pip install --quiet "uv>=0.13,<0.14"
 	$(LOCK) pyproject.toml --output-file requirements.lock
