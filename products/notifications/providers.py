@@ -1,4 +1,4 @@
-"""The providers that are spoken: every adapter, in one place and in plain sight."""
+"""The list of all provider adapters."""
 
 import asyncpg
 
@@ -9,7 +9,7 @@ from providers.smtp import SmtpProvider
 from spine.kernel.http_client import HttpClient
 
 
-def providers(pool: "asyncpg.Pool[asyncpg.Record]", http_client: HttpClient) -> dict[str, Provider]:
-    """Every adapter by its kind; `pool` is what the sandbox keeps its memory in."""
-    made: tuple[Provider, ...] = (Sandbox(pool), SmtpProvider(http_client), HttpProvider(http_client))
-    return {provider.kind: provider for provider in made}
+def open_adapters(pool: "asyncpg.Pool[asyncpg.Record]", http_client: HttpClient) -> dict[str, Provider]:
+    """Return every adapter by its kind. The sandbox keeps its state in the database of `pool`."""
+    adapters: tuple[Provider, ...] = (Sandbox(pool), SmtpProvider(http_client), HttpProvider(http_client))
+    return {provider.kind: provider for provider in adapters}

@@ -1,8 +1,8 @@
-"""Channels, and the kinds of provider account: what each can do, and what an account of it holds. Adapters live in `providers`."""
+"""Channels, and the kinds of provider accounts: their abilities, credentials and config. Adapters are in `providers`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -65,9 +65,9 @@ class SmtpConfig(Body):
 
 @dataclass(frozen=True, slots=True)
 class ProviderKind:
-    """A kind of provider. `receipts`: reports deliveries. `dedupes`: a call repeated under its attempt id counts once.
+    """A kind of provider. `receipts`: it reports deliveries. `dedupes`: repeated calls with one attempt id count once.
 
-    `time_to_live_s` is how long it may go on trying by itself, where that is known: a shorter wait means duplicates.
+    `time_to_live_s`: how long the provider itself may go on trying, if known. A shorter wait may cause duplicates.
     """
 
     channels: frozenset[Channel]
@@ -97,9 +97,3 @@ class SandboxState(BaseModel):
         description="true: no connection; timeouts: no answer; slow_ms: answers after `slow_ms`; false: heals.",
     )
     slow_ms: int = Field(default=2000, ge=0, le=10_000)
-
-
-def parsed(kind: str, credentials: Any, config: Any) -> tuple[Body, Body]:
-    """Credentials and config as the kind's own models. Raises pydantic's ValidationError."""
-    known = PROVIDER_KINDS[kind]
-    return known.credentials.model_validate(credentials), known.config.model_validate(config)

@@ -16,14 +16,14 @@ from aiosmtpd.smtp import SMTP, AuthResult
 from standardwebhooks import Webhook
 
 from providers.http import HttpProvider, find
-from providers.protocol import Provider, Refused, Unreadable
+from providers.protocol import MalformedCallback, Provider, SignatureInvalid
 from providers.sandbox import Sandbox
 from providers.smtp import SmtpProvider
 from spine.kernel import ids
 from spine.kernel.database import open_pool
 from spine.kernel.http_client import HttpClient
 from spine.kernel.settings import EgressSettings
-from spine.notifications.provider_accounts import ProviderAccount
+from spine.notifications.account_credentials import ProviderAccount
 from spine.notifications.provider_calls import ProviderCall, ProviderResult
 from spine.notifications.provider_kinds import (
     PROVIDER_KINDS,
@@ -300,9 +300,9 @@ async def test_what_is_not_signed_is_refused(wire: Wire) -> None:
             "webhook-timestamp": str(int(at_s)),
             "webhook-signature": sign("1", int(at_s), body, [secret]),
         }
-        with pytest.raises(Refused):
+        with pytest.raises(SignatureInvalid):
             wire.provider.reports(account, SECRET, headers, body)
-    with pytest.raises(Refused):
+    with pytest.raises(SignatureInvalid):
         wire.provider.reports(account, SECRET, {}, body)
 
 
@@ -337,7 +337,7 @@ async def test_a_signed_report_is_read_as_it_is_written(http_client: HttpClient)
         "ok 👍",
     )
     for junk in (b"[]", b"no", b'{"id": "m"}', b'{"id": {"a": 1}, "status": "sent", "timestamp": "t"}'):
-        with pytest.raises(Unreadable):
+        with pytest.raises(MalformedCallback):
             provider.reports(account, SECRET, _signed(junk), junk)
 
 
