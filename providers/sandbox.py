@@ -89,7 +89,7 @@ _UNKNOWN_RECIPIENT: Final = _ScriptedOutcome(_rejected("recipient", "not_a_sandb
 _REPLIES: Final = {"1": "Yes, that suits me", "2": "STOP"}
 
 
-class Sandbox:
+class SandboxProvider:
     """Keeps its state in Spine's database, as a real provider keeps its own."""
 
     kind = "sandbox"
