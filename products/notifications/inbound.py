@@ -15,6 +15,7 @@ from spine.kernel.routes import ApiRoute, declares
 from spine.kernel.vault import Vault
 from spine.notifications import receipts
 from spine.notifications.account_credentials import open_account, signing_secret
+from spine.notifications.message_changes import after_commit
 from spine.notifications.message_events import DELIVERED, FAILED, REPLIED, SENT
 from spine.notifications.preferences import CHANGED
 from spine.notifications.receipts import ReceivedReport
@@ -84,12 +85,7 @@ async def receive(provider_account_id: str, request: Request) -> ReceivedOut:
     async with platform.pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT set_config('app.ws', $1, true)", row["workspace_id"])
         all_changes = await receipts.receive_reports(connection, received, request.scope["spine.request_id"])
-    for changes in all_changes:
-        changes.record_metrics()
-    if any(changes.has_events for changes in all_changes):
-        platform.wakeups.wake("relay")
-    if any(changes.due_times for changes in all_changes):
-        platform.wakeups.wake("send")
+    after_commit(all_changes, platform.wakeups)
     return ReceivedOut(received=len(received))
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from spine.kernel import ids
 from spine.kernel.events import SYSTEM, Actor, EventType, event_body
 from spine.kernel.metrics import messages_ended, step_wait_seconds
+from spine.kernel.wakeups import Wakeups
 from spine.notifications.locked_messages import Connection, LockedAttempt, LockedMessage, MessageKey
 from spine.notifications.message_events import MessageEvent
 from spine.notifications.message_models import message_fields
@@ -152,3 +153,13 @@ class MessageChanges:
             [{"workspace_id": ws, "id": id, "due_at": due_at} for (ws, id), due_at in self._queue.items()],
             *([event[n] for event in self._events] for n in range(4)),
         )
+
+
+def after_commit(committed: Sequence[MessageChanges], wakeups: Wakeups) -> None:
+    """Record metrics of committed changes, and wake the relay and the message sender if there is work for them."""
+    for changes in committed:
+        changes.record_metrics()
+    if any(changes.has_events for changes in committed):
+        wakeups.wake("relay")
+    if any(changes.due_times for changes in committed):
+        wakeups.wake("send")
