@@ -1,6 +1,6 @@
 """The catalogue: everything that the API serves and emits.
 
-A new resource costs two lines here: its definition in RESOURCES and its router in ROUTERS.
+A new resource costs two lines here besides its import: its definition in RESOURCES and its router in ROUTERS.
 """
 
 from itertools import chain

@@ -20,7 +20,7 @@ from spine.notifications.message_events import DELIVERED, FAILED, REPLIED, SENT
 from spine.notifications.preferences import CHANGED
 from spine.notifications.receipts import ReceivedReport
 
-_FIND: Final = "SELECT * FROM spine.provider_account_find($1)"
+_ACCOUNT_FIND: Final = "SELECT * FROM spine.provider_account_find($1)"
 _MAX_BODY_BYTES: Final = 1024 * 1024
 _log = structlog.get_logger(__name__)
 
@@ -71,7 +71,7 @@ def read_callback(
 async def receive(provider_account_id: str, request: Request) -> ReceivedOut:
     platform: Platform = request.app.state.platform
     body = await _body(request)
-    row = await platform.pool.fetchrow(_FIND, provider_account_id)
+    row = await platform.pool.fetchrow(_ACCOUNT_FIND, provider_account_id)
     if row is None:
         raise Unauthenticated("this callback's signature does not match")
     adapters = open_adapters(platform.pool, platform.http_client)

@@ -25,7 +25,6 @@ class ProviderAccount:
     credentials: Any
     config: Any
     sandbox: SandboxState | None
-    rate_per_s: float | None
 
 
 def open_account(row: Any, vault: Vault) -> ProviderAccount:
@@ -41,7 +40,6 @@ def open_account(row: Any, vault: Vault) -> ProviderAccount:
         kind.credentials.model_validate(unseal(vault, row["credentials"])),
         kind.config.model_validate(row["config"]),
         SandboxState.model_validate(sandbox) if sandbox is not None else None,
-        row.get("rate_per_s"),
     )
 
 

@@ -112,7 +112,7 @@ class MessageChanges:
         actor: Actor | None = None,
         **fields: Any,
     ) -> None:
-        """Add an event with the message's present state as its data, plus `fields`. Raises sequence and version by one."""
+        """Add an event with the message's present state as its data, plus `fields`. Increments sequence and version."""
         row = message.row
         row["sequence"] += 1
         row["version"] += 1

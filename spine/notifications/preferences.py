@@ -111,5 +111,5 @@ async def list_preferences(
         later.category == PreferenceRow.category,
         later.id > PreferenceRow.id,
     )
-    where = [~replaced] if contact_id is None else [~replaced, PreferenceRow.contact_id == contact_id]
-    return await store.page(unit, PREFERENCE, paging.cursor, paging.limit, *where, filters=contact_id or "")
+    conditions = [~replaced] if contact_id is None else [~replaced, PreferenceRow.contact_id == contact_id]
+    return await store.page(unit, PREFERENCE, paging.cursor, paging.limit, *conditions, filters=contact_id or "")

@@ -22,20 +22,20 @@ class Channel(StrEnum):
 
 
 class SandboxCredentials(Body):
-    """A sandbox account's receipts are signed too; give a secret of your own to send some yourself."""
+    """Optional: a secret of the caller's own, to send signed receipts to a sandbox account."""
 
     secret: SecretText | None = None
 
 
 class HttpCredentials(Body):
-    """Where our calls go, and the secret that signs them and the receipts that come back."""
+    """The URL of the service, and the secret that signs both calls and receipts."""
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     secret: SecretText
 
 
 class SmtpCredentials(Body):
-    """A mail server that takes our mail."""
+    """The mail server and its login."""
 
     host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")]
     port: int = Field(default=587, ge=1, le=65535)
@@ -44,11 +44,11 @@ class SmtpCredentials(Body):
 
 
 class NoConfig(Body):
-    """Nothing can be set."""
+    """A config without fields."""
 
 
 class HttpConfig(Body):
-    """Where in the answer to a call the parts stand."""
+    """Where the values are in the response to a call."""
 
     id: JsonPath = "$.id"
     status: JsonPath | None = None
@@ -56,7 +56,7 @@ class HttpConfig(Body):
 
 
 class SmtpConfig(Body):
-    """How mail is sent."""
+    """The sender, the reply address and the use of TLS."""
 
     sender: Annotated[str, StringConstraints(pattern=r"^[^\s<>]+@[^\s<>]+$", max_length=320)]
     tls: Literal["none", "starttls", "implicit"] = "starttls"

@@ -198,8 +198,8 @@ async def create_template(body: TemplateCreate, unit: CurrentUnit) -> TemplateOu
 
 @router.get("", openapi_extra=declares("notifications:read"), summary="List versions of templates, newest first")
 async def list_templates(unit: CurrentUnit, paging: Paging, slug: Slug | None = None) -> Page[TemplateOut]:
-    where = [TemplateRow.slug == slug] if slug is not None else []
-    return await store.page(unit, TEMPLATE, paging.cursor, paging.limit, *where, filters=slug or "")
+    conditions = [TemplateRow.slug == slug] if slug is not None else []
+    return await store.page(unit, TEMPLATE, paging.cursor, paging.limit, *conditions, filters=slug or "")
 
 
 @router.post(

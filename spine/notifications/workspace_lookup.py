@@ -70,7 +70,7 @@ def find_template(request: MessageCreate, lookup: WorkspaceLookup) -> Mapping[st
 
 
 def _in_locale(versions: Mapping[str, Mapping[str, Any]], locale: str | None) -> Mapping[str, Any] | None:
-    """Return the version in this locale, else in its language. Without a locale: in English, else the first made."""
+    """Return the version in this locale, else in its language. Without a locale: the English version, else the first one."""
     if locale is not None:
         return versions.get(locale) or versions.get(locale.partition("_")[0])
     return versions.get(_DEFAULT_LOCALE) or next(iter(versions.values()), None)

@@ -72,8 +72,8 @@ def test_an_invalid_request_is_refused(
     client: Post, http: httpx.Client, api: Api, org: Organisation, change: dict[str, Any], code: str, param: str
 ) -> None:
     """The response is 422 with a code and the field, and nothing is queued."""
-    body = {"contact_id": client.contact(NUMBER), "template": "reminder", "channels": ["whatsapp", "sms"]}
-    body |= {"vars": {"time": "5"}} | change
+    body: dict[str, Any] = {"contact_id": client.contact(NUMBER), "template": "reminder"}
+    body |= {"channels": ["whatsapp", "sms"], "vars": {"time": "5"}} | change
     answer = http.post(MESSAGES, json={name: value for name, value in body.items() if value is not None})
     assert (answer.status_code, answer.json()["code"], answer.json()["param"]) == (422, code, param)
     assert count_rows(api, org) == (0, 0)

@@ -102,7 +102,7 @@ class FakeMailServer:
         """An account at this server."""
         values: dict[str, Any] = {"host": "127.0.0.1", "port": self.port} | credentials
         config = SmtpConfig.model_validate({"sender": "spine@example.com", "tls": tls})
-        return ProviderAccount("wsp_1", "prv_1", "live", "email", "smtp", SmtpCredentials(**values), config, None, None)
+        return ProviderAccount("wsp_1", "prv_1", "live", "email", "smtp", SmtpCredentials(**values), config, None)
 
 
 def _authenticate(_: Any, __: Any, ___: Any, ____: str, auth: Any) -> AuthResult:
@@ -144,7 +144,7 @@ def smtp_harness(http_client: HttpClient, mail_server: FakeMailServer) -> Harnes
 def http_account(url: str, config: HttpConfig) -> ProviderAccount:
     """An account of the HTTP provider."""
     credentials = HttpCredentials(url=url, secret=SECRET)
-    return ProviderAccount("wsp_1", "prv_1", "live", "sms", "http", credentials, config, None, None)
+    return ProviderAccount("wsp_1", "prv_1", "live", "sms", "http", credentials, config, None)
 
 
 @asynccontextmanager
@@ -199,7 +199,7 @@ async def sandbox_harness(database_url: str) -> AsyncIterator[Harness]:
     def prepare(outcome: str) -> tuple[ProviderAccount, ProviderCall]:
         state = SandboxState(outage=outcome == "unreachable")
         credentials = SandboxCredentials(secret=SECRET)
-        account = ProviderAccount("wsp_1", "prv_1", "test", "whatsapp", "sandbox", credentials, NoConfig(), state, None)
+        account = ProviderAccount("wsp_1", "prv_1", "test", "whatsapp", "sandbox", credentials, NoConfig(), state)
         return account, make_call(channel="whatsapp", to=f"+910000000{digits[outcome]}00", env="test")
 
     async def count_arrivals(attempt_id: str) -> int:
