@@ -1,1 +1,1 @@
-"""Second floor: thin resources over the engine, and the API that serves them."""
+"""The API process: it serves the resources of the engine over HTTP."""

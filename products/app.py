@@ -1,4 +1,4 @@
-"""The API's front door: reads the settings, holds the platform, serves the catalogue. Run by `python -m products.app`."""
+"""The entry point of the API: `python -m products.app`. Reads the settings, opens the platform and serves the catalogue."""
 
 import asyncio
 import contextlib
@@ -36,22 +36,22 @@ from spine.kernel.wakeups import Wakeups, open_redis
 async def _platform(app: FastAPI) -> AsyncIterator[None]:
     database, http = DatabaseSettings(), HttpSettings()
     vault = Vault.from_text(VaultSettings().encryption_key.get_secret_value())
-    async with contextlib.AsyncExitStack() as held:
+    async with contextlib.AsyncExitStack() as stack:
         pool = await open_pool(database.database_url, "spine_app", "spine api", database.database_pool_size)
-        held.push_async_callback(pool.close)
+        stack.push_async_callback(pool.close)
         engine = open_engine(database.database_url, "spine_app", "spine api", database.database_pool_size)
-        held.push_async_callback(engine.dispose)
+        stack.push_async_callback(engine.dispose)
         redis = open_redis(WakeupSettings().redis_url)
-        held.push_async_callback(redis.aclose)
+        stack.push_async_callback(redis.aclose)
         wakeups = Wakeups(redis)
-        held.push_async_callback(wakeups.close)
+        stack.push_async_callback(wakeups.close)
         authenticator = Authenticator(pool)
         backpressure = Backpressure(pool, http.max_outbox)
-        for duty in (authenticator.track_key_use(), backpressure.watch()):
-            held.callback(asyncio.create_task(duty).cancel)
+        for background in (authenticator.track_key_use(), backpressure.watch()):
+            stack.callback(asyncio.create_task(background).cancel)
         app.state.platform = Platform(
             http=http,
-            http_client=await held.enter_async_context(HttpClient(EgressSettings())),
+            http_client=await stack.enter_async_context(HttpClient(EgressSettings())),
             pool=pool,
             engine=engine,
             vault=vault,
@@ -70,7 +70,7 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
 
 
 def build() -> FastAPI:
-    """The application with every route; it reads no setting and opens nothing before its lifespan starts."""
+    """Build the application with every route. It reads no settings and opens no connection before its lifespan starts."""
     app = FastAPI(
         title="Spine",
         version=__version__,
@@ -90,29 +90,29 @@ def build() -> FastAPI:
 
 
 def _documents(app: FastAPI) -> dict[str, dict[str, Any]]:
-    """The OpenAPI documents by name; made when they are first asked for, since they take longer than a start may."""
-    parts = {
+    """Build the OpenAPI documents by name. This is done on first use, because it would make the start too slow."""
+    documents = {
         name: document(app, CATALOGUE, prefixes, families, SCHEMA_NAMES)
         for name, (prefixes, families) in PRODUCTS.items()
     }
-    return {"spine": document(app, CATALOGUE, schema_names=SCHEMA_NAMES), **parts}
+    return {"spine": document(app, CATALOGUE, schema_names=SCHEMA_NAMES), **documents}
 
 
 app = build()
 
 
-def _listening(settings: HttpSettings) -> socket.socket:
+def _listening_socket(settings: HttpSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # several API processes share one port
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
-    listening.bind((settings.http_host, settings.http_port))
-    return listening
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # several API processes share one port
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted connections inherit it
+    listener.bind((settings.http_host, settings.http_port))
+    return listener
 
 
 def main() -> None:
-    """Serve until a signal says stop."""
+    """Serve until SIGINT or SIGTERM."""
     configure_log()
     settings = HttpSettings()
     config = uvicorn.Config(
@@ -128,7 +128,7 @@ def main() -> None:
     )
     server = uvicorn.Server(config)
     garbage_collection.freeze_startup_objects()
-    server.run(sockets=[_listening(settings)])
+    server.run(sockets=[_listening_socket(settings)])
 
 
 if __name__ == "__main__":

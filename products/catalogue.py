@@ -1,4 +1,7 @@
-"""What is served: every room's router, every event type, in one place and in plain sight."""
+"""The catalogue: everything that the API serves and emits.
+
+A new resource costs two lines here besides its import: its definition in RESOURCES and its router in ROUTERS.
+"""
 
 from itertools import chain
 
@@ -33,7 +36,7 @@ RESOURCES: tuple[Resource, ...] = (
     channel_policies.POLICY,
     provider_accounts.ACCOUNT,
     preferences.PREFERENCE,
-    message_models.MESSAGE,
+    messages.MESSAGE,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -65,10 +68,10 @@ OTHER_EVENTS = (
     test_clock.ADVANCED,
     simulation.SIMULATED,
 )
-"""Events of nouns that are no generic resource."""
+"""Event types that no resource above declares."""
 
 WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts,)
-"""What a new workspace starts with."""
+"""Functions that yield the first rows of a new workspace."""
 
 CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS))
 
@@ -76,7 +79,7 @@ SCHEMA_NAMES: dict[type[BaseModel], str] = {
     message_models.AttemptOut: "spine__messages__models__AttemptOut",
     deliveries.AttemptOut: "spine__webhooks__deliveries__AttemptOut",
 }
-"""Public schema names of models that share a class name. Callers' generated clients use them, so they never change."""
+"""Public schema names of models that share a class name. Generated clients use these names, so they never change."""
 
 PRODUCTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "platform": (
@@ -89,4 +92,4 @@ PRODUCTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     ),
     "crm": (("/crm/v1/",), frozenset({"contact"})),
 }
-"""Each product's own document: the paths it covers, and the families of its events."""
+"""The OpenAPI document of each product: the path prefixes it covers, and the families of its event types."""

@@ -1,4 +1,4 @@
-"""Request ids and request metrics, around everything else (conventions 2.10)."""
+"""The outermost middleware: request ids and request metrics (conventions 2.10)."""
 
 import time
 from typing import Any, Final
@@ -17,32 +17,30 @@ _log = structlog.get_logger(__name__)
 
 
 class RequestIds:
-    """Gives every request an id, every answer its `Request-Id`, and what nobody caught a 500 with a body."""
+    """Gives every request an id and every response its `Request-Id`. Answers an uncaught exception with a 500 and a body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = ids.mint("req")
         scope["spine.request_id"] = request_id
-        started = time.perf_counter()
+        started_s = time.perf_counter()
         status = 0
 
         async def with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                noted: dict[str, str] = scope.get(
-                    "spine.headers", {}
-                )  # what the door wants on every answer of this call
+                extra: dict[str, str] = scope.get("spine.headers", {})  # the rate limit's, set by ApiRoute
                 message["headers"] = [
                     *message.get("headers", ()),
                     (_HEADER, request_id.encode()),
-                    *((name.lower().encode(), value.encode()) for name, value in noted.items()),
+                    *((name.lower().encode(), value.encode()) for name, value in extra.items()),
                 ]
             await send(message)
 
@@ -50,19 +48,18 @@ class RequestIds:
             await self._app(scope, receive, with_id)
         except ClientDisconnect:
             _log.info("the caller left", path=scope["path"], request_id=request_id)
-        except Exception as error:
+        except Exception:
             _log.exception("request failed", path=scope["path"], request_id=request_id)
             if status:
                 raise
-            await _fail(error, request_id, with_id)
+            await _send_internal_error(request_id, with_id)
         finally:
             route: Any = scope.get("route")
-            http_request(scope["method"], getattr(route, "path", "unmatched"), status, time.perf_counter() - started)
+            http_request(scope["method"], getattr(route, "path", "unmatched"), status, time.perf_counter() - started_s)
 
 
-async def _fail(_: Exception, request_id: str, send: Send) -> None:
-    body = SpineError("our fault; it is logged under this request_id, and the request is safe to send again").body(
-        request_id
-    )
+async def _send_internal_error(request_id: str, send: Send) -> None:
+    error = SpineError("our fault; it is logged under this request_id, and the request is safe to send again")
+    body = error.body(request_id)
     await send({"type": "http.response.start", "status": 500, "headers": [(b"content-type", PROBLEM.encode())]})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""Health, metrics and the OpenAPI documents: the routes that stand beside the products."""
+"""Routes that belong to no product: health, metrics and the OpenAPI documents."""
 
 import asyncio
 import hmac
@@ -22,16 +22,16 @@ _CHECK_TIMEOUT_S = 2
 
 @router.get("/livez")
 async def livez() -> Response:
-    """The process answers."""
+    """Report that the process responds."""
     return Response(b'{"status":"ok"}', media_type=JSON)
 
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """Whether requests can be served, and what is missing where not."""
+    """Report whether requests can be served, and what is missing."""
     platform: Platform = request.app.state.platform
     missing = [text for text in (await _database_missing(platform), await _redis_missing(platform)) if text]
-    # Without Redis events are accepted and delivered all the same, a little later: that is worth telling, and no reason to refuse.
+    # Without Redis events are still accepted and delivered, a little later. So its absence is reported, and the process stays ready.
     ready = not any(text.startswith("database") for text in missing)
     body = orjson.dumps({"status": "ok" if ready else "unavailable", "missing": missing})
     return Response(body, 200 if ready else 503, media_type=JSON)
@@ -57,12 +57,12 @@ async def _redis_missing(platform: Platform) -> str | None:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Prometheus metrics, for this machine or the holder of the operator's token."""
+    """Return the Prometheus metrics, to callers on this machine or with the operator's token."""
     platform: Platform = request.app.state.platform
     token = platform.http.operator_token
     given = (request.headers.get("authorization") or "").removeprefix("Bearer ").encode()
     by_token = token is not None and hmac.compare_digest(given, token.get_secret_value().encode())
-    # Behind a proxy on this machine everybody comes from loopback; a proxy says for whom it asks.
+    # Requests through a proxy on this machine come from loopback too; a proxy names its client in a header.
     proxied = "forwarded" in request.headers or "x-forwarded-for" in request.headers
     local = not proxied and request.client is not None and ip_address(request.client.host).is_loopback
     if not (by_token or local):
@@ -75,15 +75,15 @@ async def metrics(request: Request) -> Response:
 
 
 def _observe_pools(platform: Platform) -> None:
-    rows = platform.engine.pool
-    assert isinstance(rows, AsyncAdaptedQueuePool)
-    hot = platform.pool
+    orm = platform.engine.pool
+    assert isinstance(orm, AsyncAdaptedQueuePool)
+    direct = platform.pool
     observe_pool(
         "database",
         PoolStats(
-            size=hot.get_size() + rows.checkedin() + rows.checkedout(),
-            in_use=hot.get_size() - hot.get_idle_size() + rows.checkedout(),
-            limit=hot.get_max_size() + rows.size(),
+            size=direct.get_size() + orm.checkedin() + orm.checkedout(),
+            in_use=direct.get_size() - direct.get_idle_size() + orm.checkedout(),
+            limit=direct.get_max_size() + orm.size(),
         ),
     )
 
@@ -97,17 +97,17 @@ async def _document(request: Request, name: str) -> Response:
 
 @router.get("/openapi.json")
 async def openapi_of_all(request: Request) -> Response:
-    """All of it."""
+    """Return the document of all products."""
     return await _document(request, "spine")
 
 
 @router.get("/v1/openapi.json")
 async def openapi_of_platform(request: Request) -> Response:
-    """The platform's part."""
+    """Return the document of the platform."""
     return await _document(request, "platform")
 
 
 @router.get("/{product}/v1/openapi.json")
 async def openapi_of_product(product: str, request: Request) -> Response:
-    """One product's part."""
+    """Return the document of one product."""
     return await _document(request, product)

@@ -1,1 +1,1 @@
-"""First floor: one room per provider, no doors between them."""
+"""Provider adapters: one module per kind of provider. Adapters do not import each other."""

@@ -1,4 +1,4 @@
-"""What every provider's adapter is: one room each under this floor, with no doors between them."""
+"""The protocol of a provider adapter, and the signed report that the HTTP provider and the sandbox share."""
 
 import re
 import time
@@ -7,82 +7,83 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from spine.notifications.provider_accounts import ProviderAccount
+from spine.notifications.account_credentials import ProviderAccount
 from spine.notifications.provider_calls import ProviderCall, ProviderReport, ProviderResult
 from spine.webhooks.signing import Verifier
 
 CALL_TIMEOUT_S: Final = 20.0
-"""No call lasts longer; a lease does."""
-_WORD: Final = re.compile(r"[\x21-\x7e]{1,200}")
-_MAX_TEXT: Final = 8192
+"""The longest time that a call takes. A lease is longer."""
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,200}")
+_MAX_TEXT_CHARS: Final = 8192
 
 
-class Refused(Exception):
-    """A callback is not from the provider, or too old to be believed; nobody is told why."""
+class SignatureInvalid(Exception):
+    """A callback has no valid signature, or is too old. The sender does not learn which."""
 
 
-class Unreadable(Exception):
-    """A callback is from the provider, and makes no sense."""
+class MalformedCallback(Exception):
+    """A callback has a valid signature, but its body is not a report."""
 
 
 class Provider(Protocol):
-    """An adapter. It keeps nothing of a call, never raises for what a provider does, and never calls twice by itself."""
+    """An adapter. It keeps no state of a call, never raises for what a provider does, and never retries by itself."""
 
     kind: str
 
     async def send(self, account: ProviderAccount, call: ProviderCall) -> ProviderResult:
         """Make one call to the provider, within CALL_TIMEOUT_S, with the attempt's id as its reference.
 
-        `rejected` only where nothing can have been sent; `unknown` where bytes left and no answer came.
+        Returns `rejected` only if nothing can have been sent, and `unknown` if bytes were sent and no response came.
         """
         ...
 
     def reports(
         self, account: ProviderAccount, secret: str, headers: Mapping[str, str], body: bytes
     ) -> list[ProviderReport]:
-        """What a callback reports, once its signature is verified. Raises Refused, Unreadable."""
+        """Verify a callback's signature and return its reports. Raises SignatureInvalid, MalformedCallback."""
         ...
 
 
 def signed_report(secret: str, headers: Mapping[str, str], body: bytes) -> list[ProviderReport]:
-    """The one report in a body that is signed as webhooks are (wire.md): `{attempt_id, id, status, timestamp}`.
+    """Return the one report in a body that is signed as webhooks are (wire.md): `{attempt_id, id, status, timestamp}`.
 
-    `error` may say why, and `text` what the person answered, where the status is `replied`.
+    Optional fields: `error`, the reason; `text`, the person's reply, if the status is `replied`. Raises
+    SignatureInvalid, MalformedCallback.
     """
     verified = Verifier([secret]).verify(
         headers.get("webhook-id"), headers.get("webhook-timestamp"), headers.get("webhook-signature"), body, time.time()
     )
     if not verified:
-        raise Refused
+        raise SignatureInvalid
     try:
-        given = orjson.loads(body)
+        report = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Unreadable("the body is not JSON") from error
-    if not isinstance(given, dict):
-        raise Unreadable("the body is not an object")
+        raise MalformedCallback("the body is not JSON") from error
+    if not isinstance(report, dict):
+        raise MalformedCallback("the body is not an object")
     return [
         ProviderReport(
-            provider_message_id=_word(given, "id") or "",
-            status=_word(given, "status") or "",
-            reported_at=_word(given, "timestamp") or "",
-            attempt_id=_word(given, "attempt_id", optional=True),
-            text=_text(given, "text"),
-            code=_text(given, "error"),
+            provider_message_id=_token(report, "id") or "",
+            status=_token(report, "status") or "",
+            reported_at=_token(report, "timestamp") or "",
+            attempt_id=_token(report, "attempt_id", optional=True),
+            text=_text(report, "text"),
+            code=_text(report, "error"),
         )
     ]
 
 
-def _word(given: Mapping[str, Any], name: str, *, optional: bool = False) -> str | None:
-    value = given.get(name)
+def _token(report: Mapping[str, Any], name: str, *, optional: bool = False) -> str | None:
+    value = report.get(name)
     if value is None and optional:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or not _WORD.fullmatch(value):
-        raise Unreadable(f"{name} is missing, or no short text")
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise MalformedCallback(f"{name} is missing, or no short text")
     return value
 
 
-def _text(given: Mapping[str, Any], name: str) -> str | None:
-    value = given.get(name)
-    return value[:_MAX_TEXT].replace("\x00", "\ufffd") if isinstance(value, str) else None
+def _text(report: Mapping[str, Any], name: str) -> str | None:
+    value = report.get(name)
+    return value[:_MAX_TEXT_CHARS].replace("\x00", "\ufffd") if isinstance(value, str) else None

@@ -1,7 +1,7 @@
-"""The sandbox: a provider like any other, whose recipients carry their own fate (notifications.md, "Sandbox").
+"""The sandbox: a fake provider whose recipients' addresses script the outcome (notifications.md, "Sandbox").
 
-A number is `+910000000WSx`: W is its fate on WhatsApp, S on SMS, x what the person does. It remembers the attempts that
-it took, so that a repeated call counts once, and writes the receipts that it owes in the same statement as the call.
+A number is `+910000000WSx`: W is the outcome on WhatsApp, S on SMS, x the person's reply. The sandbox stores the
+attempts that it accepted, so that a repeated call counts once. The same statement stores the receipts that will follow.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ import orjson
 from policies.fallback import Class
 from providers.protocol import signed_report
 from spine.directory.addresses import is_sandbox_address
-from spine.notifications.provider_accounts import ProviderAccount
+from spine.notifications.account_credentials import ProviderAccount
 from spine.notifications.provider_calls import ProviderCall, ProviderReport, ProviderResult
 
 RECEIPT_S: Final = 0.06
-"""How long after the call the first receipt comes; later ones follow at the same distance."""
+"""The first receipt comes this long after the call; later receipts follow at the same interval."""
 LATE_S: Final = 0.5
-"""How long after the wait a late receipt comes."""
-_TRANSIENT_TIMES: Final = 2
+"""A late receipt comes this long after the step's wait."""
+_TRANSIENT_FAILURES: Final = 2
 _RATE_RETRY_AFTER_S: Final = 86_400.0
 
-# Takes the call and what it owes; of a repeated call nothing, but the id that it was given the first time.
-_TAKE: Final = """
+# Stores the call and its receipts. For a repeated call it stores nothing. Returns the provider message id of the first.
+_CALL_PUT: Final = """
     WITH taken AS (
         INSERT INTO spine.sandbox_calls (workspace_id, attempt_id, provider_message_id) VALUES ($1, $2, $3)
         ON CONFLICT DO NOTHING RETURNING attempt_id
-    ), owed AS (
+    ), receipts AS (
         INSERT INTO spine.sandbox_receipts (workspace_id, provider_account_id, attempt_id, body, late, due_at)
         SELECT $1, $4, $2, u.body, u.late, now() + u.after
           FROM taken, unnest($5::bytea[], $6::boolean[], $7::interval[]) AS u (body, late, after)
@@ -41,13 +41,13 @@ _TAKE: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class _Fate:
-    """What becomes of one call. `reports` are (status, reported seconds after the call, due seconds after the call)."""
+class _ScriptedOutcome:
+    """The outcome of one call. `reports` are (status, reported seconds after the call, due seconds after the call)."""
 
     result: ProviderResult
     reports: tuple[tuple[str, float, float], ...] = ()
     late: bool = False
-    answers: bool = False
+    replies: bool = False
     before_response: bool = False
 
 
@@ -60,37 +60,37 @@ def _rejected(failure: Class, code: str, retry_after_s: float | None = None) -> 
 
 
 _DELIVERED: Final = (("sent", 0.0, RECEIPT_S), ("delivered", 1.0, 2 * RECEIPT_S))
-_FATES: Final[dict[str, _Fate]] = {
-    "0": _Fate(_ACCEPTED, _DELIVERED, answers=True),
-    "1": _Fate(_ACCEPTED, (*_DELIVERED, ("read", 2.0, 3 * RECEIPT_S)), answers=True),
-    "2": _Fate(_ACCEPTED, answers=True),
-    "3": _Fate(_rejected("recipient", "recipient_unreachable")),
-    "4": _Fate(_ACCEPTED, _DELIVERED, answers=True),
-    "5": _Fate(_rejected("rate", "rate_limited", _RATE_RETRY_AFTER_S)),
-    "6": _Fate(_UNKNOWN),
-    "7": _Fate(_ACCEPTED, _DELIVERED, answers=True, before_response=True),
-    "8": _Fate(
+_PHONE_OUTCOMES: Final[dict[str, _ScriptedOutcome]] = {
+    "0": _ScriptedOutcome(_ACCEPTED, _DELIVERED, replies=True),
+    "1": _ScriptedOutcome(_ACCEPTED, (*_DELIVERED, ("read", 2.0, 3 * RECEIPT_S)), replies=True),
+    "2": _ScriptedOutcome(_ACCEPTED, replies=True),
+    "3": _ScriptedOutcome(_rejected("recipient", "recipient_unreachable")),
+    "4": _ScriptedOutcome(_ACCEPTED, _DELIVERED, replies=True),
+    "5": _ScriptedOutcome(_rejected("rate", "rate_limited", _RATE_RETRY_AFTER_S)),
+    "6": _ScriptedOutcome(_UNKNOWN),
+    "7": _ScriptedOutcome(_ACCEPTED, _DELIVERED, replies=True, before_response=True),
+    "8": _ScriptedOutcome(
         _ACCEPTED,
         (
             ("delivered", 1.0, RECEIPT_S), ("delivered", 1.0, RECEIPT_S), ("sent", 0.0, 2 * RECEIPT_S),
             ("delivered", 2.0, 3 * RECEIPT_S), ("sent", 0.0, 3 * RECEIPT_S),
         ),
-        answers=True,
+        replies=True,
     ),
-    "9": _Fate(_ACCEPTED, (("delivered", 1.0, LATE_S),), late=True, answers=True),
+    "9": _ScriptedOutcome(_ACCEPTED, (("delivered", 1.0, LATE_S),), late=True, replies=True),
 }  # fmt: skip
-_MAIL: Final[dict[str, _Fate]] = {
-    "delivered": _Fate(_ACCEPTED, _DELIVERED),
-    "bounce": _Fate(_ACCEPTED, (("sent", 0.0, RECEIPT_S), ("failed", 1.0, 2 * RECEIPT_S))),
-    "deferred": _FATES["4"],
-    "silent": _Fate(_ACCEPTED),
+_EMAIL_OUTCOMES: Final[dict[str, _ScriptedOutcome]] = {
+    "delivered": _ScriptedOutcome(_ACCEPTED, _DELIVERED),
+    "bounce": _ScriptedOutcome(_ACCEPTED, (("sent", 0.0, RECEIPT_S), ("failed", 1.0, 2 * RECEIPT_S))),
+    "deferred": _PHONE_OUTCOMES["4"],
+    "silent": _ScriptedOutcome(_ACCEPTED),
 }
-_NOBODY: Final = _Fate(_rejected("recipient", "not_a_sandbox_recipient"))
-_SAYS: Final = {"1": "Yes, that suits me", "2": "STOP"}
+_UNKNOWN_RECIPIENT: Final = _ScriptedOutcome(_rejected("recipient", "not_a_sandbox_recipient"))
+_REPLIES: Final = {"1": "Yes, that suits me", "2": "STOP"}
 
 
-class Sandbox:
-    """Keeps its memory in the database, as a provider would in its own."""
+class SandboxProvider:
+    """Keeps its state in Spine's database, as a real provider keeps its own."""
 
     kind = "sandbox"
 
@@ -98,53 +98,58 @@ class Sandbox:
         self._pool = pool
 
     async def send(self, account: ProviderAccount, call: ProviderCall) -> ProviderResult:
-        """Let the recipient's fate take its course."""
+        """Return the outcome that the recipient's address scripts, and store the receipts that will follow."""
         state = account.sandbox
         if state is not None and state.outage is True:
             return _rejected("connect", "connect_refused")
         if state is not None and state.outage == "slow_ms":
             await asyncio.sleep(state.slow_ms / 1000)
-        fate, wish = _fate(call)
-        if fate is _FATES["4"] and call.number <= _TRANSIENT_TIMES:
+        scripted, reply = _scripted(call)
+        if scripted is _PHONE_OUTCOMES["4"] and call.number <= _TRANSIENT_FAILURES:
             return _rejected("transient", "try_again")
-        if fate.result.outcome == "rejected":
-            return fate.result
+        if scripted.result.outcome == "rejected":
+            return scripted.result
         if state is not None and state.outage == "timeouts":
             return _UNKNOWN
-        id = await self._take(account, call, fate, wish)
-        if fate.before_response:
-            await asyncio.sleep(3 * RECEIPT_S)  # its receipts overtake this answer
-        return ProviderResult("accepted", id) if fate.result.outcome == "accepted" else fate.result
+        id = await self._store_call(account, call, scripted, reply)
+        if scripted.before_response:
+            await asyncio.sleep(3 * RECEIPT_S)  # the receipts arrive before this response
+        return ProviderResult("accepted", id) if scripted.result.outcome == "accepted" else scripted.result
 
     def reports(
         self, account: ProviderAccount, secret: str, headers: Mapping[str, str], body: bytes
     ) -> list[ProviderReport]:
-        """As any provider that signs as webhooks are signed."""
+        """Return the report of a callback that is signed as webhooks are."""
         return signed_report(secret, headers, body)
 
-    async def _take(self, account: ProviderAccount, call: ProviderCall, fate: _Fate, wish: str | None) -> str:
+    async def _store_call(
+        self, account: ProviderAccount, call: ProviderCall, scripted: _ScriptedOutcome, reply: str | None
+    ) -> str:
+        """Store the call and its receipts. Returns the provider message id."""
         id = f"sbx-{call.attempt_id}"
-        wait_s = float(call.wait_s) if fate.late else 0.0
+        wait_s = float(call.wait_s) if scripted.late else 0.0
         now = datetime.now(UTC)
-        owed = [(_report(call, id, status, now, after_s), due_s + wait_s) for status, after_s, due_s in fate.reports]
-        if wish is not None and fate.answers:
-            last_s = max((due_s for _, due_s in owed), default=wait_s)
-            owed.append((_report(call, f"{id}-reply", "replied", now, 3.0, text=wish), last_s + RECEIPT_S))
-        taken: str = await self._pool.fetchval(
-            _TAKE, account.workspace_id, call.attempt_id, id, account.id,
-            [orjson.dumps(body) for body, _ in owed], [fate.late] * len(owed), [timedelta(seconds=s) for _, s in owed],
+        receipts = [
+            (_report(call, id, status, now, after_s), due_s + wait_s) for status, after_s, due_s in scripted.reports
+        ]
+        if reply is not None and scripted.replies:
+            last_s = max((due_s for _, due_s in receipts), default=wait_s)
+            receipts.append((_report(call, f"{id}-reply", "replied", now, 3.0, text=reply), last_s + RECEIPT_S))
+        stored_id: str = await self._pool.fetchval(
+            _CALL_PUT, account.workspace_id, call.attempt_id, id, account.id,
+            [orjson.dumps(body) for body, _ in receipts], [scripted.late] * len(receipts), [timedelta(seconds=s) for _, s in receipts],
         )  # fmt: skip
-        return taken
+        return stored_id
 
 
-def _fate(call: ProviderCall) -> tuple[_Fate, str | None]:
-    """The fate of a recipient on a channel, and what the person says."""
+def _scripted(call: ProviderCall) -> tuple[_ScriptedOutcome, str | None]:
+    """Return the scripted outcome of a recipient on a channel, and the text of the person's reply."""
     if not is_sandbox_address(call.to):
-        return _NOBODY, None
+        return _UNKNOWN_RECIPIENT, None
     if call.channel == "email":
-        return _MAIL.get(call.to.partition("@")[0], _NOBODY), None
+        return _EMAIL_OUTCOMES.get(call.to.partition("@")[0], _UNKNOWN_RECIPIENT), None
     digit = call.to[-3] if call.channel == "whatsapp" else call.to[-2]
-    return _FATES[digit], _SAYS.get(call.to[-1])
+    return _PHONE_OUTCOMES[digit], _REPLIES.get(call.to[-1])
 
 
 def _report(

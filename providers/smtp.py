@@ -1,7 +1,7 @@
-"""E-mail over SMTP: one connection a mail, through the guarded door; what the server says is read by RFC 5321 and 3463.
+"""E-mail over SMTP: one connection per mail, through the SSRF guard. Replies are read by RFC 5321 and RFC 3463.
 
-Success is the 250 after the final dot, and means queued. A connection that is lost after that dot and before the answer
-leaves it unknown whether the mail went out (RFC 1047): it is never sent again blindly. There are no receipts.
+Success is the 250 after the final dot; it means queued. If the connection is lost between that dot and the reply, it is
+unknown whether the mail was sent (RFC 1047), so it is not sent again. There are no receipts.
 """
 
 import asyncio
@@ -18,65 +18,70 @@ from typing import Final
 import aiosmtplib
 
 from policies.fallback import Class
-from providers.protocol import CALL_TIMEOUT_S, Refused
+from providers.protocol import CALL_TIMEOUT_S, SignatureInvalid
 from spine.kernel.http_client import HttpClient
 from spine.kernel.http_client.ssrf_guard import AddressBlockedError
-from spine.notifications.provider_accounts import ProviderAccount
+from spine.notifications.account_credentials import ProviderAccount
 from spine.notifications.provider_calls import ProviderCall, ProviderReport, ProviderResult
 from spine.notifications.provider_kinds import SmtpConfig, SmtpCredentials
 
 _QUIT_TIMEOUT_S: Final = 1.0
-_ENHANCED: Final = re.compile(r"\b([245])\.(\d{1,3})\.(\d{1,3})\b")
+_ENHANCED_CODE: Final = re.compile(r"\b([245])\.(\d{1,3})\.(\d{1,3})\b")
 _CONFIG_CODES: Final = frozenset({530, 534, 535, 538})
 _ADDRESS_CODES: Final = frozenset({501, 550, 551, 552, 553})
 
 
 class SmtpProvider:
-    """Sends through the account's server."""
+    """Sends through the account's mail server."""
 
     kind = "smtp"
 
-    def __init__(self, egress: HttpClient, tls: ssl.SSLContext | None = None) -> None:
-        self._http_client = egress
+    def __init__(self, http_client: HttpClient, tls: ssl.SSLContext | None = None) -> None:
+        self._http_client = http_client
         self._tls = tls
 
     async def send(self, account: ProviderAccount, call: ProviderCall) -> ProviderResult:
-        """One mail to one person."""
+        """Send one mail to one person."""
         credentials, config = account.credentials, account.config
         assert isinstance(credentials, SmtpCredentials)
         assert isinstance(config, SmtpConfig)
-        progress = _Progress()
+        progress = _CallProgress()
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 return await self._send(credentials, config, call, progress)
         except aiosmtplib.SMTPSenderRefused as error:
             return ProviderResult(
-                "rejected", None, "config", str(error.code), error.code, raw={"smtp": _text(error.code, error.message)}
+                "rejected",
+                None,
+                "config",
+                str(error.code),
+                error.code,
+                raw={"smtp": _reply_text(error.code, error.message)},
             )
         except aiosmtplib.SMTPResponseException as error:
-            return _judged(error.code, error.message, login=isinstance(error, aiosmtplib.SMTPAuthenticationError))
+            return _rejected(error.code, error.message, login=isinstance(error, aiosmtplib.SMTPAuthenticationError))
         except AddressBlockedError:
             return ProviderResult("rejected", None, "config", "egress_blocked")
         except UnicodeError:
             return ProviderResult("rejected", None, "recipient", "address_not_ascii")
         except OSError as error:
-            # A time-out is one, a lost connection of aiosmtplib's and a failed TLS handshake too.
+            # Includes timeouts, aiosmtplib's lost connections and failed TLS handshakes.
             code = type(error).__name__
-            if progress.content_begun:
+            if progress.content_started:
                 return ProviderResult("unknown", None, "timeout", code)
             return ProviderResult("rejected", None, "connect", code)
         except aiosmtplib.SMTPException:
-            # No STARTTLS or no AUTH where the account demands it: nothing goes out in the clear instead.
+            # The server lacks the STARTTLS or AUTH that the account requires. The mail is not sent unencrypted instead.
             return ProviderResult("rejected", None, "config", "not_supported")
 
     def reports(
         self, account: ProviderAccount, secret: str, headers: Mapping[str, str], body: bytes
     ) -> list[ProviderReport]:
-        """Mail servers report by mail; nothing comes in this way."""
-        raise Refused
+        """Raise SignatureInvalid: a mail server sends no callbacks."""
+        raise SignatureInvalid
 
     async def _send(
-        self, credentials: SmtpCredentials, config: SmtpConfig, call: ProviderCall, progress: "_Progress"
+        self, credentials: SmtpCredentials, config: SmtpConfig, call: ProviderCall, progress: "_CallProgress"
     ) -> ProviderResult:
         sock = await self._http_client.connect(credentials.host, credentials.port)
         client = aiosmtplib.SMTP(
@@ -90,32 +95,32 @@ class SmtpProvider:
             timeout=CALL_TIMEOUT_S,
             local_hostname="localhost",
         )
-        message = written(config, call)
+        message = build_mail(config, call)
         try:
             await client.connect()
             await client.mail(config.sender)
             await client.rcpt(call.to)
-            progress.content_begun = True
+            progress.content_started = True
             answer = await client.data(message.as_bytes(policy=SMTP_POLICY))
             with contextlib.suppress(aiosmtplib.SMTPException, OSError):
-                await client.quit(timeout=_QUIT_TIMEOUT_S)  # manners only: the mail is taken
+                await client.quit(timeout=_QUIT_TIMEOUT_S)  # the mail is already accepted
         finally:
             client.close()
             if client.transport is None:
                 sock.close()
         return ProviderResult(
-            "accepted", message["Message-ID"], http_status=None, raw={"smtp": _text(answer.code, answer.message)}
+            "accepted", message["Message-ID"], http_status=None, raw={"smtp": _reply_text(answer.code, answer.message)}
         )
 
 
-class _Progress:
-    """How far a call got: once the content is on its way, losing the connection proves nothing."""
+class _CallProgress:
+    """How far a call got. Once sending of the content has started, a lost connection leaves the outcome unknown."""
 
-    content_begun = False
+    content_started = False
 
 
-def written(config: SmtpConfig, call: ProviderCall) -> EmailMessage:
-    """The mail. Its Message-ID is made of the attempt's id, so that a bounce or a log line finds it."""
+def build_mail(config: SmtpConfig, call: ProviderCall) -> EmailMessage:
+    """Build the mail. Its Message-ID contains the attempt's id, so that a bounce or a log line names the attempt."""
     message = EmailMessage()
     message["From"] = config.sender
     message["To"] = call.to
@@ -131,11 +136,11 @@ def written(config: SmtpConfig, call: ProviderCall) -> EmailMessage:
     return message
 
 
-def _judged(code: int, text: str, *, login: bool = False) -> ProviderResult:
-    """A refusal by its codes (providers.md, SMTP): 4yz may pass, 5yz will not; the enhanced code says whose fault it is."""
-    found = _ENHANCED.search(text)
-    enhanced = found.group(0) if found else ""
-    subject = found.group(2) if found else ""
+def _rejected(code: int, text: str, *, login: bool = False) -> ProviderResult:
+    """Classify a rejection by its codes (providers.md, SMTP): 4yz is transient, 5yz permanent; the enhanced code refines it."""
+    match = _ENHANCED_CODE.search(text)
+    enhanced = match.group(0) if match else ""
+    subject = match.group(2) if match else ""
     failure: Class
     if login or code in _CONFIG_CODES:
         failure = "config"
@@ -149,8 +154,8 @@ def _judged(code: int, text: str, *, login: bool = False) -> ProviderResult:
         failure = "recipient"
     else:
         failure = "content"
-    return ProviderResult("rejected", None, failure, enhanced or str(code), code, raw={"smtp": _text(code, text)})
+    return ProviderResult("rejected", None, failure, enhanced or str(code), code, raw={"smtp": _reply_text(code, text)})
 
 
-def _text(code: int, text: str) -> str:
+def _reply_text(code: int, text: str) -> str:
     return f"{code} {text}"[:500].replace("\x00", "\ufffd")

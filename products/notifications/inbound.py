@@ -1,4 +1,4 @@
-"""What providers send us: receipts and replies, verified by their signature before anything is read (ruling X21)."""
+"""Provider callbacks: receipts and replies. The signature is verified before the body is parsed (ruling X21)."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -7,20 +7,21 @@ import structlog
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from products.notifications.providers import providers
-from providers.protocol import Refused, Unreadable
+from products.notifications.providers import open_adapters
+from providers.protocol import MalformedCallback, Provider, SignatureInvalid
 from spine.kernel.errors import InvalidBody, TooLarge, Unauthenticated
 from spine.kernel.platform import Platform
 from spine.kernel.routes import ApiRoute, declares
 from spine.kernel.vault import Vault
 from spine.notifications import receipts
-from spine.notifications.message_models import DELIVERED, FAILED, REPLIED, SENT
+from spine.notifications.account_credentials import open_account, signing_secret
+from spine.notifications.message_changes import after_commit
+from spine.notifications.message_events import DELIVERED, FAILED, REPLIED, SENT
 from spine.notifications.preferences import CHANGED
-from spine.notifications.provider_accounts import open_account, signing_secret
 from spine.notifications.receipts import ReceivedReport
 
-_FIND: Final = "SELECT * FROM spine.provider_account_find($1)"
-_MAX_BODY: Final = 1024 * 1024
+_ACCOUNT_FIND: Final = "SELECT * FROM spine.provider_account_find($1)"
+_MAX_BODY_BYTES: Final = 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 router = APIRouter(prefix="/notifications/v1/inbound", tags=["inbound"], route_class=ApiRoute)
@@ -43,14 +44,17 @@ class ReceivedOut(BaseModel):
     received: int
 
 
-def read(
-    kinds: Mapping[str, Any], account_row: Any, vault: Vault, headers: Mapping[str, str], body: bytes
+def read_callback(
+    adapters: Mapping[str, Provider], account_row: Any, vault: Vault, headers: Mapping[str, str], body: bytes
 ) -> list[ReceivedReport]:
-    """The reports in a callback. Raises Refused, Unreadable. The worker's sandbox receipts pass here too."""
+    """Verify a callback and return its reports. Raises SignatureInvalid, MalformedCallback.
+
+    The worker sends the sandbox's receipts through this function too.
+    """
     account = open_account(account_row, vault)
     secret = signing_secret(account, vault) if hasattr(account.credentials, "secret") else ""
-    found = kinds[account.kind].reports(account, secret, headers, body)
-    return [ReceivedReport(account.workspace_id, account.id, report) for report in found]
+    reports = adapters[account.kind].reports(account, secret, headers, body)
+    return [ReceivedReport(account.workspace_id, account.id, report) for report in reports]
 
 
 @router.post(
@@ -67,33 +71,28 @@ def read(
 async def receive(provider_account_id: str, request: Request) -> ReceivedOut:
     platform: Platform = request.app.state.platform
     body = await _body(request)
-    row = await platform.pool.fetchrow(_FIND, provider_account_id)
+    row = await platform.pool.fetchrow(_ACCOUNT_FIND, provider_account_id)
     if row is None:
         raise Unauthenticated("this callback's signature does not match")
-    kinds = providers(platform.pool, platform.http_client)
+    adapters = open_adapters(platform.pool, platform.http_client)
     try:
-        reports_received = read(kinds, row, platform.vault, request.headers, body)
-    except Refused as error:
+        received = read_callback(adapters, row, platform.vault, request.headers, body)
+    except SignatureInvalid as error:
         _log.info("callback refused", provider_account_id=provider_account_id)
         raise Unauthenticated("this callback's signature does not match") from error
-    except Unreadable as error:
+    except MalformedCallback as error:
         raise InvalidBody(str(error)) from error
     async with platform.pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT set_config('app.ws', $1, true)", row["workspace_id"])
-        all_changes = await receipts.take(connection, reports_received, request.scope["spine.request_id"])
-    for changes in all_changes:
-        changes.record_metrics()
-    if any(changes.has_events for changes in all_changes):
-        platform.wakeups.wake("relay")
-    if any(changes.due_times for changes in all_changes):
-        platform.wakeups.wake("send")
-    return ReceivedOut(received=len(reports_received))
+        all_changes = await receipts.receive_reports(connection, received, request.scope["spine.request_id"])
+    after_commit(all_changes, platform.wakeups)
+    return ReceivedOut(received=len(received))
 
 
 async def _body(request: Request) -> bytes:
     chunks = bytearray()
     async for chunk in request.stream():
         chunks += chunk
-        if len(chunks) > _MAX_BODY:
-            raise TooLarge(f"a callback may have {_MAX_BODY} bytes")
+        if len(chunks) > _MAX_BODY_BYTES:
+            raise TooLarge(f"a callback may have {_MAX_BODY_BYTES} bytes")
     return bytes(chunks)

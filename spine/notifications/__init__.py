@@ -1,1 +1,1 @@
-"""Messages: from a template, a contact and a strategy to attempts at providers, receipts and replies."""
+"""Notifications: send a template to a contact over channels in order, through providers, with receipts and replies."""

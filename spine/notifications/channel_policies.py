@@ -1,4 +1,4 @@
-"""Channel policies: which channels in which order, how long each is waited for. Rows, not code (N-03)."""
+"""Channel policies: the channels in their order, and how long each step waits. They are rows, not code (N-03)."""
 
 from datetime import time
 from typing import Annotated, Any, Final, Literal
@@ -26,7 +26,7 @@ from spine.notifications.templates import SLUG, Slug
 
 MAX_WAIT_S: Final = 7 * 24 * 3600
 MAX_DEADLINE_S: Final = 30 * 24 * 3600
-_TOLD: Final = ("steps", "deadline_s", "quiet_hours", "applies_to", "metadata")
+_AUDITED_FIELDS: Final = ("steps", "deadline_s", "quiet_hours", "applies_to", "metadata")
 
 
 def _known_zone(name: str) -> str:
@@ -140,8 +140,8 @@ POLICY = Resource(
 router = new_router("/notifications/v1/channel_policies", "channel_policies")
 
 
-def policy_of(strategy: dict[str, Any]) -> Policy:
-    """The strategy that is kept on a message, or a policy's columns, as deciding takes it."""
+def parse_policy(strategy: dict[str, Any]) -> Policy:
+    """Return a message's strategy, or a policy's columns, as the fallback policy takes it."""
     quiet = strategy.get("quiet_hours")
     return Policy(
         tuple(
@@ -157,21 +157,21 @@ def policy_of(strategy: dict[str, Any]) -> Policy:
     )
 
 
-def refuse_unmeetable(policy: Policy, param: str = "deadline_s") -> None:
-    """Raises Unprocessable `policy_unmeetable` where the last step can never be taken in time."""
+def check_deadline(policy: Policy, param: str = "deadline_s") -> None:
+    """Raise Unprocessable `policy_unmeetable` if the last step can never be taken before the deadline."""
     why = unmeetable(policy)
     if why is not None:
         raise Unprocessable(why, code="policy_unmeetable", param=param)
 
 
-async def find(unit: UnitOfWork, slug_or_id: str, *, lock: bool = False) -> PolicyRow:
-    """The policy with this slug or id. Raises NotFound."""
+async def get_policy_row(unit: UnitOfWork, slug_or_id: str) -> PolicyRow:
+    """Return the policy with this slug or id. Raises NotFound."""
     if ids.is_id(slug_or_id, POLICY.prefix):
-        found: PolicyRow = await store.get(unit, POLICY, slug_or_id, lock=lock)
+        found: PolicyRow = await store.get(unit, POLICY, slug_or_id)
         return found
     query = select(PolicyRow).where(PolicyRow.workspace_id == unit.workspace_id, PolicyRow.slug == slug_or_id)
-    known = SLUG.fullmatch(slug_or_id) is not None
-    row = await unit.session.scalar(query.with_for_update() if lock else query) if known else None
+    is_slug = SLUG.fullmatch(slug_or_id) is not None
+    row = await unit.session.scalar(query) if is_slug else None
     if row is None:
         raise store.not_found(POLICY)
     return row
@@ -192,7 +192,7 @@ async def put_policy(
         "applies_to": body.applies_to.model_dump(exclude_none=True),
         "meta": body.metadata,
     }
-    refuse_unmeetable(policy_of(values))
+    check_deadline(parse_policy(values))
     query = select(PolicyRow).where(PolicyRow.workspace_id == unit.workspace_id, PolicyRow.slug == slug)
     row = await unit.session.scalar(query.with_for_update())
     before: dict[str, Any] = {}
@@ -206,7 +206,9 @@ async def put_policy(
     unit.emit(UPDATED, out, sequence=row.version)
     after = out.model_dump(mode="json")
     changes = [
-        Change(field=name, old=before.get(name), new=after[name]) for name in _TOLD if before.get(name) != after[name]
+        Change(field=name, old=before.get(name), new=after[name])
+        for name in _AUDITED_FIELDS
+        if before.get(name) != after[name]
     ]
     await timeline.add_timeline_entry(unit, row.id, "policy.updated", changes=changes, detail={"version": row.version})
     return out
@@ -214,7 +216,7 @@ async def put_policy(
 
 @router.get("/{slug}", openapi_extra=declares("notifications:read"), summary="Read a channel policy, by slug or id")
 async def get_policy(slug: str, unit: CurrentUnit) -> PolicyOut:
-    return PolicyOut.model_validate(await find(unit, slug))
+    return PolicyOut.model_validate(await get_policy_row(unit, slug))
 
 
 @router.get("", openapi_extra=declares("notifications:read"), summary="List channel policies, newest first")

@@ -1,16 +1,15 @@
-"""Messages and attempts: their rows, what callers see of them, and their events."""
+"""Messages and attempts: their rows, and the models that callers see."""
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
 from sqlalchemy import Integer, SmallInteger
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from spine.kernel.events import EventType
-from spine.kernel.resource import Out, Resource, ResourceOut, Row, TenantRow
+from spine.kernel.resource import Out, ResourceOut, Row, TenantRow
 
 
 class Status(StrEnum):
@@ -186,69 +185,11 @@ class MessageOut(MessageData):
     attempts: list[AttemptOut]
 
 
-class MessageEvent(MessageData):
-    """A message, as its events tell of it."""
-
-    message_id: str
+_REASON_DEFAULTS: Final = {"attempt_id": None, "provider": None, "provider_code": None, "detail": None}
 
 
-class MessageSent(MessageEvent):
-    """An attempt was accepted by a provider."""
-
-    attempt_id: str
-    provider_account_id: str
-    provider_message_id: str | None
-
-
-class MessageDelivered(MessageSent):
-    """A provider confirmed the delivery."""
-
-    delivered_at: datetime
-
-
-class MessageReplied(MessageEvent):
-    """A person answered."""
-
-    attempt_id: str
-    provider_account_id: str
-    reply: str = Field(description="What the person wrote.")
-    reply_id: str = Field(description="The provider's id of the answer.")
-    wish: Literal["stop", "start"] | None = Field(description="Where the whole answer is such a word.")
-    replied_at: datetime
-
-
-CREATED = EventType("message.created", MessageEvent, "A message was accepted from a caller and queued.")
-SENT = EventType("message.sent", MessageSent, "A provider accepted an attempt of a message.")
-DELIVERED = EventType("message.delivered", MessageDelivered, "A message was delivered, as its provider's receipt says.")
-FAILED = EventType(
-    "message.failed", MessageEvent, "A message came to nothing, after all fallbacks; `reasons` says why."
-)
-REPLIED = EventType("message.replied", MessageReplied, "The person answered a message.")
-CANCELLED = EventType("message.cancelled", MessageEvent, "A message was cancelled before anything was sent.")
-
-MESSAGE = Resource(
-    noun="message",
-    row=MessageRow,
-    create=None,
-    update=None,
-    out=MessageOut,
-    scope="notifications",
-    events=(CREATED, SENT, DELIVERED, FAILED, REPLIED, CANCELLED),
-    states={
-        Status.QUEUED: frozenset({Status.SENDING, Status.SCHEDULED, Status.FAILED, Status.CANCELLED}),
-        Status.SCHEDULED: frozenset({Status.SENDING, Status.FAILED, Status.CANCELLED}),
-        Status.SENDING: frozenset({Status.SENT, Status.DELIVERED, Status.READ, Status.FAILED}),
-        Status.SENT: frozenset({Status.SENDING, Status.DELIVERED, Status.READ, Status.FAILED}),
-        Status.DELIVERED: frozenset({Status.READ}),
-        Status.READ: frozenset(),
-        Status.FAILED: frozenset({Status.DELIVERED, Status.READ}),
-        Status.CANCELLED: frozenset(),
-    },
-)
-
-
-def shown(row: Any) -> dict[str, Any]:
-    """What callers see of a message's row (a mapping of columns), as plain values."""
+def message_fields(row: Any) -> dict[str, Any]:
+    """Return the fields of MessageData from a message's row (a mapping of columns), as plain values."""
     steps = row["policy"]["steps"]
     return {
         "id": row["id"],
@@ -277,7 +218,7 @@ def shown(row: Any) -> dict[str, Any]:
             "delivered_at": row["delivered_at"],
             "read_at": row["read_at"],
         },
-        "reasons": [{**_NO_REASON, **reason} for reason in row["reasons"]],
+        "reasons": [{**_REASON_DEFAULTS, **reason} for reason in row["reasons"]],
         "warnings": row["warnings"],
         "duplicate_possible": row["duplicate_possible"],
         "late_success": row["late_success"],
@@ -286,6 +227,3 @@ def shown(row: Any) -> dict[str, Any]:
         "ended_at": row["ended_at"],
         "audit_url": f"/notifications/v1/messages/{row['id']}/audit",
     }
-
-
-_NO_REASON = {"attempt_id": None, "provider": None, "provider_code": None, "detail": None}

@@ -1,4 +1,4 @@
-"""Messages over the API: sent one by one or in batches, read with their attempts, cancelled, audited."""
+"""The message resource: send one message or a batch, read messages with their attempts, cancel, read the timeline."""
 
 from typing import Annotated, Any, Final
 
@@ -8,26 +8,43 @@ from sqlalchemy import select, text
 
 from spine.kernel import store, timeline
 from spine.kernel.errors import IllegalTransition
-from spine.kernel.resource import Body
+from spine.kernel.resource import Body, Resource
 from spine.kernel.routes import CurrentUnit, Paging, RequestContext, answer, declares, request_context
 from spine.kernel.routes import router as new_router
 from spine.kernel.store import Page
 from spine.kernel.timeline import TimelineEntry
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.accept import accept
+from spine.notifications.message_events import CANCELLED, CREATED, DELIVERED, FAILED, REPLIED, SENT, MessageEvent
 from spine.notifications.message_models import (
-    CANCELLED,
-    CREATED,
-    MESSAGE,
     AttemptOut,
     AttemptRow,
-    MessageEvent,
     MessageOut,
     MessageRow,
     Status,
-    shown,
+    message_fields,
 )
-from spine.notifications.message_plan import MessageCreate
+from spine.notifications.message_request import MessageCreate
+
+MESSAGE = Resource(
+    noun="message",
+    row=MessageRow,
+    create=None,
+    update=None,
+    out=MessageOut,
+    scope="notifications",
+    events=(CREATED, SENT, DELIVERED, FAILED, REPLIED, CANCELLED),
+    states={
+        Status.QUEUED: frozenset({Status.SENDING, Status.SCHEDULED, Status.FAILED, Status.CANCELLED}),
+        Status.SCHEDULED: frozenset({Status.SENDING, Status.FAILED, Status.CANCELLED}),
+        Status.SENDING: frozenset({Status.SENT, Status.DELIVERED, Status.READ, Status.FAILED}),
+        Status.SENT: frozenset({Status.SENDING, Status.DELIVERED, Status.READ, Status.FAILED}),
+        Status.DELIVERED: frozenset({Status.READ}),
+        Status.READ: frozenset(),
+        Status.FAILED: frozenset({Status.DELIVERED, Status.READ}),
+        Status.CANCELLED: frozenset(),
+    },
+)
 
 MAX_BATCH: Final = 1000
 _CANCELLABLE: Final = frozenset({Status.QUEUED, Status.SCHEDULED})
@@ -86,7 +103,10 @@ async def _with_attempts(unit: UnitOfWork, rows: list[MessageRow]) -> list[Messa
     attempts: dict[str, list[AttemptOut]] = {}
     for attempt in await unit.session.scalars(query):
         attempts.setdefault(attempt.message_id, []).append(AttemptOut.model_validate(attempt))
-    return [MessageOut.model_validate(shown(_columns(row)) | {"attempts": attempts.get(row.id, [])}) for row in rows]
+    return [
+        MessageOut.model_validate(message_fields(_columns(row)) | {"attempts": attempts.get(row.id, [])})
+        for row in rows
+    ]
 
 
 @router.get(
@@ -104,13 +124,13 @@ async def list_messages(
     contact_id: Annotated[str, Field(max_length=64)] | None = None,
     status: Status | None = None,
 ) -> Page[MessageOut]:
-    where = [
+    conditions = [
         column == value
         for column, value in ((MessageRow.contact_id, contact_id), (MessageRow.status, status))
         if value is not None
     ]
     page: Page[Any] = await store.page(
-        unit, MESSAGE, paging.cursor, paging.limit, *where, filters=f"{contact_id} {status}", out=lambda row: row
+        unit, MESSAGE, paging.cursor, paging.limit, *conditions, filters=f"{contact_id} {status}", out=lambda row: row
     )
     return Page(data=await _with_attempts(unit, page.data), has_more=page.has_more, next_cursor=page.next_cursor)
 

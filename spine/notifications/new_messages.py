@@ -1,17 +1,28 @@
-"""From a plan to a message on its way into the database: its row, its timeline, its event, and what callers see of it."""
+"""Build a new message from its plan: its row, first timeline entry, event and response body."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from spine.kernel import ids
-from spine.kernel.events import Actor, NewEvent, event_body
-from spine.notifications.message_models import CREATED, MessageEvent, MessageOut, Status, shown
-from spine.notifications.message_plan import MessageCreate, Plan
+from spine.kernel.events import Actor, EventType, NewEvent, event_body
+from spine.notifications.message_events import CREATED, MessageEvent
+from spine.notifications.message_models import MessageOut, Status, message_fields
+from spine.notifications.message_plan import MessagePlan
+from spine.notifications.message_request import MessageCreate
+
+_INITIAL_FIELDS: Final[dict[str, Any]] = {
+    "version": 1, "channel": None, "provider": None, "receipt_supported": None, "delivered_at": None, "read_at": None,
+    "reasons": [], "duplicate_possible": False, "late_success": False, "ended_at": None,
+}  # fmt: skip
+"""Values of a message to which nothing has happened yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """Who asks for a message, where, and in which request."""
+    """The actor, workspace and request that a message or event comes from."""
 
     workspace_id: str
     env: str
@@ -21,25 +32,50 @@ class RequestOrigin:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A message that is not committed yet. `answer` is its JSON, as the caller gets it."""
+    """A message that is not committed yet. `response_body` is its JSON for the caller."""
 
     row: dict[str, Any]
-    entry: dict[str, Any]
+    timeline_entry: dict[str, Any]
     event: NewEvent
-    answer: bytes
+    response_body: bytes
 
 
-def new_message(origin: RequestOrigin, request: MessageCreate, planned: Plan) -> NewMessage:
-    """The message of this plan, with new ids."""
+def new_message(origin: RequestOrigin, request: MessageCreate, plan: MessagePlan) -> NewMessage:
+    """Build the planned message, with new ids."""
+    row = _row(origin, request, plan)
+    now = row["created_at"]
+    data = message_fields(row | _INITIAL_FIELDS | {"updated_at": now})
+    event = new_event(origin, CREATED, now, MessageEvent.model_validate(data | {"message_id": row["id"]}))
+    response_body = MessageOut.model_validate(data | {"attempts": []}).model_dump_json(by_alias=True).encode()
+    return NewMessage(row, _timeline_entry(origin, request, plan, row), event, response_body)
+
+
+def new_event(origin: RequestOrigin, type: EventType, at: datetime, data: BaseModel) -> NewEvent:
+    """Build the first event about a new object (sequence 1)."""
+    id = ids.mint(ids.PREFIXES["event"])
+    body = event_body(
+        id=id,
+        type=type.name,
+        at=at,
+        workspace_id=origin.workspace_id,
+        env=origin.env,
+        request_id=origin.request_id,
+        actor=origin.actor,
+        sequence=1,
+        data=data.model_dump_json(by_alias=True).encode(),
+    )
+    return NewEvent(id, type.name, body)
+
+
+def _row(origin: RequestOrigin, request: MessageCreate, plan: MessagePlan) -> dict[str, Any]:
     id = ids.mint(ids.PREFIXES["message"])
     now = ids.created_at(id)
     scheduled = request.send_at is not None and request.send_at > now
-    policy = planned.policy_row
-    template = planned.template
-    row: dict[str, Any] = {
+    policy, template = plan.policy_row, plan.template
+    return {
         "id": id,
-        "contact_id": planned.recipient.contact_id,
-        "addresses": planned.addresses,
+        "contact_id": plan.recipient.contact_id,
+        "addresses": plan.addresses,
         "template_id": template["id"],
         "template": template["slug"],
         "template_version": template["version"],
@@ -50,42 +86,22 @@ def new_message(origin: RequestOrigin, request: MessageCreate, planned: Plan) ->
         "policy_id": policy["id"] if policy else None,
         "policy_slug": policy["slug"] if policy else None,
         "policy_version": policy["version"] if policy else None,
-        "policy": planned.strategy,
-        "warnings": planned.warnings,
+        "policy": plan.strategy,
+        "warnings": plan.warnings,
         "status": Status.SCHEDULED if scheduled else Status.QUEUED,
         "send_at": request.send_at,
-        "deadline_at": planned.deadline_at,
+        "deadline_at": plan.deadline_at,
         "request_id": origin.request_id,
         "created_at": now,
         "metadata": request.metadata,
     }
-    data = shown(row | _NEW | {"updated_at": now})
-    event_id = ids.mint(ids.PREFIXES["event"])
-    body = event_body(
-        id=event_id,
-        type=CREATED.name,
-        at=now,
-        workspace_id=origin.workspace_id,
-        env=origin.env,
-        request_id=origin.request_id,
-        actor=origin.actor,
-        sequence=1,
-        data=MessageEvent.model_validate(data | {"message_id": id}).model_dump_json(by_alias=True).encode(),
-    )
-    answer = MessageOut.model_validate(data | {"attempts": []}).model_dump_json(by_alias=True).encode()
-    return NewMessage(row, _entry(origin, request, planned, row), NewEvent(event_id, CREATED.name, body), answer)
 
 
-_NEW: Final[dict[str, Any]] = {
-    "version": 1, "channel": None, "provider": None, "receipt_supported": None, "delivered_at": None, "read_at": None,
-    "reasons": [], "duplicate_possible": False, "late_success": False, "ended_at": None,
-}  # fmt: skip
-"""What nothing is known of yet."""
-
-
-def _entry(origin: RequestOrigin, request: MessageCreate, planned: Plan, row: dict[str, Any]) -> dict[str, Any]:
-    """The first entry of a message's timeline: which policy, and why this one."""
-    policy = planned.policy_row
+def _timeline_entry(
+    origin: RequestOrigin, request: MessageCreate, plan: MessagePlan, row: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the first entry of the message's timeline: which policy applies, and why."""
+    policy = plan.policy_row
     if policy is None:
         why = "built_in"
     elif request.policy is not None:
@@ -101,7 +117,7 @@ def _entry(origin: RequestOrigin, request: MessageCreate, planned: Plan, row: di
             "status": row["status"],
             "policy": {"id": row["policy_id"], "version": row["policy_version"], "why": why},
             "order": "request" if request.channels is not None else "policy",
-            "channels": [step["channel"] for step in planned.strategy["steps"]],
+            "channels": [step["channel"] for step in plan.strategy["steps"]],
             "template_version": row["template_version"],
         },
         "request_id": row["request_id"],

@@ -1,4 +1,4 @@
-"""Preferences: what people do not want to get, per channel and category, as an append-only history."""
+"""Preferences: opt-outs per contact, channel and category, kept as an append-only history."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,7 +8,6 @@ from sqlalchemy.orm import Mapped, aliased
 
 from spine.directory.contacts import CONTACT, ContactRow
 from spine.kernel import ids, store, timeline
-from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Resource, ResourceOut, TenantRow
 from spine.kernel.routes import CurrentUnit, Paging, declares
@@ -65,14 +64,14 @@ router = new_router("/notifications/v1/preferences", "preferences")
 
 @router.put("", openapi_extra=declares("notifications:write", CHANGED), summary="Note what a person does not want")
 async def put_preference(body: PreferencePut, unit: CurrentUnit) -> PreferenceOut:
-    known = select(ContactRow).where(ContactRow.workspace_id == unit.workspace_id, ContactRow.id == body.contact_id)
+    query = select(ContactRow).where(ContactRow.workspace_id == unit.workspace_id, ContactRow.id == body.contact_id)
     contact = None
     if ids.is_id(body.contact_id, CONTACT.prefix):
-        contact = await unit.session.scalar(known.with_for_update())  # changes of one contact's wishes come in turn
+        contact = await unit.session.scalar(
+            query.with_for_update()
+        )  # changes to one contact's preferences are serialised
     if contact is None:
-        raise Unprocessable(
-            "contact_id names nothing in this workspace", code="reference_not_found", param="contact_id"
-        )
+        raise store.reference_not_found("contact_id")
     newest = (
         select(PreferenceRow)
         .where(
@@ -112,5 +111,5 @@ async def list_preferences(
         later.category == PreferenceRow.category,
         later.id > PreferenceRow.id,
     )
-    where = [~replaced] if contact_id is None else [~replaced, PreferenceRow.contact_id == contact_id]
-    return await store.page(unit, PREFERENCE, paging.cursor, paging.limit, *where, filters=contact_id or "")
+    conditions = [~replaced] if contact_id is None else [~replaced, PreferenceRow.contact_id == contact_id]
+    return await store.page(unit, PREFERENCE, paging.cursor, paging.limit, *conditions, filters=contact_id or "")

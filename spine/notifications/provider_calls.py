@@ -1,4 +1,4 @@
-"""What goes to a provider and what comes back: the values between deciding, the adapters and the record."""
+"""Values that pass between the workers and the provider adapters: calls, results and reports."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from spine.notifications.rendering import Content
 
 @dataclass(frozen=True, slots=True)
 class ProviderCall:
-    """One attempt on its way to one provider. `attempt_id` goes with it, so that a receipt finds its attempt."""
+    """One attempt as a provider is called with it. `attempt_id` is sent along, so that a receipt finds its attempt."""
 
     attempt_id: str
     message_id: str
@@ -20,14 +20,14 @@ class ProviderCall:
     vars: dict[str, Any]
     env: str
     number: int
-    """Which try within its step, from 1."""
+    """The number of the attempt within its step, from 1."""
     wait_s: int
-    """How long success is waited for: the validity, where a provider takes one."""
+    """How long the step waits for success. Sent as the validity if the provider takes one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderResult:
-    """What a provider said. `unknown`: bytes left, and no answer came. `raw` holds no secret and no content."""
+    """The result of a call. `unknown`: bytes were sent and no response came. `raw` holds no secret and no content."""
 
     outcome: Outcome
     provider_message_id: str | None = None
@@ -40,7 +40,7 @@ class ProviderResult:
 
 @dataclass(frozen=True, slots=True)
 class ProviderReport:
-    """One thing that a provider reports of a message: a state it has reached, or what the person answered."""
+    """One report of a provider about an attempt: a state that it reached, or the person's reply."""
 
     provider_message_id: str
     status: str

@@ -1,8 +1,8 @@
-"""Channels, and the kinds of provider account: what each can do, and what an account of it holds. Adapters live in `providers`."""
+"""Channels, and the kinds of provider accounts: their abilities, credentials and config. Adapters are in `providers`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -22,20 +22,20 @@ class Channel(StrEnum):
 
 
 class SandboxCredentials(Body):
-    """A sandbox account's receipts are signed too; give a secret of your own to send some yourself."""
+    """Optional: a secret of the caller's own, to send signed receipts to a sandbox account."""
 
     secret: SecretText | None = None
 
 
 class HttpCredentials(Body):
-    """Where our calls go, and the secret that signs them and the receipts that come back."""
+    """The URL of the service, and the secret that signs both calls and receipts."""
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
     secret: SecretText
 
 
 class SmtpCredentials(Body):
-    """A mail server that takes our mail."""
+    """The mail server and its login."""
 
     host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")]
     port: int = Field(default=587, ge=1, le=65535)
@@ -44,11 +44,11 @@ class SmtpCredentials(Body):
 
 
 class NoConfig(Body):
-    """Nothing can be set."""
+    """A config without fields."""
 
 
 class HttpConfig(Body):
-    """Where in the answer to a call the parts stand."""
+    """Where the values are in the response to a call."""
 
     id: JsonPath = "$.id"
     status: JsonPath | None = None
@@ -56,7 +56,7 @@ class HttpConfig(Body):
 
 
 class SmtpConfig(Body):
-    """How mail is sent."""
+    """The sender, the reply address and the use of TLS."""
 
     sender: Annotated[str, StringConstraints(pattern=r"^[^\s<>]+@[^\s<>]+$", max_length=320)]
     tls: Literal["none", "starttls", "implicit"] = "starttls"
@@ -65,9 +65,9 @@ class SmtpConfig(Body):
 
 @dataclass(frozen=True, slots=True)
 class ProviderKind:
-    """A kind of provider. `receipts`: reports deliveries. `dedupes`: a call repeated under its attempt id counts once.
+    """A kind of provider. `receipts`: it reports deliveries. `dedupes`: repeated calls with one attempt id count once.
 
-    `time_to_live_s` is how long it may go on trying by itself, where that is known: a shorter wait means duplicates.
+    `time_to_live_s`: how long the provider itself may go on trying, if known. A shorter wait may cause duplicates.
     """
 
     channels: frozenset[Channel]
@@ -97,9 +97,3 @@ class SandboxState(BaseModel):
         description="true: no connection; timeouts: no answer; slow_ms: answers after `slow_ms`; false: heals.",
     )
     slow_ms: int = Field(default=2000, ge=0, le=10_000)
-
-
-def parsed(kind: str, credentials: Any, config: Any) -> tuple[Body, Body]:
-    """Credentials and config as the kind's own models. Raises pydantic's ValidationError."""
-    known = PROVIDER_KINDS[kind]
-    return known.credentials.model_validate(credentials), known.config.model_validate(config)

@@ -1,7 +1,7 @@
-"""Receipts and replies on their way in: each stored once, matched with its attempt, applied under the message's lock.
+"""Receive provider reports (receipts and replies): store each once, match its attempt, apply it under the message's lock.
 
-One that comes before its attempt is known is parked, and matched again when the attempt's provider id is recorded, and
-by the workers' rounds for a day. A provider is never told 404 for a message that we do not know (failure case 2).
+A report whose attempt is not known yet is parked. The workers match parked reports again for one day. A provider never
+gets a 404 for an unknown message (failure case 2).
 """
 
 from collections import defaultdict
@@ -13,9 +13,10 @@ import orjson
 
 from spine.kernel import ids
 from spine.kernel.events import Actor
-from spine.notifications import state_machine
-from spine.notifications.locked_messages import Connection, Key, MessageChanges, load
+from spine.notifications.locked_messages import Connection, MessageKey, lock_messages
+from spine.notifications.message_changes import MessageChanges
 from spine.notifications.provider_calls import ProviderReport
+from spine.notifications.state_machine.receipts import apply_report
 
 _MATCH: Final = """
       LEFT JOIN spine.attempts a
@@ -26,7 +27,7 @@ _MATCH: Final = """
                   AND b.provider_message_id = u.provider_message_id LIMIT 1
            ) b ON true
 """
-RECEIPTS_PUT: Final = f"""
+_RECEIPTS_PUT: Final = f"""
     WITH u AS (
         SELECT * FROM jsonb_to_recordset($1) AS u (n int, workspace_id text, id text, provider_account_id text, attempt_named text,
                                                    provider_message_id text, status text, reported_at text, raw jsonb)
@@ -40,10 +41,10 @@ RECEIPTS_PUT: Final = f"""
         ON CONFLICT DO NOTHING RETURNING workspace_id, id
     )
     SELECT m.n, m.attempt_id, m.message_id FROM put JOIN matched m USING (workspace_id, id) ORDER BY m.n
-"""  # noqa: S608  # a fixed part of our own
-"""Stores what is new, and says which attempt each belongs to. What was stored before answers no row."""
+"""  # noqa: S608  # _MATCH is a constant
+"""Stores the new receipts and returns the attempt of each. A receipt that is stored already returns no row."""
 
-PARKED_MATCH: Final = f"""
+_PARKED_MATCH: Final = f"""
     WITH matched AS MATERIALIZED (
         SELECT u.workspace_id, u.id, coalesce(a.id, b.id) AS attempt_id, coalesce(a.message_id, b.message_id) AS message_id,
                u.provider_account_id, u.provider_message_id, u.status, u.reported_at, u.raw, u.received_at
@@ -54,23 +55,23 @@ PARKED_MATCH: Final = f"""
         UPDATE spine.receipts r SET attempt_id = m.attempt_id FROM matched m WHERE r.workspace_id = m.workspace_id AND r.id = m.id
     )
     SELECT * FROM matched ORDER BY received_at, id
-"""  # noqa: S608  # a fixed part of our own
+"""  # noqa: S608  # _MATCH is a constant
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedReport:
-    """A report and the account that it came in by, whose signature it bore."""
+    """A report, and the account whose signature it carries."""
 
     workspace_id: str
     account_id: str
     report: ProviderReport
 
 
-async def take(
-    connection: Connection, arrived: Sequence[ReceivedReport], request_id: str | None = None
+async def receive_reports(
+    connection: Connection, received: Sequence[ReceivedReport], request_id: str | None = None
 ) -> list[MessageChanges]:
-    """Store and apply reports, in their order, in the running transaction; answers the ledgers that were written."""
-    if not arrived:
+    """Store and apply reports, in their order, in the running transaction. Returns the changes that were written."""
+    if not received:
         return []
     rows = [
         {
@@ -84,21 +85,21 @@ async def take(
             "reported_at": one.report.reported_at,
             "raw": {**one.report.raw, "text": one.report.text, "code": one.report.code},
         }
-        for n, one in enumerate(arrived)
+        for n, one in enumerate(received)
     ]
-    new = await connection.fetch(RECEIPTS_PUT, rows)
-    known = [(arrived[row["n"]], row["message_id"], row["attempt_id"]) for row in new if row["attempt_id"] is not None]
+    new = await connection.fetch(_RECEIPTS_PUT, rows)
+    known = [(received[row["n"]], row["message_id"], row["attempt_id"]) for row in new if row["attempt_id"] is not None]
     return await _apply(connection, known, request_id)
 
 
-async def match_parked(connection: Connection, limit: int = 200) -> list[MessageChanges]:
-    """Apply parked receipts whose attempt has become known, in the running transaction."""
-    rows = await connection.fetch(PARKED_MATCH, limit)
-    known = [(_again(row), row["message_id"], row["attempt_id"]) for row in rows]
+async def apply_parked_reports(connection: Connection, limit: int = 200) -> list[MessageChanges]:
+    """Apply parked reports whose attempt is known by now, in the running transaction. Returns the changes written."""
+    rows = await connection.fetch(_PARKED_MATCH, limit)
+    known = [(_parked_report(row), row["message_id"], row["attempt_id"]) for row in rows]
     return await _apply(connection, known, None)
 
 
-def _again(row: Any) -> ReceivedReport:
+def _parked_report(row: Any) -> ReceivedReport:
     raw = row["raw"] if isinstance(row["raw"], dict) else orjson.loads(row["raw"])
     report = ProviderReport(
         row["provider_message_id"],
@@ -115,21 +116,21 @@ def _again(row: Any) -> ReceivedReport:
 async def _apply(
     connection: Connection, known: Sequence[tuple[ReceivedReport, str, str]], request_id: str | None
 ) -> list[MessageChanges]:
-    """Apply reports to their messages; those of one account bear its name as the actor."""
+    """Apply reports to their messages. Each provider account is the actor of its own reports."""
     if not known:
         return []
-    messages, now = await load(connection, [(one.workspace_id, message_id) for one, message_id, _ in known])
-    by_account: dict[str, list[tuple[ReceivedReport, Key, str]]] = defaultdict(list)
+    messages, now = await lock_messages(connection, [(one.workspace_id, message_id) for one, message_id, _ in known])
+    by_account: dict[str, list[tuple[ReceivedReport, MessageKey, str]]] = defaultdict(list)
     for one, message_id, attempt_id in known:
         by_account[one.account_id].append((one, (one.workspace_id, message_id), attempt_id))
     all_changes: list[MessageChanges] = []
-    for account_id, mine in by_account.items():
+    for account_id, reports in by_account.items():
         changes = MessageChanges(now, actor=Actor(type="provider", id=account_id), request_id=request_id)
-        for one, key, attempt_id in mine:
+        for one, key, attempt_id in reports:
             message = messages.get(key)
-            attempt = message.attempt(attempt_id) if message is not None else None
+            attempt = message.find_attempt(attempt_id) if message is not None else None
             if message is not None and attempt is not None:
-                state_machine.take_report(changes, message, attempt, one.report)
+                apply_report(changes, message, attempt, one.report)
         await changes.write(connection)
         all_changes.append(changes)
     return all_changes

@@ -1,4 +1,4 @@
-"""Rendering tenants' templates: liquid with strict limits, no files, no surprises; a variable that is missing is an error."""
+"""Render tenants' templates: Liquid with strict limits and without files. A missing variable is an error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from liquid import BoundTemplate, Environment, FalsyStrictUndefined
 from liquid.exceptions import LiquidError, UndefinedError
 
 MAX_OUTPUT_BYTES: Final = 100_000
-_KEPT: Final = 5_000
-_NO_FILES: Final = ("include", "render")
+_MAX_CACHED: Final = 5_000
+_FILE_TAGS: Final = ("include", "render")
 
 
-class _Limited(Environment):
+class _LimitedEnvironment(Environment):
     loop_iteration_limit: ClassVar[int] = 10_000
     output_stream_limit: ClassVar[int] = MAX_OUTPUT_BYTES
     local_namespace_limit: ClassVar[int] = 100_000
@@ -20,10 +20,10 @@ class _Limited(Environment):
 
 
 def _environment(autoescape: bool) -> Environment:
-    made = _Limited(undefined=FalsyStrictUndefined, autoescape=autoescape)
-    for tag in _NO_FILES:
-        made.tags.pop(tag)
-    return made
+    environment = _LimitedEnvironment(undefined=FalsyStrictUndefined, autoescape=autoescape)
+    for tag in _FILE_TAGS:
+        environment.tags.pop(tag)
+    return environment
 
 
 _PLAIN: Final = _environment(autoescape=False)
@@ -32,7 +32,7 @@ _HTML: Final = _environment(autoescape=True)
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is sent on one channel. Only e-mail has a subject, and perhaps html."""
+    """What is sent on one channel. Only an e-mail has a subject; its html is optional."""
 
     text: str
     subject: str | None = None
@@ -44,11 +44,11 @@ class VariableMissing(Exception):
 
 
 class Unrenderable(Exception):
-    """A template cannot be parsed, or breaks a limit."""
+    """A template cannot be parsed or rendered, or exceeds a limit."""
 
 
 def parse(source: str, *, html: bool = False) -> BoundTemplate:
-    """The parsed template. Raises Unrenderable with the reason."""
+    """Parse a template. Raises Unrenderable with the reason."""
     environment = _HTML if html else _PLAIN
     try:
         template = environment.from_string(source)
@@ -61,7 +61,7 @@ def parse(source: str, *, html: bool = False) -> BoundTemplate:
 
 
 def render(template: BoundTemplate, variables: Mapping[str, Any]) -> str:
-    """The text. Raises VariableMissing, Unrenderable."""
+    """Render a template to text. Raises VariableMissing, Unrenderable."""
     try:
         return template.render(**dict(variables))
     except UndefinedError as error:
@@ -76,21 +76,21 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ParsedTemplate:
-    """A template's bodies, parsed once: they never change."""
+    """The parsed bodies of a template, by channel and part (text, subject, html). They never change."""
 
     parts: Mapping[str, Mapping[str, BoundTemplate]]
 
     def content(self, channel: str, variables: Mapping[str, Any]) -> Content:
-        """What goes out on this channel. KeyError where the template has no body for it."""
+        """Render the body of this channel. Raises KeyError if there is none, VariableMissing, Unrenderable."""
         parts = self.parts[channel]
         rendered = {name: render(template, variables) for name, template in parts.items()}
         if "subject" in rendered:
-            rendered["subject"] = " ".join(rendered["subject"].split())  # a header has one line
+            rendered["subject"] = " ".join(rendered["subject"].split())  # a mail header is one line
         return Content(rendered["text"], rendered.get("subject"), rendered.get("html"))
 
 
 def parse_bodies(bodies: Mapping[str, Any]) -> ParsedTemplate:
-    """All bodies of a template. Raises Unrenderable."""
+    """Parse all bodies of a template. Raises Unrenderable."""
     parts: dict[str, dict[str, BoundTemplate]] = {}
     for channel, body in bodies.items():
         sources = body if isinstance(body, dict) else {"text": body}
@@ -100,21 +100,21 @@ def parse_bodies(bodies: Mapping[str, Any]) -> ParsedTemplate:
     return ParsedTemplate(parts)
 
 
-class Templates:
-    """Parsed templates by id, as far as this process has met them."""
+class TemplateCache:
+    """A cache of parsed templates by id. It is cleared when it is full (5,000 templates)."""
 
     def __init__(self) -> None:
-        self._known: dict[str, ParsedTemplate] = {}
+        self._parsed: dict[str, ParsedTemplate] = {}
 
     def get(self, id: str, bodies: Mapping[str, Any]) -> ParsedTemplate:
-        """The template with this id; `bodies` are parsed at the first meeting."""
-        known = self._known.get(id)
-        if known is None:
-            if len(self._known) >= _KEPT:
-                self._known.clear()
-            known = self._known[id] = parse_bodies(bodies)
-        return known
+        """Return the template with this id. Parses `bodies` if it is not cached. Raises Unrenderable."""
+        parsed = self._parsed.get(id)
+        if parsed is None:
+            if len(self._parsed) >= _MAX_CACHED:
+                self._parsed.clear()
+            parsed = self._parsed[id] = parse_bodies(bodies)
+        return parsed
 
-    def known(self, id: str) -> ParsedTemplate | None:
-        """The template where it was met before."""
-        return self._known.get(id)
+    def cached(self, id: str) -> ParsedTemplate | None:
+        """Return the template with this id if it is cached, else None."""
+        return self._parsed.get(id)

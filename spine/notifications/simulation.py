@@ -1,11 +1,10 @@
-"""Trying a policy out: the trace of a message through an imagined world, by the function that decides in the real one."""
+"""Simulate a channel policy: the trace of a message in an imagined world, made by the function that decides in reality."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import select
 
-from policies.fallback import Route
 from policies.simulation import Fate, SimulatedWorld, simulate
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
@@ -13,12 +12,13 @@ from spine.kernel.resource import Body, Timestamp
 from spine.kernel.routes import CurrentUnit, declares
 from spine.kernel.routes import router as new_router
 from spine.kernel.unit_of_work import UnitOfWork
-from spine.notifications.accept import planned
-from spine.notifications.channel_policies import PolicyOut, PolicyRow, find, policy_of
+from spine.notifications.accept import plan_messages
+from spine.notifications.channel_policies import PolicyOut, PolicyRow, get_policy_row, parse_policy
 from spine.notifications.message_models import Caution
-from spine.notifications.message_plan import MAX_AHEAD, MessageCreate, accounts_of_step, warnings
+from spine.notifications.message_request import MAX_AHEAD, MessageCreate
 from spine.notifications.provider_accounts import AccountRow
-from spine.notifications.provider_kinds import PROVIDER_KINDS, Channel
+from spine.notifications.provider_kinds import Channel
+from spine.notifications.routing import routes_by_step, strategy_warnings
 
 Kind = Literal[
     "sent", "delivered", "read", "failed", "none", "late", "rejected", "rate_limited", "timeout", "transient"
@@ -106,10 +106,10 @@ def _down(accounts: list[dict[str, Any]], names: list[str]) -> frozenset[str]:
     )
 
 
-def _fates(receipts: dict[Channel, Kind | ImaginedReceipt]) -> dict[str, Fate]:
+def _scripted_outcomes(receipts: dict[Channel, Kind | ImaginedReceipt]) -> dict[str, Fate]:
     return {
-        str(channel): Fate(told.status, told.after_s) if isinstance(told, ImaginedReceipt) else Fate(told)
-        for channel, told in receipts.items()
+        str(channel): Fate(one.status, one.after_s) if isinstance(one, ImaginedReceipt) else Fate(one)
+        for channel, one in receipts.items()
     }
 
 
@@ -117,8 +117,8 @@ async def _strategy(unit: UnitOfWork, row: PolicyRow, message: MessageCreate | N
     if message is None:
         shown = PolicyOut.model_validate(row).model_dump(mode="json")
         return {name: shown[name] for name in ("steps", "deadline_s", "quiet_hours")}
-    asked = message.model_copy(update={"policy": row.id})
-    return (await planned(unit.platform, unit.caller, [asked]))[0].strategy
+    request = message.model_copy(update={"policy": row.id})
+    return (await plan_messages(unit.platform, unit.caller, [request]))[0].strategy
 
 
 @router.post(
@@ -127,23 +127,20 @@ async def _strategy(unit: UnitOfWork, row: PolicyRow, message: MessageCreate | N
     summary="Try a policy in an imagined world; the trace is made by the code that sends",
 )
 async def simulate_policy(id: str, unit: CurrentUnit, body: SimulateBody | None = None) -> SimulationOut:
-    wish = body or SimulateBody()
-    row = await find(unit, id)
-    strategy = await _strategy(unit, row, wish.message)
-    policy = policy_of(strategy)
+    request = body or SimulateBody()
+    row = await get_policy_row(unit, id)
+    strategy = await _strategy(unit, row, request.message)
+    policy = parse_policy(strategy)
     accounts = await _accounts(unit)
-    routes = {
-        n: [
-            Route(account["id"], PROVIDER_KINDS[account["kind"]].receipts)
-            for account in accounts_of_step([one for one in accounts if one["channel"] == step.channel], step.providers)
-        ]
-        for n, step in enumerate(policy.steps)
-    }
-    start = wish.at or await unit.now()
+    start = request.at or await unit.now()
     if abs(start - await unit.now()) > MAX_AHEAD:
         raise Unprocessable("at lies more than a year away", code="at_too_far", param="at")
-    simulated = SimulatedWorld(routes, _down(accounts, wish.world.providers_down), _fates(wish.world.receipts))
-    lines, outcome, duplicate_possible = simulate(policy, simulated, start)
+    world = SimulatedWorld(
+        routes_by_step(policy, accounts),
+        _down(accounts, request.world.providers_down),
+        _scripted_outcomes(request.world.receipts),
+    )
+    lines, outcome, duplicate_possible = simulate(policy, world, start)
     unit.emit(
         SIMULATED, PolicySimulated(policy_id=row.id, policy_version=row.version, outcome=outcome), sequence=row.version
     )
@@ -166,5 +163,5 @@ async def simulate_policy(id: str, unit: CurrentUnit, body: SimulateBody | None 
         ],
         outcome=outcome,
         duplicate_possible=duplicate_possible,
-        warnings=[Caution.model_validate(one) for one in warnings(strategy, accounts)],
+        warnings=[Caution.model_validate(one) for one in strategy_warnings(strategy, accounts)],
     )

@@ -1,4 +1,4 @@
-"""Templates: immutable versions per slug and locale, with a body for each channel; checked when made, previewed at will."""
+"""Templates: immutable versions per slug and locale, with a body for each channel. Bodies are checked on creation."""
 
 import re
 from typing import Annotated, Any, Final, Literal
@@ -150,8 +150,8 @@ TEMPLATE = Resource(
 router = crud_router(TEMPLATE, "notifications", "get")
 
 
-def _refuse_broken(bodies: dict[str, Any]) -> None:
-    """Raises Unprocessable naming each body that liquid does not accept."""
+def _check_bodies(bodies: dict[str, Any]) -> None:
+    """Raise Unprocessable with an error for each body that Liquid does not accept."""
     found: list[FieldError] = []
     for channel, body in bodies.items():
         for name, source in (body if isinstance(body, dict) else {"": body}).items():
@@ -167,7 +167,7 @@ def _refuse_broken(bodies: dict[str, Any]) -> None:
 
 
 def missing_variable(detail: str, param: str = "vars") -> Unprocessable:
-    """The error for a variable that a template needs and was not given."""
+    """Return the error for a variable that a template needs and the request does not give."""
     return Unprocessable(detail, code="variable_missing", param=param)
 
 
@@ -177,14 +177,14 @@ def missing_variable(detail: str, param: str = "vars") -> Unprocessable:
 async def create_template(body: TemplateCreate, unit: CurrentUnit) -> TemplateOut:
     values = store.columns(body)
     values["bodies"] = body.bodies.model_dump(exclude_none=True)
-    _refuse_broken(values["bodies"])
+    _check_bodies(values["bodies"])
     values |= {
         "locale": body.locale,
         "category": body.category,
         "required_vars": list(dict.fromkeys(body.required_vars)),
         "dlt": body.dlt.model_dump() if body.dlt else None,
     }
-    # Versions are numbered one by one: the next waits for the one that is being made.
+    # Version numbers have no gaps: a transaction-level lock on the slug and locale makes concurrent requests wait.
     name = f"{unit.workspace_id} {body.slug} {body.locale}"
     await unit.session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
     newest = await unit.session.scalar(
@@ -198,8 +198,8 @@ async def create_template(body: TemplateCreate, unit: CurrentUnit) -> TemplateOu
 
 @router.get("", openapi_extra=declares("notifications:read"), summary="List versions of templates, newest first")
 async def list_templates(unit: CurrentUnit, paging: Paging, slug: Slug | None = None) -> Page[TemplateOut]:
-    where = [TemplateRow.slug == slug] if slug is not None else []
-    return await store.page(unit, TEMPLATE, paging.cursor, paging.limit, *where, filters=slug or "")
+    conditions = [TemplateRow.slug == slug] if slug is not None else []
+    return await store.page(unit, TEMPLATE, paging.cursor, paging.limit, *conditions, filters=slug or "")
 
 
 @router.post(

@@ -1,7 +1,8 @@
 """The sandbox's receipts, as they come due: signed as a provider signs, verified and applied as the callback route does.
 
-They pass `products.notifications.inbound.read` and `spine.notifications.receipts.take`, the code behind POST /notifications/v1/inbound;
-only the way over HTTP is left out. What a killed worker had in hand comes due again, and is stored once all the same.
+They pass `products.notifications.inbound.read_callback` and `spine.notifications.receipts.receive_reports`, the code
+behind POST /notifications/v1/inbound; only the way over HTTP is left out. What a killed worker had in hand comes due
+again, and is stored once all the same.
 """
 
 import asyncio
@@ -9,12 +10,12 @@ import time
 from datetime import timedelta
 from typing import Any, Final
 
-from products.notifications.inbound import read
-from products.notifications.providers import providers
+from products.notifications.inbound import read_callback
+from products.notifications.providers import open_adapters
 from spine.kernel.wakeups import Kind
 from spine.notifications import receipts
-from spine.notifications.locked_messages import MessageChanges
-from spine.notifications.provider_accounts import open_account, signing_secret
+from spine.notifications.account_credentials import open_account, signing_secret
+from spine.notifications.message_changes import MessageChanges
 from spine.webhooks.signing import sign
 from workers.connection import DedicatedConnection
 from workers.pipeline import WorkerContext, run_forever, wait_for_wakeup
@@ -54,7 +55,7 @@ class ReceiptPipeline:
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
-        self._kinds = providers(context.pool, context.http_client)
+        self._kinds = open_adapters(context.pool, context.http_client)
         self._db = DedicatedConnection(context.pool)
         self._parked = DedicatedConnection(context.pool)
         self._wake = asyncio.Event()
@@ -107,15 +108,15 @@ class ReceiptPipeline:
                 "webhook-timestamp": str(timestamp_s),
                 "webhook-signature": sign(id, timestamp_s, row["body"], [secret]),
             }
-            arrived += read(self._kinds, account_row, context.vault, headers, row["body"])
+            arrived += read_callback(self._kinds, account_row, context.vault, headers, row["body"])
         async with connection.transaction():
-            all_changes = await receipts.take(connection, arrived)
+            all_changes = await receipts.receive_reports(connection, arrived)
             await connection.execute(DONE, context.worker_id, [row["seq"] for row in due])
         return all_changes
 
     async def _parked_step(self) -> None:
         async with self._parked.connection() as connection, connection.transaction():
-            all_changes = await receipts.match_parked(connection)
+            all_changes = await receipts.apply_parked_reports(connection)
         self._ring(all_changes)
         await asyncio.sleep(_PARKED_POLL_S)
 

@@ -19,17 +19,19 @@ from typing import Any, Final
 import asyncpg
 import structlog
 
-from products.notifications.providers import providers
+from products.notifications.providers import open_adapters
 from providers.protocol import CALL_TIMEOUT_S
 from spine.kernel.metrics import message_attempts, provider_seconds
 from spine.kernel.vault import Unsealable
 from spine.kernel.wakeups import Kind
-from spine.notifications import state_machine
-from spine.notifications.locked_messages import Connection, Key, LockedAttempt, LockedMessage, MessageChanges, load
-from spine.notifications.provider_accounts import ProviderAccount, open_account
+from spine.notifications.account_credentials import ProviderAccount, open_account
+from spine.notifications.locked_messages import Connection, LockedAttempt, LockedMessage, MessageKey, lock_messages
+from spine.notifications.message_changes import MessageChanges
 from spine.notifications.provider_calls import ProviderCall, ProviderResult
 from spine.notifications.provider_kinds import PROVIDER_KINDS
-from spine.notifications.rendering import Templates, Unrenderable, VariableMissing
+from spine.notifications.rendering import TemplateCache, Unrenderable, VariableMissing
+from spine.notifications.state_machine.decide import decide_next_attempt
+from spine.notifications.state_machine.results import record_result
 from workers.connection import DedicatedConnection
 from workers.pipeline import WorkerContext, run_forever, wait_for_wakeup
 
@@ -68,7 +70,7 @@ _log = structlog.get_logger(__name__)
 class PreparedCall:
     """An attempt that is committed and to be made."""
 
-    key: Key
+    key: MessageKey
     account: ProviderAccount | None
     call: ProviderCall | None
     attempt_id: str
@@ -91,8 +93,8 @@ class MessageSender:
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
-        self._kinds = providers(context.pool, context.http_client)
-        self._parsed = Templates()
+        self._kinds = open_adapters(context.pool, context.http_client)
+        self._parsed = TemplateCache()
         self._lease = timedelta(seconds=max(context.work.lease_s, CALL_TIMEOUT_S + _LEASE_MARGIN_S))
         self._claims = DedicatedConnection(context.pool)
         self._records = DedicatedConnection(context.pool)
@@ -165,11 +167,11 @@ class MessageSender:
         self._go_on(changes, due)
 
     async def _settle(
-        self, connection: Connection, keys: Sequence[Key], results: dict[Key, CallResult]
+        self, connection: Connection, keys: Sequence[MessageKey], results: dict[MessageKey, CallResult]
     ) -> tuple[MessageChanges, list[PreparedCall]]:
         """Record results and decide on each message, all in one transaction; answers the calls to be made after it."""
         async with connection.transaction():
-            messages, now = await load(connection, keys, self._context.worker_id)
+            messages, now = await lock_messages(connection, keys, self._context.worker_id)
             changes = MessageChanges(now)
             rows = await connection.fetch(ACCOUNTS_LOAD, sorted({key[0] for key in messages}))
             going: list[tuple[LockedMessage, LockedAttempt]] = []
@@ -196,10 +198,10 @@ class MessageSender:
     ) -> LockedAttempt | None:
         """The attempt that this message makes now."""
         if answered is not None:
-            attempt = message.attempt(answered.due.attempt_id)
+            attempt = message.find_attempt(answered.due.attempt_id)
             if attempt is not None:
-                state_machine.take_result(changes, message, attempt, answered.result)
-        if not message.mine:
+                record_result(changes, message, attempt, answered.result)
+        if not message.leased:
             return None
         last = message.attempts[-1] if message.attempts else None
         if last is not None and last.outcome is None and last.state != "failed" and last.id not in self._calls:
@@ -208,16 +210,16 @@ class MessageSender:
                     message, "attempt.repeated", {"attempt_id": last.id, "why": "its worker was lost"}
                 )
                 return last
-            state_machine.take_result(changes, message, last, ProviderResult("unknown", None, "timeout", "worker_lost"))
+            record_result(changes, message, last, ProviderResult("unknown", None, "timeout", "worker_lost"))
         elif last is not None and last.id in self._calls:
             return None  # the lease ended before the call did; its result will tell
-        return state_machine.decide(changes, message, accounts)
+        return decide_next_attempt(changes, message, accounts)
 
     async def _parse(self, connection: Connection, messages: Iterable[LockedMessage]) -> None:
         unknown = {
             (message.row["workspace_id"], message.row["template_id"])
             for message in messages
-            if self._parsed.known(message.row["template_id"]) is None
+            if self._parsed.cached(message.row["template_id"]) is None
         }
         if unknown:
             rows = await connection.fetch(TEMPLATES_LOAD, [ws for ws, _ in unknown], [id for _, id in unknown])
@@ -231,7 +233,7 @@ class MessageSender:
         account: ProviderAccount | None = None
         try:
             account = open_account(account_row, self._context.vault)
-            template = self._parsed.known(row["template_id"])
+            template = self._parsed.cached(row["template_id"])
             assert template is not None  # read in the same transaction
             call = ProviderCall(
                 attempt_id=attempt.id,

@@ -1,4 +1,4 @@
-"""Every mutation tells of itself: the event is declared, and its body is what the webhooks section promises."""
+"""Every mutation emits an event that its operation declares, with a body as the OpenAPI webhooks section describes it."""
 
 import asyncio
 from typing import Any
@@ -14,15 +14,15 @@ from tests.contract.specification import BEHIND_THE_DOOR, SPINE, Operation
 from tests.one_of_each import make_things
 
 MUTATIONS = [operation for operation in BEHIND_THE_DOOR if operation.mutating]
-FIRST = {
+PREPARATIONS = {
     "POST /v1/webhook_endpoints/{id}/enable": ("PATCH", "/v1/webhook_endpoints/{id}", {"status": "disabled"}),
     "POST /v1/replays/{id}/resume": ("POST", "/v1/replays/{id}/pause", {}),
 }
-"""What has to be done before an operation has anything to do."""
+"""The call that must come before an operation, so that the operation changes something."""
 
 
-def bodies(api: Api, workspace_id: str) -> list[dict[str, Any]]:
-    """The exact bodies that subscribers would get, in the order of their making."""
+def event_bodies(api: Api, workspace_id: str) -> list[dict[str, Any]]:
+    """Return the exact bodies that subscribers get, oldest first."""
 
     async def fetch() -> list[dict[str, Any]]:
         owner = await asyncpg.connect(api.database_url)
@@ -38,7 +38,7 @@ def bodies(api: Api, workspace_id: str) -> list[dict[str, Any]]:
 
 
 def validate(body: dict[str, Any]) -> None:
-    """Hold a captured body against the webhooks section."""
+    """Validate an event body against the OpenAPI webhooks section."""
     schema = SPINE["webhooks"][body["type"]]["post"]["requestBody"]["content"]["application/json"]["schema"]
     jsonschema.Draft202012Validator(
         {**schema, "components": SPINE["components"]},
@@ -50,15 +50,15 @@ def validate(body: dict[str, Any]) -> None:
 def test_a_mutation_emits_what_it_declares(
     operation: Operation, http: httpx.Client, api: Api, org: Organisation
 ) -> None:
-    """Call it: at least one event of a declared type, carrying the call's request id, with a body as documented (P-04)."""
+    """A call emits at least one event of a declared type, with the call's request id and a body as documented (P-04)."""
     things = make_things(org.test, api.database_url)
-    if str(operation) in FIRST:
-        method, path, body = FIRST[str(operation)]
+    if str(operation) in PREPARATIONS:
+        method, path, body = PREPARATIONS[str(operation)]
         assert http.request(method, things.path(path), json=body).status_code == 200
     answer = http.request(operation.method, things.path(operation.path), json=operation.body())
     assert answer.status_code in (200, 201), answer.text
     emitted = [
-        body for body in bodies(api, org.test.workspace_id) if body["request_id"] == answer.headers["request-id"]
+        body for body in event_bodies(api, org.test.workspace_id) if body["request_id"] == answer.headers["request-id"]
     ]
     assert emitted
     for body in emitted:
@@ -69,10 +69,10 @@ def test_a_mutation_emits_what_it_declares(
         assert body["env"] == "test"
 
 
-def test_everything_emitted_is_declared(http: httpx.Client, api: Api, org: Organisation) -> None:
-    """Whatever a workspace's life brings forth stands in the webhooks section, or is of the caller's own types."""
+def test_every_emitted_event_is_declared(http: httpx.Client, api: Api, org: Organisation) -> None:
+    """Every event of a used workspace is in the webhooks section, or is of the caller's own type."""
     make_things(org.test, api.database_url)
-    emitted = bodies(api, org.test.workspace_id)
+    emitted = event_bodies(api, org.test.workspace_id)
     assert len(emitted) >= 6
     for body in emitted:
         if body["type"] != "order.paid":

@@ -1,4 +1,4 @@
-"""Catalogues of events."""
+"""The catalogue of event types."""
 
 import pytest
 from pydantic import BaseModel
@@ -10,7 +10,7 @@ class _Data(BaseModel):
     n: int = 1
 
 
-def test_a_type_is_declared_once() -> None:
-    """Two declarations of one name are a mistake that is seen when the catalogue is made."""
+def test_an_event_type_is_declared_once() -> None:
+    """Two declarations of one name raise an error when the catalogue is built."""
     with pytest.raises(ValueError, match="twice"):
         Catalogue([EventType("a.b", _Data, "x"), EventType("a.b", _Data, "y")])

@@ -1,0 +1,84 @@
+"""Credentials of provider accounts: validated per kind, sealed in the database, opened for the adapters."""
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from spine.kernel.errors import FieldError, InvalidBody
+from spine.kernel.resource import Body
+from spine.kernel.vault import Vault
+from spine.notifications.provider_kinds import PROVIDER_KINDS, SandboxState
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAccount:
+    """An account with its credentials in the clear, as an adapter uses it."""
+
+    workspace_id: str
+    id: str
+    env: str
+    channel: str
+    kind: str
+    credentials: Any
+    config: Any
+    sandbox: SandboxState | None
+
+
+def open_account(row: Any, vault: Vault) -> ProviderAccount:
+    """Open an account from its row of `spine.provider_accounts`. Raises Unsealable if the operator's key is missing."""
+    kind = PROVIDER_KINDS[row["kind"]]
+    sandbox = row.get("sandbox")
+    return ProviderAccount(
+        row["workspace_id"],
+        row["id"],
+        row["env"],
+        row["channel"],
+        row["kind"],
+        kind.credentials.model_validate(unseal(vault, row["credentials"])),
+        kind.config.model_validate(row["config"]),
+        SandboxState.model_validate(sandbox) if sandbox is not None else None,
+    )
+
+
+def signing_secret(account: ProviderAccount, vault: Vault) -> str:
+    """Return the secret that signs an account's receipts.
+
+    A sandbox account without a secret gets one that is derived from the installation's key.
+    """
+    secret: str | None = account.credentials.secret
+    if secret is not None:
+        return secret
+    return "whsec_" + base64.b64encode(vault.derive(b"sandbox." + account.id.encode())).decode()
+
+
+def validate_account(kind: str, credentials: Any, config: Any) -> tuple[Body, Body]:
+    """Return credentials and config as the models of their kind. Raises InvalidBody with all field errors."""
+    models = PROVIDER_KINDS[kind]
+    errors: list[FieldError] = []
+    valid = []
+    for name, model, given in (("credentials", models.credentials, credentials), ("config", models.config, config)):
+        try:
+            valid.append(model.model_validate(given))
+        except ValidationError as error:
+            errors += [
+                FieldError(param=".".join([name, *map(str, item["loc"])]), code=item["type"], detail=item["msg"])
+                for item in error.errors()
+            ]
+    if errors:
+        raise InvalidBody(f"{errors[0].param}: {errors[0].detail}", param=errors[0].param, errors=errors)
+    return valid[0], valid[1]
+
+
+def seal(vault: Vault, credentials: Body) -> bytes | None:
+    """Encrypt credentials for the database. Returns None if no field is set."""
+    values = credentials.model_dump(exclude_none=True)
+    return vault.seal(orjson.dumps(values)) if values else None
+
+
+def unseal(vault: Vault, sealed: bytes | None) -> dict[str, Any]:
+    """Decrypt credentials from the database. Raises Unsealable if the operator's key is missing."""
+    values: dict[str, Any] = orjson.loads(vault.open(sealed)) if sealed is not None else {}
+    return values

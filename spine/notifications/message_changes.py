@@ -1,0 +1,165 @@
+"""The changes that one transaction makes to messages: collected in memory, written in one statement with their events."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from spine.kernel import ids
+from spine.kernel.events import SYSTEM, Actor, EventType, event_body
+from spine.kernel.metrics import messages_ended, step_wait_seconds
+from spine.kernel.wakeups import Wakeups
+from spine.notifications.locked_messages import Connection, LockedAttempt, LockedMessage, MessageKey
+from spine.notifications.message_events import MessageEvent
+from spine.notifications.message_models import message_fields
+
+_WRITE: Final = "SELECT spine.messages_write($1, $2, $3, $4, $5, $6, $7::text[], $8::text[], $9::text[], $10::bytea[])"
+
+
+class MessageChanges:
+    """A unit of work over locked messages. Methods collect changes; `write` writes them in the running transaction."""
+
+    def __init__(self, now: datetime, *, actor: Actor = SYSTEM, request_id: str | None = None) -> None:
+        self.now = now
+        self.actor = actor
+        self._request_id = request_id
+        self._messages: dict[MessageKey, LockedMessage] = {}
+        self._attempts: dict[str, LockedAttempt] = {}
+        self._timeline: list[dict[str, Any]] = []
+        self._preferences: list[dict[str, Any]] = []
+        self._queue: dict[MessageKey, datetime | None] = {}
+        self._events: list[tuple[str, str, str, bytes]] = []
+        self._ended_waits: list[tuple[str, float]] = []
+
+    def record_metrics(self) -> None:
+        """Count the ended messages by their last status, and observe how long steps waited. Call it after the commit."""
+        for key, due_at in self._queue.items():
+            if due_at is None and key in self._messages:
+                messages_ended(self._messages[key].row["status"]).inc()
+        for channel, waited_s in self._ended_waits:
+            step_wait_seconds(channel).observe(waited_s)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there are events for the relay."""
+        return bool(self._events)
+
+    @property
+    def due_times(self) -> Sequence[datetime]:
+        """When the messages that are scheduled again are due."""
+        return [due_at for due_at in self._queue.values() if due_at is not None]
+
+    def mark_changed(self, message: LockedMessage, *attempts: LockedAttempt) -> None:
+        """Write this message and these attempts."""
+        self._messages[message.key] = message
+        self._attempts.update((attempt.id, attempt) for attempt in attempts)
+
+    def schedule(self, message: LockedMessage, due_at: datetime) -> None:
+        """Make the message's queue row due at this time."""
+        self._queue[message.key] = due_at
+
+    def end(self, message: LockedMessage) -> None:
+        """Delete the message's queue row and set `ended_at`."""
+        self._queue[message.key] = None
+        self._ended_waits += [self._wait_of(attempt) for attempt in message.attempts if attempt.left_at is None]
+        if message.row["ended_at"] is None:
+            message.row["ended_at"] = self.now
+            self.mark_changed(message)
+
+    def end_wait(self, message: LockedMessage, attempt: LockedAttempt) -> None:
+        """Stop waiting for this attempt's receipt: set its `left_at`."""
+        self._ended_waits.append(self._wait_of(attempt))
+        attempt.left_at = self.now
+        self.mark_changed(message, attempt)
+
+    def _wait_of(self, attempt: LockedAttempt) -> tuple[str, float]:
+        return attempt.channel, (self.now - attempt.started_at).total_seconds()
+
+    def add_timeline_entry(
+        self,
+        message: LockedMessage,
+        kind: str,
+        detail: dict[str, Any] | None = None,
+        *,
+        actor: Actor | None = None,
+        subject_id: str | None = None,
+        changes: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Add an entry to the timeline of the message, or of another subject of its workspace."""
+        self._timeline.append(
+            {
+                "workspace_id": message.row["workspace_id"],
+                "id": ids.mint(ids.PREFIXES["timeline_entry"]),
+                "subject_id": subject_id or message.row["id"],
+                "kind": kind,
+                "actor": (actor or self.actor).model_dump(),
+                "changes": list(changes),
+                "detail": detail or {},
+                "request_id": self._request_id or message.row["request_id"],
+            }
+        )
+
+    def add_preference(self, preference: dict[str, Any]) -> None:
+        """Add a row to the history of a contact's preferences."""
+        self._preferences.append(preference)
+
+    def emit(
+        self,
+        message: LockedMessage,
+        type: EventType,
+        model: type[MessageEvent],
+        actor: Actor | None = None,
+        **fields: Any,
+    ) -> None:
+        """Add an event with the message's present state as its data, plus `fields`. Increments sequence and version."""
+        row = message.row
+        row["sequence"] += 1
+        row["version"] += 1
+        row["updated_at"] = self.now
+        self.mark_changed(message)
+        data = model.model_validate({**message_fields(row), "message_id": row["id"], **fields})
+        self.add_event(message, type, data, row["sequence"], actor)
+
+    def add_event(
+        self, message: LockedMessage, type: EventType, data: BaseModel, sequence: int, actor: Actor | None = None
+    ) -> None:
+        """Add an event of the message's workspace."""
+        id = ids.mint(ids.PREFIXES["event"])
+        body = event_body(
+            id=id,
+            type=type.name,
+            at=self.now,
+            workspace_id=message.row["workspace_id"],
+            env=message.env,
+            request_id=self._request_id or message.row["request_id"],
+            actor=actor or self.actor,
+            sequence=sequence,
+            data=data.model_dump_json(by_alias=True).encode(),
+        )
+        self._events.append((message.row["workspace_id"], id, type.name, body))
+
+    async def write(self, connection: Connection, worker_id: str | None = None) -> None:
+        """Write all changes in the running transaction. Does nothing if there are none."""
+        if not (self._messages or self._attempts or self._timeline or self._queue or self._events):
+            return
+        await connection.execute(
+            _WRITE,
+            worker_id,
+            [message.row for message in self._messages.values()],
+            [attempt.to_row() for attempt in self._attempts.values()],
+            self._timeline,
+            self._preferences,
+            [{"workspace_id": ws, "id": id, "due_at": due_at} for (ws, id), due_at in self._queue.items()],
+            *([event[n] for event in self._events] for n in range(4)),
+        )
+
+
+def after_commit(committed: Sequence[MessageChanges], wakeups: Wakeups) -> None:
+    """Record metrics of committed changes, and wake the relay and the message sender if there is work for them."""
+    for changes in committed:
+        changes.record_metrics()
+    if any(changes.has_events for changes in committed):
+        wakeups.wake("relay")
+    if any(changes.due_times for changes in committed):
+        wakeups.wake("send")

@@ -1,0 +1,118 @@
+"""Choose a message's next attempt by its fallback policy, or wait, or end the message."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from policies.fallback import Done, Fail, Send, Skip, Wait, World, next_step
+from policies.opt_outs import opted_out
+from policies.windows import dlt_window_closed
+from spine.kernel import ids
+from spine.notifications.locked_messages import LockedAttempt, LockedMessage
+from spine.notifications.message_changes import MessageChanges
+from spine.notifications.message_models import Status
+from spine.notifications.routing import routes_by_step
+from spine.notifications.state_machine.transitions import end_waits, fail_message, set_current_attempt
+
+
+def decide_next_attempt(
+    changes: MessageChanges, message: LockedMessage, accounts: Sequence[Mapping[str, Any]]
+) -> LockedAttempt | None:
+    """Take the next step of a message that this worker has leased. Returns the attempt to make, or None.
+
+    `accounts` are the provider accounts of the message's workspace, in order of priority.
+    """
+    if message.row["status"] == Status.CANCELLED:
+        changes.end(message)
+        return None
+    world = _world(message, accounts, changes.now)
+    attempts = [attempt.to_policy_attempt() for attempt in message.attempts]
+    decision = next_step(message.policy, attempts, world, changes.now)
+    if isinstance(decision, Send | Wait | Fail):
+        _record_skipped(changes, message, decision.skipped)
+    if isinstance(decision, Send):
+        kind = next(account["kind"] for account in accounts if account["id"] == decision.route.account_id)
+        return _start_attempt(changes, message, decision, kind)
+    if isinstance(decision, Wait):
+        _wait(changes, message, decision)
+    elif isinstance(decision, Fail):
+        fail_message(changes, message, decision.why)
+    else:
+        assert isinstance(decision, Done)
+        end_waits(changes, message)
+        changes.end(message)
+    return None
+
+
+def _world(message: LockedMessage, accounts: Sequence[Mapping[str, Any]], now: datetime) -> World:
+    """Return what the fallback policy needs besides the attempts: routes, blocked channels and deadlines."""
+    row = message.row
+    blocked: dict[str, str] = {}
+    for step in message.policy.steps:
+        if row["stopped"] or opted_out(message.opt_outs, step.channel, row["category"]):
+            blocked[step.channel] = "opted_out"
+        elif dlt_window_closed(step.channel, row["addresses"][step.channel], row["dlt_category"], now):
+            blocked[step.channel] = "window_closed"
+    return World(routes_by_step(message.policy, accounts), blocked, row["deadline_at"], row["held_until"])
+
+
+def _record_skipped(changes: MessageChanges, message: LockedMessage, skipped: Sequence[Skip]) -> None:
+    reasons: list[dict[str, Any]] = message.row["reasons"]
+    known = {(reason["step"], reason["reason"]) for reason in reasons}
+    for skip in skipped:
+        if (skip.step, skip.reason) not in known:
+            reasons.append({"step": skip.step, "channel": skip.channel, "reason": skip.reason})
+            changes.add_timeline_entry(
+                message, "step.skipped", {"step": skip.step, "channel": skip.channel, "reason": skip.reason}
+            )
+            changes.mark_changed(message)
+
+
+def _wait(changes: MessageChanges, message: LockedMessage, decision: Wait) -> None:
+    row = message.row
+    if decision.why == "quiet_hours" and row["held_until"] != decision.until:
+        row["held_until"] = decision.until
+        changes.add_timeline_entry(message, "held", {"until": decision.until, "why": decision.why})
+        changes.mark_changed(message)
+    changes.schedule(message, decision.until)
+
+
+def _start_attempt(changes: MessageChanges, message: LockedMessage, decision: Send, kind: str) -> LockedAttempt:
+    row = message.row
+    attempt = LockedAttempt(
+        workspace_id=row["workspace_id"],
+        id=ids.mint(ids.PREFIXES["attempt"]),
+        message_id=row["id"],
+        step=decision.step,
+        number=decision.number,
+        channel=decision.channel,
+        provider=kind,
+        provider_account_id=decision.route.account_id,
+        receipts=decision.route.receipts,
+        started_at=changes.now,
+    )
+    end_waits(changes, message)
+    message.attempts.append(attempt)
+    set_current_attempt(message, attempt)
+    row["held_until"] = None
+    if row["status"] in {Status.QUEUED, Status.SCHEDULED, Status.SENT}:
+        row["status"] = Status.SENDING
+    if decision.duplicate_possible and not row["duplicate_possible"]:
+        row["duplicate_possible"] = True
+        changes.add_timeline_entry(message, "duplicate_possible", {"why": "an earlier attempt may still arrive"})
+    changes.mark_changed(message, attempt)
+    changes.add_timeline_entry(
+        message,
+        "attempt.started",
+        {
+            "status": row["status"],
+            "attempt_id": attempt.id,
+            "step": attempt.step,
+            "number": attempt.number,
+            "channel": attempt.channel,
+            "provider": kind,
+            "provider_account_id": attempt.provider_account_id,
+            "why": decision.why,
+        },
+    )
+    return attempt
