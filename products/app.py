@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from spine.kernel.redis_client import open_redis
 
 from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS, SCHEMA_NAMES, WORKSPACE_SEEDS
 from products.error_handlers import install_error_handlers
@@ -29,7 +30,7 @@ from spine.kernel.platform import Platform
 from spine.kernel.rate_limits import RateLimiter
 from spine.kernel.settings import DatabaseSettings, EgressSettings, HttpSettings, VaultSettings, WakeupSettings
 from spine.kernel.vault import Vault
-from spine.kernel.wakeups import Wakeups, open_redis
+from spine.kernel.wakeups import Wakeups
 
 
 @contextlib.asynccontextmanager

@@ -17,7 +17,7 @@ from typing import Final
 
 import aiosmtplib
 
-from policies.fallback import Class
+from policies.fallback_values import FailureClass
 from providers.protocol import CALL_TIMEOUT_S, Refused
 from spine.kernel.http_client import HttpClient
 from spine.kernel.http_client.ssrf_guard import AddressBlockedError
@@ -136,7 +136,7 @@ def _judged(code: int, text: str, *, login: bool = False) -> ProviderResult:
     found = _ENHANCED.search(text)
     enhanced = found.group(0) if found else ""
     subject = found.group(2) if found else ""
-    failure: Class
+    failure: FailureClass
     if login or code in _CONFIG_CODES:
         failure = "config"
     elif code == 421:

@@ -31,12 +31,12 @@ from ulid import ULID
 
 from spine.kernel.metrics import wakeups_sent
 
-Kind = Literal["relay", "deliver", "send"]
+WakeupKind = Literal["relay", "deliver", "send"]
 
 WAKEUP_QUEUE = "spine:bells"
-WAKEUP_LISTS: dict[Kind, str] = {kind: f"spine:door:{kind}" for kind in get_args(Kind)}
+WAKEUP_LISTS: dict[WakeupKind, str] = {kind: f"spine:door:{kind}" for kind in get_args(WakeupKind)}
 """Lists that a ring pushes its job's id to: idle workers block on them, so they hear at once and need not look all the time."""
-GRAIN_MS = 50
+RESOLUTION_MS = 50
 """Due times are rung in steps of this many milliseconds: how late a bell may be, and how many there may be in a second."""
 _PENDING_TTL_MS = 2_000
 _JOB_TTL_MS = 4 * 3600 * 1000
@@ -122,26 +122,26 @@ def open_redis(url: str) -> Redis:
     return client
 
 
-def _pending_key(kind: Kind) -> str:
+def _pending_key(kind: WakeupKind) -> str:
     return f"spine:unheard:{kind}"
 
 
-def _job(kind: Kind) -> bytes:
+def _job(kind: WakeupKind) -> bytes:
     payload = serialize_job(kind, (), {}, None, int(time.time() * 1000), serializer=serialize)
     assert payload is not None
     return payload
 
 
-async def receive_wakeup(redis: Redis, wait_s: float) -> tuple[Kind, str] | None:
+async def receive_wakeup(redis: Redis, wait_s: float) -> tuple[WakeupKind, str] | None:
     """The next bell that is announced, and its job's id; None when none came in that time. Whoever is answered looks."""
     answer = await redis.blpop(list(WAKEUP_LISTS.values()), timeout=wait_s)  # type: ignore[misc, arg-type]  # takes floats, answers awaitables
     if answer is None:
         return None
     job_id = answer[1].decode()
-    return cast("Kind", job_id.partition(":")[0]), job_id
+    return cast("WakeupKind", job_id.partition(":")[0]), job_id
 
 
-async def remove_job(redis: Redis, kind: Kind, job_id: str) -> None:
+async def remove_job(redis: Redis, kind: WakeupKind, job_id: str) -> None:
     """Take the job of a bell that was heard at the door out of the queue."""
     await redis.eval(_REMOVE_SCRIPT, 3, WAKEUP_QUEUE, _pending_key(kind), job_key_prefix + job_id, job_id)  # type: ignore[misc]  # answers an awaitable
 
@@ -152,21 +152,21 @@ class Wakeups:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._script = redis.register_script(_SEND_SCRIPT)
-        self._wanted: set[Kind] = set()
-        self._due: dict[Kind, set[int]] = {}
+        self._wanted: set[WakeupKind] = set()
+        self._due: dict[WakeupKind, set[int]] = {}
         self._sending: asyncio.Task[None] | None = None
 
-    def wake(self, kind: Kind) -> None:
+    def wake(self, kind: WakeupKind) -> None:
         """Say that there is work of this kind now. Rings made while one is under way become one."""
         self._wanted.add(kind)
         self._start()
 
-    def wake_at(self, kind: Kind, due_times_s: Iterable[float]) -> None:
+    def wake_at(self, kind: WakeupKind, due_times_s: Iterable[float]) -> None:
         """Say that there will be work at these times (seconds since the epoch)."""
-        self._due.setdefault(kind, set()).update(math.ceil(due_s * 1000 / GRAIN_MS) for due_s in due_times_s)
+        self._due.setdefault(kind, set()).update(math.ceil(due_s * 1000 / RESOLUTION_MS) for due_s in due_times_s)
         self._start()
 
-    async def acknowledge(self, kind: Kind) -> None:
+    async def acknowledge(self, kind: WakeupKind) -> None:
         """Say, before looking, that a ring was heard; from here on a new one is let through."""
         await self._redis.delete(_pending_key(kind))
 
@@ -197,15 +197,15 @@ class Wakeups:
         finally:
             self._sending = None
 
-    async def _send_now(self, kind: Kind) -> None:
+    async def _send_now(self, kind: WakeupKind) -> None:
         job_id = f"{kind}:{ULID()}"
         keys = [_pending_key(kind), job_key_prefix + job_id, WAKEUP_QUEUE, WAKEUP_LISTS[kind]]
         await self._script(keys=keys, args=[_PENDING_TTL_MS, _job(kind), _JOB_TTL_MS, int(time.time() * 1000), job_id])
 
-    async def _send_due(self, kind: Kind, steps: set[int]) -> None:
+    async def _send_due(self, kind: WakeupKind, steps: set[int]) -> None:
         payload = _job(kind)
         async with self._redis.pipeline(transaction=False) as pipe:
             for step in steps:
                 pipe.set(f"{job_key_prefix}{kind}@{step}", payload, px=_JOB_TTL_MS, nx=True)
-            pipe.zadd(WAKEUP_QUEUE, {f"{kind}@{step}": step * GRAIN_MS for step in steps}, nx=True)
+            pipe.zadd(WAKEUP_QUEUE, {f"{kind}@{step}": step * RESOLUTION_MS for step in steps}, nx=True)
             await pipe.execute()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, StringConstraints, model_validator
 
-from policies.fallback import Policy
+from policies.fallback_values import Policy
 from policies.windows import quiet_until
 from spine.directory.addresses import Email, Phone, email_address, is_sandbox_address, phone_e164
 from spine.kernel import ids

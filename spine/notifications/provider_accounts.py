@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Double, LargeBinary
 
-from policies.url_targets import Refused
+from policies.url_targets import TargetRefused
 from spine.kernel import ids, store
 from spine.kernel.errors import FieldError, InvalidBody, Unprocessable
 from spine.kernel.events import EventType
@@ -174,7 +174,7 @@ def _parsed(kind: str, credentials: Any, config: Any) -> tuple[Body, Body]:
     return models[0], models[1]
 
 
-async def _judged_target(unit: UnitOfWork, body: AccountCreate | AccountUpdate, **_: Any) -> Refused | None:
+async def _judged_target(unit: UnitOfWork, body: AccountCreate | AccountUpdate, **_: Any) -> TargetRefused | None:
     """Whether the address in the credentials may be called, its name resolved before the transaction opens."""
     url, host = body.credentials.get("url"), body.credentials.get("host")
     if isinstance(url, str):

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import select
 
-from policies.fallback import Route
-from policies.simulation import Fate, SimulatedWorld, simulate
+from policies.fallback_values import Route
+from policies.simulation import ScriptedOutcome, SimulatedWorld, simulate
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Timestamp
@@ -106,9 +106,11 @@ def _down(accounts: list[dict[str, Any]], names: list[str]) -> frozenset[str]:
     )
 
 
-def _fates(receipts: dict[Channel, Kind | ImaginedReceipt]) -> dict[str, Fate]:
+def _scripted_outcomes(receipts: dict[Channel, Kind | ImaginedReceipt]) -> dict[str, ScriptedOutcome]:
     return {
-        str(channel): Fate(told.status, told.after_s) if isinstance(told, ImaginedReceipt) else Fate(told)
+        str(channel): ScriptedOutcome(told.status, told.after_s)
+        if isinstance(told, ImaginedReceipt)
+        else ScriptedOutcome(told)
         for channel, told in receipts.items()
     }
 
@@ -142,7 +144,9 @@ async def simulate_policy(id: str, unit: CurrentUnit, body: SimulateBody | None 
     start = wish.at or await unit.now()
     if abs(start - await unit.now()) > MAX_AHEAD:
         raise Unprocessable("at lies more than a year away", code="at_too_far", param="at")
-    simulated = SimulatedWorld(routes, _down(accounts, wish.world.providers_down), _fates(wish.world.receipts))
+    simulated = SimulatedWorld(
+        routes, _down(accounts, wish.world.providers_down), _scripted_outcomes(wish.world.receipts)
+    )
     lines, outcome, duplicate_possible = simulate(policy, simulated, start)
     unit.emit(
         SIMULATED, PolicySimulated(policy_id=row.id, policy_version=row.version, outcome=outcome), sequence=row.version

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from policies.fallback import Done, Fail, Route, Send, Skip, Wait, World, is_success, next_step, waits
+from policies.fallback import is_success, next_step, waits
+from policies.fallback_values import Done, Fail, Route, Send, Skip, Wait, World
 from policies.opt_outs import opt_out_keyword, opted_out
 from policies.receipts import RANK, State, advance
 from policies.receipts import Report as ReportedState

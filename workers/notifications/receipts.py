@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from products.notifications.inbound import read
 from products.notifications.providers import providers
-from spine.kernel.wakeups import Kind
+from spine.kernel.wakeups import WakeupKind
 from spine.notifications import receipts
 from spine.notifications.locked_messages import MessageChanges
 from spine.notifications.provider_accounts import open_account, signing_secret
@@ -60,7 +60,7 @@ class ReceiptPipeline:
         self._wake = asyncio.Event()
         self._stopping = False
 
-    def on_wakeup(self, kind: Kind) -> None:
+    def on_wakeup(self, kind: WakeupKind) -> None:
         """A bell rang."""
         if kind == "send":
             self._wake.set()

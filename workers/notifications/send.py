@@ -23,7 +23,7 @@ from products.notifications.providers import providers
 from providers.protocol import CALL_TIMEOUT_S
 from spine.kernel.metrics import message_attempts, provider_seconds
 from spine.kernel.vault import Unsealable
-from spine.kernel.wakeups import Kind
+from spine.kernel.wakeups import WakeupKind
 from spine.notifications import state_machine
 from spine.notifications.locked_messages import Connection, Key, LockedAttempt, LockedMessage, MessageChanges, load
 from spine.notifications.provider_accounts import ProviderAccount, open_account
@@ -103,7 +103,7 @@ class MessageSender:
         self._uncommitted = 0
         self._stopping = False
 
-    def on_wakeup(self, kind: Kind) -> None:
+    def on_wakeup(self, kind: WakeupKind) -> None:
         """A bell rang."""
         if kind == "send":
             self._wake.set()

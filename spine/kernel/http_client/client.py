@@ -14,7 +14,7 @@ import httpx
 from yarl import URL
 
 from policies.ip_addresses import blocked_text, opened
-from policies.url_targets import Refused, judge_addresses, known_addresses, target
+from policies.url_targets import TargetRefused, judge_addresses, known_addresses, target
 from spine.kernel.http_client.errors import CALL_ERRORS, error_code
 from spine.kernel.http_client.httpx_transport import guarded_client
 from spine.kernel.http_client.response import HttpResponse
@@ -43,7 +43,7 @@ class HttpClient:
         self._allow = settings.egress_allow
         self._system_lookup = SystemLookup()
         self._lookup: Lookup = lookup or self._system_lookup
-        self._urls: dict[str, URL | Refused] = {}
+        self._urls: dict[str, URL | TargetRefused] = {}
 
     async def __aenter__(self) -> Self:
         settings = self._settings
@@ -80,7 +80,7 @@ class HttpClient:
         error: str | None = None
         excerpt = b""
         where = self._urls.get(url) or self._read_url(url)
-        if isinstance(where, Refused):
+        if isinstance(where, TargetRefused):
             return HttpResponse(None, where.code, None, b"", started_at, perf_counter() - start)
         session = self._opened_only if https_required and where.scheme == "http" else self._anywhere
         try:
@@ -98,13 +98,13 @@ class HttpClient:
                 raise
         return HttpResponse(status, error, retry_after, excerpt, started_at, perf_counter() - start)
 
-    async def check_target(self, url: str, *, https_required: bool = False) -> Refused | None:
+    async def check_target(self, url: str, *, https_required: bool = False) -> TargetRefused | None:
         """Why this URL may not be an endpoint's, resolving its name now; None when it may.
 
         A name that does not resolve today is no reason: its attempts will say `dns_error` for as long as that lasts.
         """
         judged = target(url, self._allow)
-        if isinstance(judged, Refused):
+        if isinstance(judged, TargetRefused):
             return judged
         addresses = known_addresses(judged)
         if not addresses:
@@ -157,9 +157,9 @@ class HttpClient:
                 return kept, "response_too_large"
         return kept, None
 
-    def _read_url(self, url: str) -> URL | Refused:
+    def _read_url(self, url: str) -> URL | TargetRefused:
         judged = target(url, self._allow)
-        where = judged if isinstance(judged, Refused) else URL(judged.url, encoded=True)
+        where = judged if isinstance(judged, TargetRefused) else URL(judged.url, encoded=True)
         if len(self._urls) >= _URLS_KEPT:
             self._urls.clear()
         self._urls[url] = where

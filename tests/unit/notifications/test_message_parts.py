@@ -2,8 +2,8 @@
 
 import pytest
 
-from policies.fallback import Policy, Route, Step
-from policies.simulation import Fate, SimulatedWorld, simulate
+from policies.fallback_values import Policy, Route, Step
+from policies.simulation import ScriptedOutcome, SimulatedWorld, simulate
 from spine.directory.addresses import email_address, is_sandbox_address, phone_e164
 from spine.notifications.rendering import Unrenderable, VariableMissing, parse, parse_bodies, render
 from tests.unit.policies.test_fallback import NOW
@@ -86,7 +86,9 @@ def test_html_is_escaped_and_text_is_not() -> None:
 def test_a_simulation_tells_the_story_of_a_fallback() -> None:
     """WhatsApp is silent, SMS delivers: the trace says so in order, and that both may have arrived."""
     policy = Policy((Step("whatsapp", "delivered", 60), Step("sms", "delivered", 60)), 3600)
-    world = SimulatedWorld({0: [Route("w", True)], 1: [Route("s", True)]}, fates={"whatsapp": Fate("none")})
+    world = SimulatedWorld(
+        {0: [Route("w", True)], 1: [Route("s", True)]}, outcomes={"whatsapp": ScriptedOutcome("none")}
+    )
     lines, outcome, duplicate_possible = simulate(policy, world, NOW)
     assert [line.action for line in lines] == [
         "send",

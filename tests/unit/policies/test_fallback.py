@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.fallback import (
-    MAX_TRIES,
-    MAX_TRIES_OF_STEP,
+from policies.fallback import MAX_TRIES, MAX_TRIES_OF_STEP, is_success, next_step, unmeetable, waits
+from policies.fallback_values import (
     Attempt,
     Breakers,
     Done,
@@ -22,10 +21,6 @@ from policies.fallback import (
     Step,
     Wait,
     World,
-    is_success,
-    next_step,
-    unmeetable,
-    waits,
 )
 from policies.receipts import Report, State, advance
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.ip_addresses import blocked_text
-from policies.url_targets import URL_MAX_CHARS, Refused, Target, judge_addresses, known_addresses, target
+from policies.url_targets import URL_MAX_CHARS, Target, TargetRefused, judge_addresses, known_addresses, target
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
@@ -71,7 +71,7 @@ def test_good_urls_are_sent_as_written_in_one_spelling(url: str, sent: str) -> N
 def test_odd_forms_are_refused(url: str) -> None:
     """What two parsers could read differently, or smuggle something with, is not a URL here, whatever is opened."""
     judged = target(url, (*LOOPBACK, ip_network("::/0"), ip_network("0.0.0.0/0")))
-    assert isinstance(judged, Refused)
+    assert isinstance(judged, TargetRefused)
     assert judged.code == "invalid_url"
     assert judged.why
 
@@ -80,7 +80,7 @@ def test_length_is_bounded() -> None:
     """2,048 characters are the most."""
     longest = "https://example.com/" + "a" * (URL_MAX_CHARS - 20)
     assert isinstance(target(longest), Target)
-    assert isinstance(target(longest + "a"), Refused)
+    assert isinstance(target(longest + "a"), TargetRefused)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_length_is_bounded() -> None:
 def test_inside_is_blocked_in_every_script(url: str) -> None:
     """Addresses of the inside are refused at once, also when written in digits and dots of other scripts."""
     judged = target(url)
-    assert isinstance(judged, Refused)
+    assert isinstance(judged, TargetRefused)
     assert judged.code == "egress_blocked"
 
 
@@ -114,7 +114,7 @@ def test_the_allow_list_opens_literals_and_localhost() -> None:
     """With loopback opened for IPv4, both ways to write it work, and IPv6 loopback stays closed."""
     assert known_addresses(_target("http://127.0.0.1:9000/hook")) == ("127.0.0.1",)
     assert "127.0.0.1" in known_addresses(_target("http://localhost:9000/hook"))
-    assert isinstance(target("http://[::1]:9000/hook", LOOPBACK), Refused)
+    assert isinstance(target("http://[::1]:9000/hook", LOOPBACK), TargetRefused)
 
 
 def test_a_name_knows_no_address() -> None:
