@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from spine.kernel import metrics
 from spine.kernel.metrics import BacklogStats, PoolStats, QueueName, QueueStats
 from spine.kernel.metrics.labels import ByType, EventTypes
-from spine.kernel.metrics.scrape import REGISTRY
+from spine.kernel.metrics.registry import REGISTRY
 
 FIGURES = BacklogStats(
     outbox_rows=3,
