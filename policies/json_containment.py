@@ -30,12 +30,12 @@ class Steps:
             raise TooManySteps
 
 
-def holds(value: Any, part: Any, steps: Steps) -> bool:
+def contains(value: Any, part: Any, steps: Steps) -> bool:
     """Return True if parsed JSON contains `part`. Uses up `steps`. Raises TooManySteps."""
     steps.spend(1)
     if isinstance(part, dict):
         return isinstance(value, dict) and all(
-            name in value and holds(value[name], wanted, steps) for name, wanted in part.items()
+            name in value and contains(value[name], wanted, steps) for name, wanted in part.items()
         )
     if isinstance(part, list):
         return isinstance(value, list) and all(_has(value, wanted, steps) for wanted in part)
@@ -44,7 +44,7 @@ def holds(value: Any, part: Any, steps: Steps) -> bool:
 
 def _has(items: list[Any], wanted: Any, steps: Steps) -> bool:
     if isinstance(wanted, (dict, list)):
-        return any(holds(item, wanted, steps) for item in items)
+        return any(contains(item, wanted, steps) for item in items)
     steps.spend(1 + len(items) // _SCANNED)
     at = 0
     while True:
