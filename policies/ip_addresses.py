@@ -37,7 +37,7 @@ def blocked(address: Address, allow: Sequence[Network] = ()) -> str | None:
 
     An IPv4-mapped or NAT64 address is judged as the IPv4 address that it contains, also against `allow`. The other
     forms that contain an IPv4 address (compatible, translated, 6to4, Teredo, NAT64 for local use) go through relays
-    that nobody is responsible for. They are blocked for every address, unless `allow` contains their own range.
+    without a responsible operator. They are blocked for every address, unless `allow` contains their own range.
     """
     target = _unwrapped(address)
     if in_networks(address, allow) or in_networks(target, allow):

@@ -1,9 +1,9 @@
-"""Wakeups: arq jobs without data that tell a worker to query Postgres. If Redis loses them, the periodic sweep finds the work.
+"""Wakeups: arq jobs without data that cause a worker to query Postgres. If Redis loses them, the sweep finds the work.
 
 Two rules prevent that a wakeup is lost while another one of its kind is pending or running. A new wakeup is dropped
 only while an earlier one is not acknowledged, and a worker acknowledges a wakeup *before* it queries.
 
-A wakeup for now is also pushed to the list of its kind, where idle workers block. One worker pops it, which
+A wakeup for now is also pushed to the list of its kind, on which idle workers block. One worker pops it, which
 acknowledges it, queries at once, and then removes the job from the queue (`receive_wakeup`, `remove_job`). arq itself
 runs jobs that are due later, and jobs of a worker that died after it popped them.
 """

@@ -28,7 +28,7 @@ _RAISED_AS: dict[str, type[httpx.TransportError]] = {
 def guarded_client(connector: aiohttp.TCPConnector, tls: ssl.SSLContext, settings: EgressSettings) -> httpx.AsyncClient:
     """Return a client on `connector` without redirects, cookies or environment proxies, and with a cap on bodies.
 
-    Its errors tell whether the request was sent: after ConnectError and ConnectTimeout no byte was sent, after ReadError
+    Its errors show whether the request was sent: after ConnectError and ConnectTimeout no byte was sent, after ReadError
     and ReadTimeout the receiver may have acted on it. `error_code` of an error's `__cause__` returns the code.
     """
     session = aiohttp.ClientSession(

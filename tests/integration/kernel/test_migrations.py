@@ -10,7 +10,7 @@ from spine.kernel.database import downgrade, migrate
 REVISIONS: Final = ("0001", "0002", "0003")
 CATALOG: Final = """
     WITH relation AS (SELECT * FROM pg_class WHERE relnamespace = to_regnamespace('spine'))
-    SELECT * FROM (SELECT 'schema' AS kind, nspname AS name, concat_ws(' ', nspowner::regrole, nspacl) AS definition
+    SELECT * FROM (SELECT 'schema' AS kind, nspname::text AS name, concat_ws(' ', nspowner::regrole, nspacl) AS definition
       FROM pg_namespace WHERE nspname = 'spine'
     UNION ALL SELECT 'relation', relname, concat_ws(' ', relkind, relowner::regrole, relacl, reloptions, relrowsecurity,
            relforcerowsecurity, pg_get_expr(relpartbound, oid), CASE relkind WHEN 'v' THEN pg_get_viewdef(oid) END)

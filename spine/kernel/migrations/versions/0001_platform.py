@@ -1,6 +1,6 @@
 """Revision 0001: roles, organisations, workspaces, API keys, users, idempotency keys, workers."""
 
-from spine.kernel.migrations.tenancy import compressed, definer, script, tenant_table
+from spine.kernel.migrations.tenancy import RESOURCE_COLUMNS, compressed, definer, script, tenant_table
 
 revision = "0001"
 down_revision = None
@@ -19,7 +19,7 @@ CREATE SCHEMA spine;
 GRANT USAGE ON SCHEMA spine TO spine_app, spine_worker;
 """
 
-TABLES = """
+TABLES = f"""
 CREATE TABLE spine.organisations (
     id text COLLATE "C" PRIMARY KEY,
     name text NOT NULL,
@@ -45,24 +45,14 @@ CREATE TABLE spine.api_keys (
     status text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'rolled', 'revoked')),
     last_used_at timestamptz,
     expires_at timestamptz,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    version integer NOT NULL DEFAULT 1,
-    metadata jsonb NOT NULL DEFAULT '{}',
-    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    PRIMARY KEY (workspace_id, id)
+    {RESOURCE_COLUMNS}
 );
 CREATE TABLE spine.users (
     workspace_id text COLLATE "C" NOT NULL REFERENCES spine.workspaces,
     id text COLLATE "C" NOT NULL,
     name text NOT NULL,
     email text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    version integer NOT NULL DEFAULT 1,
-    metadata jsonb NOT NULL DEFAULT '{}',
-    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    PRIMARY KEY (workspace_id, id),
+    {RESOURCE_COLUMNS},
     UNIQUE (workspace_id, email)
 );
 CREATE TABLE spine.idempotency_keys (

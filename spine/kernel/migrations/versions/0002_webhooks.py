@@ -292,7 +292,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
     PERFORM set_config('app.ws', p_workspace_id, true);
     IF p_event_types_version IS DISTINCT FROM (SELECT w.event_types_version FROM spine.workspaces w WHERE w.workspace_id = p_workspace_id) THEN
-        RETURN;  -- the caller's cache of the registered types is stale: no row tells it to read them again
+        RETURN;  -- the caller's cache of the registered types is stale: without a row it reads them again
     END IF;
     INSERT INTO spine.idempotency_keys AS k (workspace_id, key, fingerprint, status, location, event_ids, expires_at)
     VALUES (p_workspace_id, p_key, p_fingerprint, p_status, p_location, p_ids, now() + p_keep)
