@@ -57,7 +57,7 @@ def _bare_aiohttp() -> None:
         # The guard and the answer stay as they are; the session's own call is what goes through httpx.
         if id(self) not in clients:
             clients[id(self)] = self.client()
-            self._anywhere.post = _Session(clients[id(self)]).post  # type: ignore[assignment,method-assign]
+            self._session.post = _Session(clients[id(self)]).post  # type: ignore[assignment,method-assign]
         return await post(self, url, headers, body, https_required=https_required)
 
     HttpClient.post = over_httpx  # type: ignore[method-assign]

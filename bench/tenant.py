@@ -14,8 +14,9 @@ from spine.directory.api_keys import key_columns
 from spine.kernel import ids
 from spine.kernel.events import Actor, event_body
 from spine.kernel.keys import mint_key
+from spine.kernel.redis_client import open_redis
 from spine.kernel.vault import Vault
-from spine.kernel.wakeups import Kind, Wakeups, open_redis
+from spine.kernel.wakeups import WakeupKind, Wakeups
 from spine.webhooks.signing import new_secret
 
 BODY_BYTES = 600
@@ -67,11 +68,11 @@ class Database:
         await pool.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
         return cls(url, redis_url, key, pool, Wakeups(open_redis(redis_url)))
 
-    def wake(self, kind: Kind) -> None:
+    def wake(self, kind: WakeupKind) -> None:
         """Say that there is work."""
         self._bell.wake(kind)
 
-    def wake_at(self, kind: Kind, due_times_s: Sequence[float]) -> None:
+    def wake_at(self, kind: WakeupKind, due_times_s: Sequence[float]) -> None:
         """Say when there will be."""
         self._bell.wake_at(kind, due_times_s)
 

@@ -1,1 +1,1 @@
-"""Pure decisions: values and `now` in, a verdict out; no I/O, no clock and no randomness of their own."""
+"""Pure decision functions: they take values and `now` and return a decision. No I/O, no clock, no randomness."""

@@ -1,8 +1,8 @@
-"""How many calls one worker process may have under way to one endpoint.
+"""Computes how many concurrent calls one worker process may make to one endpoint.
 
-The cap of an endpoint is one number for all workers together. Every worker computes its part from the same list of
-live workers by rendezvous hashing, so the parts add up to the cap without a word between them. While two workers see
-different lists the sum may be off by a few calls for as long as that lasts: a cap on load, not a lock.
+The cap of an endpoint holds for all workers together. Every worker computes its share from the same list of live
+workers by rendezvous hashing, so the shares add up to the cap without communication. While two workers see different
+lists, the sum may be wrong by a few calls: the cap limits load, it is not a lock.
 """
 
 from collections.abc import Collection
@@ -11,15 +11,15 @@ from math import ceil
 from typing import Final
 
 DEPTH_MAX: Final = 2000
-"""The most deliveries that one worker holds for one endpoint: what a crash makes wait for a lease to end."""
+"""The maximum number of deliveries that one worker holds for one endpoint. After a crash they wait for lease expiry."""
 
 _HORIZON_S: Final = 1.0
 
 
 def share(cap: int, workers: Collection[str], me: str, endpoint_id: str, rate_per_s: float | None = None) -> int:
-    """My part of `cap` calls in flight to the endpoint; the parts of all `workers` add up to `cap` exactly.
+    """Return this worker's share of `cap` concurrent calls. The shares of all `workers` add up to `cap` exactly.
 
-    0 when `me` is not among the workers, or when the cap or the rate is too small to be split so far.
+    Returns 0 if `me` is not in `workers`, or if the cap or the rate is too small to be split over all workers.
     """
     place = _place(cap, workers, me, endpoint_id, rate_per_s)
     if place is None:
@@ -29,16 +29,16 @@ def share(cap: int, workers: Collection[str], me: str, endpoint_id: str, rate_pe
 
 
 def rate_share(rate_per_s: float, cap: int, workers: Collection[str], me: str, endpoint_id: str) -> float:
-    """My part of the endpoint's calls per second: positive for the workers with a part of the cap, for others 0."""
+    """Return this worker's share of the calls per second: positive if it has a share of the cap, otherwise 0."""
     place = _place(cap, workers, me, endpoint_id, rate_per_s)
     return 0.0 if place is None else rate_per_s / place[1]
 
 
 def depth(share: int, mean_latency_s: float | None, rate_per_s: float | None = None) -> int:
-    """How many deliveries one worker may hold for an endpoint, queued and in flight, with `share` calls at once.
+    """Return how many deliveries one worker may hold for an endpoint, queued and in flight, with `share` concurrent calls.
 
-    Little's law over one second: what it can finish in that time, at least two for each call, `DEPTH_MAX` at most;
-    under a rate no more than that rate can use. Without a latency yet, the least.
+    Little's law over one second: as many as it can finish in that time, at least two per call, at most `DEPTH_MAX`.
+    With a rate limit, no more than the rate allows in one second. Before a latency is known, the minimum.
     """
     if share <= 0:
         return 0
@@ -53,9 +53,9 @@ def depth(share: int, mean_latency_s: float | None, rate_per_s: float | None = N
 def _place(
     cap: int, workers: Collection[str], me: str, endpoint_id: str, rate_per_s: float | None
 ) -> tuple[int, int] | None:
-    """My rank among the workers that serve the endpoint, and how many those are; None when I am not one of them.
+    """Return (rank of this worker, number of workers that serve the endpoint); None if this worker does not serve it.
 
-    A rate is not split below one call per second: eight workers sharing one call a second could not keep its pace.
+    A rate is not split below one call per second: eight workers that share one call per second cannot keep that rate.
     """
     alive = set(workers)
     if cap < 1 or me not in alive:
@@ -71,5 +71,5 @@ def _place(
 
 
 def _score(endpoint_id: str, worker: str) -> tuple[bytes, str]:
-    # The name breaks a tie, so that two workers never hold the same rank.
+    # The worker name breaks a tie, so that two workers never have the same rank.
     return blake2b(f"{endpoint_id}\0{worker}".encode(), digest_size=8).digest(), worker

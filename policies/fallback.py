@@ -1,158 +1,51 @@
-"""What a message does next: try, wait, or give up. One function decides, for the worker and for a simulation alike.
+"""Decides what a message does next: send, wait, fail or done. Workers and simulations call the same function.
 
-A step of the policy is one channel. Within a step, an account is tried again after a passing fault, then the channel's
-next account; a call that was accepted, or whose outcome is unknown, is waited for; then the next step is taken. A
-rejection that no repetition would mend goes on at once. The deadline bounds everything.
+A step of the policy is one channel. Within a step, an account is retried after a transient failure, then the channel's
+next account is called. After an accepted call, or a call with an unknown outcome, the step waits for a receipt; then
+the next step is taken. A rejection that a retry cannot fix goes to the next step at once. The deadline limits
+everything.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 
-from policies.receipts import RANK, State, succeeded
-from policies.windows import QuietHours, quiet_until
-
-Success = Literal["sent", "delivered"]
-Outcome = Literal["accepted", "rejected", "unknown"]
-Class = Literal["connect", "transient", "timeout", "rate", "recipient", "policy", "content", "config", "ours"]
+from policies.fallback_values import (
+    ALL_CLOSED,
+    NO_QUOTAS,
+    Attempt,
+    Breakers,
+    Decision,
+    Done,
+    Fail,
+    Outcome,
+    Policy,
+    Quotas,
+    Route,
+    Send,
+    Skip,
+    Step,
+    Wait,
+    World,
+)
+from policies.receipts import RANK, succeeded
+from policies.windows import quiet_until
 
 MAX_TRIES: Final = 3
-"""Calls to one account within one step."""
+"""The maximum number of calls to one account within one step."""
 MAX_TRIES_OF_STEP: Final = 8
-"""Calls within one step, whatever the number of accounts."""
+"""The maximum number of calls within one step, for any number of accounts."""
 RETRY_AFTER_S: Final = (0.5, 2.0)
-"""Waits after the first and second passing fault of an account; never more than an eighth of the step's own wait."""
+"""Seconds to wait after an account's first and second transient failure, at most an eighth of the step's `wait_s`."""
 
-_PASSING: Final = frozenset({"connect", "transient", "rate"})
+_TRANSIENT: Final = frozenset({"connect", "transient", "rate"})
 _OTHER_ACCOUNT: Final = frozenset({"connect", "transient", "rate", "config"})
-"""Faults of the account or its provider, which another one may not have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One channel of a policy, in its turn."""
-
-    channel: str
-    success: Success
-    wait_s: int
-    providers: tuple[str, ...] = ()
-    """Accounts by id, name or kind, in order of preference; empty for all of the channel's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The strategy of one message."""
-
-    steps: tuple[Step, ...]
-    deadline_s: int
-    quiet: QuietHours | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One call, as far as deciding needs it. `step` counts from 0, `number` from 1 within its step."""
-
-    step: int
-    number: int
-    channel: str
-    account_id: str
-    receipts: bool
-    state: State
-    outcome: Outcome | None
-    failure: str | None
-    """Its class, for a rejection."""
-    wait_until: datetime | None
-    retry_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """An account of a channel that may be used; `receipts` says whether its provider reports deliveries."""
-
-    account_id: str
-    receipts: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Breakers:
-    """Which accounts must not be called, and until when."""
-
-    open_until: Mapping[str, datetime] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Quotas:
-    """Channels whose quota is used up."""
-
-    exhausted: frozenset[str] = frozenset()
-
-
-ALL_CLOSED: Final = Breakers()
-NO_QUOTAS: Final = Quotas()
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What surrounds a decision: the routes of each step in order, and why a channel may not be used, where it may not."""
-
-    routes: Mapping[int, Sequence[Route]]
-    blocked: Mapping[str, str] = field(default_factory=dict)
-    deadline_at: datetime | None = None
-    held_until: datetime | None = None
-    """The end of quiet hours that were waited for already."""
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """A step that was passed over, and why."""
-
-    step: int
-    channel: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Call this account now."""
-
-    step: int
-    number: int
-    channel: str
-    route: Route
-    why: str
-    duplicate_possible: bool
-    """Whether an earlier attempt may still reach the person."""
-    skipped: tuple[Skip, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing before this time, unless a receipt comes."""
-
-    until: datetime
-    why: str
-    skipped: tuple[Skip, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """No way is left."""
-
-    why: str
-    skipped: tuple[Skip, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The policy's success was reached."""
-
-
-Decision = Send | Wait | Fail | Done
+"""Failures of the account or its provider, which another account may not have."""
 
 
 def is_success(policy: Policy, attempt: Attempt) -> bool:
-    """Whether this attempt is what its step calls success; without receipts, acceptance is all that can be known."""
+    """Return True if the attempt reached its step's success. Without receipts, acceptance counts as success."""
     return succeeded(attempt.state, policy.steps[attempt.step].success if attempt.receipts else "sent")
 
 
@@ -164,26 +57,26 @@ def next_step(
     breakers: Breakers = ALL_CLOSED,
     quotas: Quotas = NO_QUOTAS,
 ) -> Decision:
-    """What to do now, given all attempts so far in order. Pure: the same values give the same decision."""
+    """Return what to do now, given all attempts so far in order. Pure: the same values give the same decision."""
     if any(is_success(policy, attempt) for attempt in attempts):
         return Done()
     if world.deadline_at is not None and now >= world.deadline_at:
         return Fail("deadline_exceeded")
     skipped: list[Skip] = []
-    parked: datetime | None = None
+    parked_until: datetime | None = None
     first = attempts[-1].step if attempts else 0
     for n in range(first, len(policy.steps)):
         mine = [attempt for attempt in attempts if attempt.step == n]
         decision = _in_step(policy, n, mine, attempts, world, now, breakers, quotas)
         if isinstance(decision, Skip):
             if decision.reason == "circuit_open":
-                opens = _reopens(world.routes.get(n, ()), breakers)
-                parked = opens if parked is None else min(parked, opens)
+                reopens_at = _reopens_at(world.routes.get(n, ()), breakers)
+                parked_until = reopens_at if parked_until is None else min(parked_until, reopens_at)
             skipped.append(decision)
         elif decision is not None:
-            return _bounded(_with_skipped(decision, tuple(skipped)), world)
-    if parked is not None:
-        return _bounded(Wait(parked, "circuit_open", tuple(skipped)), world)
+            return _bounded(replace(decision, skipped=tuple(skipped)), world)
+    if parked_until is not None:
+        return _bounded(Wait(parked_until, "circuit_open", tuple(skipped)), world)
     return Fail("exhausted", tuple(skipped))
 
 
@@ -197,19 +90,19 @@ def _in_step(
     breakers: Breakers,
     quotas: Quotas,
 ) -> Send | Wait | Skip | None:
-    """The decision within one step; a Skip for one that cannot begin, None for one that is over."""
+    """Return the decision within one step: Skip if the step cannot begin, None if it is over."""
     step = policy.steps[n]
     if mine:
         wait = _wait_in(mine[-1], now)
         if wait is not None:
             return wait
-        if not _goes_on(mine[-1]):
+        if not _continues(mine[-1]):
             return None
     reason = world.blocked.get(step.channel) or ("quota_exceeded" if step.channel in quotas.exhausted else None)
     if reason is not None:
         return None if mine else Skip(n, step.channel, reason)
-    served = world.held_until is not None and world.held_until <= now
-    quiet = quiet_until(policy.quiet, now) if policy.quiet is not None and not served else None
+    held = world.held_until is not None and world.held_until <= now
+    quiet = quiet_until(policy.quiet, now) if policy.quiet is not None and not held else None
     if quiet is not None and policy.quiet is not None:
         late = world.deadline_at is not None and quiet >= world.deadline_at
         if policy.quiet.then == "skip" or late:
@@ -222,7 +115,7 @@ def _in_step(
 
 
 def _wait_in(last: Attempt, now: datetime) -> Wait | None:
-    """What the last attempt of a step is waited for."""
+    """Return the wait that the last attempt of a step requires."""
     if last.outcome is None and last.state != "failed":
         return Wait(last.wait_until or now, "in_flight")
     if last.state != "failed" and last.wait_until is not None and now < last.wait_until:
@@ -232,8 +125,8 @@ def _wait_in(last: Attempt, now: datetime) -> Wait | None:
     return None
 
 
-def _goes_on(last: Attempt) -> bool:
-    """Whether a step may make another call after this attempt. An unknown outcome is never repeated blindly."""
+def _continues(last: Attempt) -> bool:
+    """Return True if the step may make another call after this attempt. An unknown outcome is never retried."""
     return last.state == "failed" and last.outcome == "rejected" and last.failure in _OTHER_ACCOUNT
 
 
@@ -244,22 +137,22 @@ def _may_arrive(attempt: Attempt) -> bool:
 def _route(
     routes: Sequence[Route], mine: Sequence[Attempt], now: datetime, breakers: Breakers
 ) -> tuple[Route | None, str]:
-    """The account for the next call of a step, and why this one."""
+    """Return the account for the next call of a step, and the reason for the choice."""
     if not routes:
         return None, "no_provider"
     if len(mine) >= MAX_TRIES_OF_STEP:
         return None, "tries_used_up"
     last = mine[-1] if mine else None
     if last is not None and last.retry_at is not None:
-        again = next((route for route in routes if route.account_id == last.account_id), None)
-        if again is not None and not _is_open(again, breakers, now):
-            return again, "retry"
+        same = next((route for route in routes if route.account_id == last.account_id), None)
+        if same is not None and not _is_open(same, breakers, now):
+            return same, "retry"
     tried = {attempt.account_id for attempt in mine}
-    fresh = [route for route in routes if route.account_id not in tried]
-    closed = [route for route in fresh if not _is_open(route, breakers, now)]
+    untried = [route for route in routes if route.account_id not in tried]
+    closed = [route for route in untried if not _is_open(route, breakers, now)]
     if closed:
         return closed[0], "first_choice" if closed[0] is routes[0] else "other_account"
-    return None, "circuit_open" if fresh else "tries_used_up"
+    return None, "circuit_open" if untried else "tries_used_up"
 
 
 def _is_open(route: Route, breakers: Breakers, now: datetime) -> bool:
@@ -267,41 +160,28 @@ def _is_open(route: Route, breakers: Breakers, now: datetime) -> bool:
     return until is not None and now < until
 
 
-def _reopens(routes: Sequence[Route], breakers: Breakers) -> datetime:
+def _reopens_at(routes: Sequence[Route], breakers: Breakers) -> datetime:
     return min(breakers.open_until[route.account_id] for route in routes if route.account_id in breakers.open_until)
 
 
-def _with_skipped(decision: Send | Wait, skipped: tuple[Skip, ...]) -> Send | Wait:
-    if isinstance(decision, Wait):
-        return Wait(decision.until, decision.why, skipped)
-    return Send(
-        decision.step,
-        decision.number,
-        decision.channel,
-        decision.route,
-        decision.why,
-        decision.duplicate_possible,
-        skipped,
-    )
-
-
 def _bounded(decision: Send | Wait, world: World) -> Send | Wait:
-    """A wait never outlasts the deadline."""
+    """Shorten a wait that ends after the deadline."""
     if isinstance(decision, Wait) and world.deadline_at is not None and decision.until > world.deadline_at:
-        return Wait(world.deadline_at, decision.why, decision.skipped)
+        return replace(decision, until=world.deadline_at)
     return decision
 
 
 def waits(
     step: Step, outcome: Outcome, failure: str | None, retry_after_s: float | None, tries: int, ended_at: datetime
 ) -> tuple[datetime | None, datetime | None]:
-    """(until when a result is waited for, when its account is tried again); `tries` counts the account's in this step.
+    """Return (until when the step waits for a receipt, when the account is retried).
 
-    A provider that asks for more patience than the step has is not waited for.
+    `tries` is the number of calls to the account in this step. If the provider asks for a longer pause than the step's
+    `wait_s`, the account is not retried.
     """
     if outcome != "rejected":
         return ended_at + timedelta(seconds=step.wait_s), None
-    if failure not in _PASSING or tries >= MAX_TRIES:
+    if failure not in _TRANSIENT or tries >= MAX_TRIES:
         return None, None
     pause_s = min(RETRY_AFTER_S[min(tries, len(RETRY_AFTER_S)) - 1], step.wait_s / 8)
     pause_s = max(pause_s, retry_after_s or 0.0)
@@ -311,7 +191,7 @@ def waits(
 
 
 def unmeetable(policy: Policy) -> str | None:
-    """Why the last step can never be taken before the deadline; None when it can."""
+    """Return why the last step can never be taken before the deadline; None if it can."""
     before_last_s = sum(step.wait_s for step in policy.steps[:-1])
     if before_last_s >= policy.deadline_s:
         return f"the waits before the last step come to {before_last_s} s, and the deadline is {policy.deadline_s} s"

@@ -1,4 +1,4 @@
-"""Which addresses a call may go to: the outside, and what the operator has opened (webhooks.md, promise 6)."""
+"""Decides which IP addresses may be called: public ones and the operator's allow list (webhooks.md, promise 6)."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -7,7 +7,7 @@ from typing import Final
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# IANA special-purpose registries, spelled out: `is_global` of the standard library changed its mind between releases.
+# Copied from the IANA special-purpose registries: `is_global` of the standard library differs between releases.
 _CLOSED: Final[tuple[tuple[str, tuple[Network, ...]], ...]] = tuple(
     (why, tuple(ip_network(text) for text in texts))
     for why, texts in (
@@ -33,11 +33,11 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
 def blocked(address: Address, allow: Sequence[Network] = ()) -> str | None:
-    """Why no call may go to this address, in a word or two; None when it may.
+    """Return why this address must not be called, in one or two words; None if it may be called.
 
-    An IPv4-mapped or NAT64 address is judged as the IPv4 address that it stands for, and opened as such too. The other
-    forms that carry an IPv4 address (compatible, translated, 6to4, Teredo, NAT64 for local use) lead through relays
-    nobody vouches for: they are closed whatever they carry, unless the operator opens their own range.
+    An IPv4-mapped or NAT64 address is judged as the IPv4 address that it contains, also against `allow`. The other
+    forms that contain an IPv4 address (compatible, translated, 6to4, Teredo, NAT64 for local use) go through relays
+    without a responsible operator. They are blocked for every address, unless `allow` contains their own range.
     """
     target = _unwrapped(address)
     if in_networks(address, allow) or in_networks(target, allow):
@@ -51,7 +51,7 @@ def blocked(address: Address, allow: Sequence[Network] = ()) -> str | None:
 
 
 def blocked_text(text: str, allow: Sequence[Network] = ()) -> str | None:
-    """`blocked` for an address as text, such as a resolver gives; what is not an address is blocked."""
+    """Apply `blocked` to an address as text, as a resolver returns it. Text that is not an address is blocked."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -60,7 +60,7 @@ def blocked_text(text: str, allow: Sequence[Network] = ()) -> str | None:
 
 
 def opened(text: str, allow: Sequence[Network]) -> bool:
-    """Whether the operator's list covers this address, so that plain http is good enough for it."""
+    """Return True if the operator's allow list contains this address, so that plain http may be used."""
     try:
         address = ip_address(text)
     except ValueError:
@@ -69,16 +69,16 @@ def opened(text: str, allow: Sequence[Network]) -> bool:
 
 
 def in_networks(address: Address, networks: Sequence[Network]) -> bool:
-    """Whether any of the networks holds the address; those of the other IP version do not."""
+    """Return True if any of the networks contains the address. Networks of the other IP version never do."""
     return any(address in network for network in networks)
 
 
 def _unwrapped(address: Address) -> Address:
-    """The address that a packet to this one ends at."""
+    """Return the address that receives a packet sent to this address."""
     if isinstance(address, IPv4Address):
         return address
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address in _NAT64:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
-    return IPv6Address(int(address))  # without a zone id, which no network can hold
+    return IPv6Address(int(address))  # without a zone id, because no network contains one

@@ -1,4 +1,4 @@
-"""What people wish: what a reply asks of us, and whether a wish stands against a send (failure cases 19 and 20)."""
+"""Opt-outs: reads STOP and START replies, and decides whether a send is opted out (failure cases 19 and 20)."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _START: Final = frozenset(
 
 
 def opt_out_keyword(text: str) -> Literal["stop", "start"] | None:
-    """STOP or START, where the whole reply is that word: in any case, with any punctuation. "STOP the order" is neither."""
+    """Return the keyword if the whole reply is one, in any case and with any punctuation. "STOP the order" is none."""
     normal = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", text).casefold())
     spaced = "".join(" " if unicodedata.category(c)[0] in "PZSC" and c != "-" else c for c in normal)
     words = " ".join(spaced.split()).strip("- ")
@@ -26,19 +26,20 @@ def opt_out_keyword(text: str) -> Literal["stop", "start"] | None:
 
 @dataclass(frozen=True, slots=True)
 class OptOut:
-    """What a person wants on a channel and in a category; `*` stands for all of them."""
+    """A person's preference for a channel and a category; `*` means all of them."""
 
     channel: str
     category: str
     opted_out: bool
 
 
-def opted_out(wishes: Iterable[OptOut], channel: str, category: str) -> bool:
-    """Whether this must not be sent. The wish that names most decides: a channel before a category, both before either."""
-    held = {
-        (opt_out_keyword.channel, opt_out_keyword.category): opt_out_keyword.opted_out for opt_out_keyword in wishes
-    }
+def opted_out(opt_outs: Iterable[OptOut], channel: str, category: str) -> bool:
+    """Return True if the message must not be sent.
+
+    The most specific preference decides: channel and category, then channel, then category, then neither.
+    """
+    preferences = {(opt_out.channel, opt_out.category): opt_out.opted_out for opt_out in opt_outs}
     for key in ((channel, category), (channel, "*"), ("*", category), ("*", "*")):
-        if key in held:
-            return held[key]
+        if key in preferences:
+            return preferences[key]
     return False

@@ -1,4 +1,4 @@
-"""What a receipt changes: an attempt's rank only rises, and a later delivery overrides a failure (failure cases 1 to 4)."""
+"""Applies receipts to an attempt: its rank only rises, and a later delivery overrides a failure (failure cases 1 to 4)."""
 
 from typing import Final, Literal
 
@@ -6,16 +6,16 @@ State = Literal["sending", "accepted", "sent", "delivered", "read", "failed"]
 Report = Literal["sent", "delivered", "read", "failed"]
 
 RANK: Final[dict[str, int]] = {"sending": 0, "failed": 1, "accepted": 2, "sent": 3, "delivered": 4, "read": 5}
-"""`failed` stands below what a provider may still report after it; a failure itself moves an attempt by `advance` only."""
+"""`failed` ranks below the states that a provider may still report after it. Only `advance` moves an attempt to it."""
 
 _DELIVERED: Final = RANK["delivered"]
 
 
 def advance(state: State, report: Report) -> State | None:
-    """The state after this report; None when it changes nothing. Any order of the same reports ends in the same state.
+    """Return the state after this report; None if the state does not change. The order of the reports does not matter.
 
-    Only one pair depends on what came first, and not for long: a failure after `sent` is believed, and after it only
-    `delivered` or `read` are, since a `sent` that comes late says nothing new.
+    Only `failed` depends on the order: a failure after `sent` is accepted. After it only `delivered` and `read` are
+    accepted, because a late `sent` contains no new information.
     """
     if report == "failed":
         return None if state == "failed" or RANK[state] >= _DELIVERED else "failed"
@@ -25,7 +25,7 @@ def advance(state: State, report: Report) -> State | None:
 
 
 def succeeded(state: State, success: Literal["sent", "delivered"]) -> bool:
-    """Whether an attempt in this state is what the policy calls success. Judged by receipts, never by HTTP."""
+    """Return True if this state meets the policy's success. Receipts decide, never an HTTP status."""
     if success == "sent":
         return RANK[state] >= RANK["accepted"]
     return RANK[state] >= _DELIVERED

@@ -1,16 +1,16 @@
-"""When a failed delivery is tried again: the fixed schedule, and what a receiver's Retry-After may add to it."""
+"""The retry schedule of deliveries: fixed backoff, which a receiver's Retry-After may lengthen."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 SCHEDULE_S: Final[tuple[int, ...]] = (1, 4, 16, 60, 300, 1800, 7200)
-"""Seconds to wait after failure n = 1..7, from the end of the attempt; without jitter (X2). 9,381 s in all."""
+"""Seconds to wait after failure n = 1..7, counted from the end of the attempt; no jitter (X2). 9,381 s in total."""
 
 MAX_ATTEMPTS: Final = len(SCHEDULE_S) + 1
-"""The failure that makes a delivery dead: one more than there are waits."""
+"""The number of the failure that makes a delivery dead: one more than the schedule has waits."""
 
 RETRY_AFTER_CAP_S: Final = 7200
-"""The longest that a receiver can slow us down (X19)."""
+"""The maximum Retry-After that counts, in seconds (X19)."""
 
 _MAX_HEADER_CHARS: Final = 64
 _HTTP_DATE_FORMATS: Final = (
@@ -21,9 +21,10 @@ _HTTP_DATE_FORMATS: Final = (
 
 
 def next_attempt_at(failures: int, ended_at: datetime, retry_after_s: float | None = None) -> datetime | None:
-    """When the attempt after failure number `failures` (from 1) starts; None when that failure makes it dead.
+    """Return when the attempt after failure number `failures` (from 1) is due; None if that failure makes it dead.
 
-    `retry_after_s` is what `parse_retry_after` gave. A receiver may slow us, never hurry us: the longer wait counts.
+    `retry_after_s` is the result of `parse_retry_after`. The longer of it and the scheduled wait counts: a receiver may
+    delay a retry, but never advance it. Raises ValueError if `failures` is less than 1.
     """
     if failures < 1:
         raise ValueError(f"failures counts from 1, got {failures}")
@@ -34,9 +35,10 @@ def next_attempt_at(failures: int, ended_at: datetime, retry_after_s: float | No
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110 10.2.3), capped at two hours.
+    """Return the seconds that a Retry-After header asks for (RFC 9110 10.2.3), at most two hours.
 
-    Whole seconds or an HTTP-date in its three forms. Junk, a date in the past and a negative number count as absent.
+    Reads whole seconds and the three forms of an HTTP-date. Returns None for anything else, a date in the past and a
+    negative number.
     """
     if value is None or len(value) > _MAX_HEADER_CHARS or not value.isascii():
         return None

@@ -1,15 +1,16 @@
-"""A message's way through an imagined world, decided by the very function that decides in the real one."""
+"""Simulates a message under a policy with scripted outcomes. The production decision function makes every decision."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from policies.fallback import (
+from policies.fallback import is_success, next_step, waits
+from policies.fallback_values import (
     Attempt,
-    Class,
     Done,
     Fail,
+    FailureClass,
     Outcome,
     Policy,
     Route,
@@ -17,46 +18,44 @@ from policies.fallback import (
     Skip,
     Wait,
     World,
-    is_success,
-    next_step,
-    waits,
 )
 from policies.receipts import Report, State, advance
 
-Kind = Literal[
+OutcomeKind = Literal[
     "sent", "delivered", "read", "failed", "none", "late", "rejected", "rate_limited", "timeout", "transient"
 ]
 
 RECEIPT_S: Final = 1.0
-"""How long after a call its receipt comes, where nothing else is said."""
+"""Seconds from a call to its receipt, unless the scripted outcome says otherwise."""
 LATE_S: Final = 1.0
-"""How long after the wait a late one comes."""
-_MAX_LINES: Final = 500
+"""Seconds from the end of the step's wait to a late receipt."""
+_MAX_ENTRIES: Final = 500
 _RATE_RETRY_AFTER_S: Final = 86_400.0
 _TRANSIENT_TIMES: Final = 2
+_STATE: Final[dict[Outcome, State]] = {"accepted": "accepted", "rejected": "failed", "unknown": "sending"}
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
-    """What becomes of calls on a channel, and when its receipt comes; None for the usual time."""
+class ScriptedOutcome:
+    """The outcome of all calls on a channel, and the delay of their receipt in seconds; None for the usual delay."""
 
-    kind: Kind = "delivered"
+    kind: OutcomeKind = "delivered"
     after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedWorld:
-    """A world to try a policy in. `down` are accounts whose provider does not answer at all."""
+    """The surroundings of a simulation. `down` lists accounts whose provider does not answer."""
 
     routes: Mapping[int, Sequence[Route]]
     down: frozenset[str] = frozenset()
-    fates: Mapping[str, Fate] = field(default_factory=dict)
+    outcomes: Mapping[str, ScriptedOutcome] = field(default_factory=dict)
     blocked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a trace."""
+class TraceEntry:
+    """One entry of a trace. `at_s` is in seconds after the start."""
 
     at_s: float
     action: Literal["skip", "send", "accepted", "rejected", "unknown", "wait", "receipt", "done", "fail"]
@@ -68,146 +67,148 @@ class Line:
 
 
 @dataclass(slots=True)
-class _Trial:
-    """A simulation under way."""
+class _Simulation:
+    """The state of a running simulation."""
 
     policy: Policy
     simulated: SimulatedWorld
     start: datetime
     now: datetime
     attempts: list[Attempt] = field(default_factory=list)
-    coming: list[tuple[datetime, int, Report]] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    pending: list[tuple[datetime, int, Report]] = field(default_factory=list)
+    """Receipts that have not arrived: time, index of the attempt, report."""
+    trace: list[TraceEntry] = field(default_factory=list)
     skipped: set[tuple[int, str]] = field(default_factory=set)
     held_until: datetime | None = None
     duplicate_possible: bool = False
 
-    def say(self, line: Line) -> None:
-        """Add to the trace, at this moment."""
-        self.lines.append(replace(line, at_s=(self.now - self.start).total_seconds()))
+    def record(self, entry: TraceEntry) -> None:
+        """Append an entry to the trace, with the current time."""
+        self.trace.append(replace(entry, at_s=(self.now - self.start).total_seconds()))
 
 
-def simulate(policy: Policy, simulated: SimulatedWorld, start: datetime) -> tuple[list[Line], str, bool]:
-    """(trace, how it ends: `delivered`, `read`, `sent` or `failed`, whether the person may get it twice).
+def simulate(policy: Policy, simulated: SimulatedWorld, start: datetime) -> tuple[list[TraceEntry], str, bool]:
+    """Return (trace, final state: `delivered`, `read`, `sent` or `failed`, whether a duplicate is possible).
 
-    Receipts that come after the end are in the trace too.
+    The trace includes receipts that arrive after the end.
     """
-    trial = _Trial(policy, simulated, start, start)
+    run = _Simulation(policy, simulated, start, start)
     deadline_at = start + timedelta(seconds=policy.deadline_s)
-    while len(trial.lines) < _MAX_LINES:
-        world = World(simulated.routes, simulated.blocked, deadline_at, trial.held_until)
-        decision = next_step(policy, trial.attempts, world, trial.now)
+    while len(run.trace) < _MAX_ENTRIES:
+        world = World(simulated.routes, simulated.blocked, deadline_at, run.held_until)
+        decision = next_step(policy, run.attempts, world, run.now)
         if not isinstance(decision, Done):
-            _say_skipped(trial, decision.skipped)
+            _record_skipped(run, decision.skipped)
         if isinstance(decision, Send):
-            _call(trial, decision)
+            _call(run, decision)
         elif isinstance(decision, Wait):
-            _wait(trial, decision)
+            _wait(run, decision)
         elif isinstance(decision, Fail):
-            trial.say(Line(0, "fail", reason=decision.why))
+            run.record(TraceEntry(0, "fail", reason=decision.why))
             break
         else:
-            trial.say(Line(0, "done"))
+            run.record(TraceEntry(0, "done"))
             break
-    for at, n, report in sorted(trial.coming, key=lambda one: one[0]):
-        trial.now = max(trial.now, at)
-        _receipt(trial, n, report)
-    return trial.lines, _outcome(trial), trial.duplicate_possible
+    for at, n, report in sorted(run.pending, key=lambda receipt: receipt[0]):
+        run.now = max(run.now, at)
+        _receive(run, n, report)
+    return run.trace, _final_state(run), run.duplicate_possible
 
 
-def _say_skipped(trial: _Trial, skipped: Iterable[Skip]) -> None:
+def _record_skipped(run: _Simulation, skipped: Iterable[Skip]) -> None:
     for skip in skipped:
-        if (skip.step, skip.reason) not in trial.skipped:
-            trial.skipped.add((skip.step, skip.reason))
-            trial.say(Line(0, "skip", skip.step, skip.channel, reason=skip.reason))
+        if (skip.step, skip.reason) not in run.skipped:
+            run.skipped.add((skip.step, skip.reason))
+            run.record(TraceEntry(0, "skip", skip.step, skip.channel, reason=skip.reason))
 
 
-def _call(trial: _Trial, decision: Send) -> None:
-    step, account_id = trial.policy.steps[decision.step], decision.route.account_id
-    fate = trial.simulated.fates.get(decision.channel, Fate())
-    trial.say(Line(0, "send", decision.step, decision.channel, account_id, decision.why))
-    outcome, failure, retry_after_s = _answer(trial, decision, fate)
-    tries = 1 + sum(one.step == decision.step and one.account_id == account_id for one in trial.attempts)
-    wait_until, retry_at = waits(step, outcome, failure, retry_after_s, tries, trial.now)
-    state: State = {"accepted": "accepted", "rejected": "failed", "unknown": "sending"}[outcome]  # type: ignore[assignment]  # mypy widens
-    trial.attempts.append(
+def _call(run: _Simulation, decision: Send) -> None:
+    step, account_id = run.policy.steps[decision.step], decision.route.account_id
+    scripted = run.simulated.outcomes.get(decision.channel, ScriptedOutcome())
+    run.record(TraceEntry(0, "send", decision.step, decision.channel, account_id, decision.why))
+    outcome, failure, retry_after_s = _response(run, decision, scripted)
+    tries = 1 + sum(attempt.step == decision.step and attempt.account_id == account_id for attempt in run.attempts)
+    wait_until, retry_at = waits(step, outcome, failure, retry_after_s, tries, run.now)
+    run.attempts.append(
         Attempt(
             decision.step,
             decision.number,
             decision.channel,
             account_id,
             decision.route.receipts,
-            state,
+            _STATE[outcome],
             outcome,
             failure,
             wait_until,
             retry_at,
         )
     )
-    trial.held_until = None
-    trial.duplicate_possible = trial.duplicate_possible or decision.duplicate_possible
-    trial.say(Line(0, outcome, decision.step, decision.channel, account_id, failure))
+    run.held_until = None
+    run.duplicate_possible = run.duplicate_possible or decision.duplicate_possible
+    run.record(TraceEntry(0, outcome, decision.step, decision.channel, account_id, failure))
     if outcome == "accepted" and decision.route.receipts:
-        trial.coming += _reports(trial, len(trial.attempts) - 1, fate, step.wait_s)
+        run.pending += _receipts(run, len(run.attempts) - 1, scripted, step.wait_s)
 
 
-def _answer(trial: _Trial, decision: Send, fate: Fate) -> tuple[Outcome, Class | None, float | None]:
-    if decision.route.account_id in trial.simulated.down:
+def _response(
+    run: _Simulation, decision: Send, scripted: ScriptedOutcome
+) -> tuple[Outcome, FailureClass | None, float | None]:
+    if decision.route.account_id in run.simulated.down:
         return "rejected", "connect", None
-    if fate.kind == "rejected":
+    if scripted.kind == "rejected":
         return "rejected", "recipient", None
-    if fate.kind == "rate_limited":
+    if scripted.kind == "rate_limited":
         return "rejected", "rate", _RATE_RETRY_AFTER_S
-    if fate.kind == "timeout":
+    if scripted.kind == "timeout":
         return "unknown", "timeout", None
-    if fate.kind == "transient" and decision.number <= _TRANSIENT_TIMES:
+    if scripted.kind == "transient" and decision.number <= _TRANSIENT_TIMES:
         return "rejected", "transient", None
     return "accepted", None, None
 
 
-def _reports(trial: _Trial, n: int, fate: Fate, wait_s: int) -> list[tuple[datetime, int, Report]]:
-    after_s = (
-        fate.after_s if fate.after_s is not None else min(RECEIPT_S, wait_s / 2)
-    )  # in time, unless it is said to be late
-    if fate.kind == "late":
-        after_s = wait_s + (fate.after_s if fate.after_s is not None else LATE_S)
-    at = trial.now + timedelta(seconds=after_s)
-    if fate.kind in {"delivered", "late", "transient"}:
+def _receipts(run: _Simulation, n: int, scripted: ScriptedOutcome, wait_s: int) -> list[tuple[datetime, int, Report]]:
+    if scripted.kind == "late":
+        after_s = wait_s + (LATE_S if scripted.after_s is None else scripted.after_s)
+    else:
+        # Half of the wait at most, so that the receipt arrives in time.
+        after_s = min(RECEIPT_S, wait_s / 2) if scripted.after_s is None else scripted.after_s
+    at = run.now + timedelta(seconds=after_s)
+    if scripted.kind in {"delivered", "late", "transient"}:
         return [(at, n, "delivered")]
-    if fate.kind == "sent":
+    if scripted.kind == "sent":
         return [(at, n, "sent")]
-    if fate.kind == "read":
+    if scripted.kind == "read":
         return [(at, n, "delivered"), (at, n, "read")]
-    return [(at, n, "failed")] if fate.kind == "failed" else []
+    return [(at, n, "failed")] if scripted.kind == "failed" else []
 
 
-def _wait(trial: _Trial, decision: Wait) -> None:
-    """Let time pass: to the next receipt, or to the end of the wait."""
-    until_s = (decision.until - trial.start).total_seconds()
-    trial.say(Line(0, "wait", reason=decision.why, until_s=until_s))
-    coming = min(trial.coming, key=lambda one: one[0], default=None)
-    if coming is not None and coming[0] < decision.until:
-        trial.coming.remove(coming)
-        trial.now = max(trial.now, coming[0])
-        _receipt(trial, coming[1], coming[2])
+def _wait(run: _Simulation, decision: Wait) -> None:
+    """Advance the time to the next receipt, or to the end of the wait."""
+    until_s = (decision.until - run.start).total_seconds()
+    run.record(TraceEntry(0, "wait", reason=decision.why, until_s=until_s))
+    receipt = min(run.pending, key=lambda receipt: receipt[0], default=None)
+    if receipt is not None and receipt[0] < decision.until:
+        run.pending.remove(receipt)
+        run.now = max(run.now, receipt[0])
+        _receive(run, receipt[1], receipt[2])
         return
-    trial.now = max(trial.now, decision.until)
+    run.now = max(run.now, decision.until)
     if decision.why == "quiet_hours":
-        trial.held_until = decision.until
+        run.held_until = decision.until
 
 
-def _receipt(trial: _Trial, n: int, report: Report) -> None:
-    attempt = trial.attempts[n]
-    moved = advance(attempt.state, report)
-    if moved is not None:
-        failure = "recipient" if moved == "failed" else attempt.failure
-        trial.attempts[n] = replace(attempt, state=moved, failure=failure)
-    trial.say(Line(0, "receipt", attempt.step, attempt.channel, attempt.account_id, report))
+def _receive(run: _Simulation, n: int, report: Report) -> None:
+    attempt = run.attempts[n]
+    state = advance(attempt.state, report)
+    if state is not None:
+        failure = "recipient" if state == "failed" else attempt.failure
+        run.attempts[n] = replace(attempt, state=state, failure=failure)
+    run.record(TraceEntry(0, "receipt", attempt.step, attempt.channel, attempt.account_id, report))
 
 
-def _outcome(trial: _Trial) -> str:
-    states = {attempt.state for attempt in trial.attempts}
+def _final_state(run: _Simulation) -> str:
+    states = {attempt.state for attempt in run.attempts}
     for state in ("read", "delivered"):
         if state in states:
             return state
-    return "sent" if any(is_success(trial.policy, attempt) for attempt in trial.attempts) else "failed"
+    return "sent" if any(is_success(run.policy, attempt) for attempt in run.attempts) else "failed"

@@ -1,7 +1,7 @@
-"""Which URLs may be called at all: the form of an endpoint's address, judged before anything is resolved.
+"""Decides which URLs may be called: checks the form of an endpoint's URL before its host name is resolved.
 
 The rules are stricter than those of a browser. Forms that two parsers could read differently are refused, not
-repaired, because the party that writes the URL is not the party whose network it is called from.
+repaired, because the party that writes the URL does not own the network that it is called from.
 """
 
 import re
@@ -27,26 +27,26 @@ _KEPT_IN_URL: Final = "!$%&'()*+,/:;=?@[]~"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL that may be called, in the one spelling that is sent: host in ASCII and lower case, no fragment."""
+    """A URL that may be called, in normalised form: host in ASCII and lower case, no fragment."""
 
     url: str
     scheme: str
     host: str
     port: int
     address: Address | None
-    """The host when it is written as an address; None for a name, which is judged once it is resolved."""
+    """The host if it is an address literal; None for a name, which is judged after it is resolved."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A URL that is never called. `code` is `invalid_url` (its form) or `egress_blocked` (where it leads)."""
+class TargetRefused:
+    """A URL that must not be called. `code` is `invalid_url` (its form) or `egress_blocked` (its address)."""
 
     code: str
     why: str
 
 
-def target(url: str, allow: Sequence[Network] = ()) -> Target | Refused:
-    """Read and judge a URL without resolving it; names are judged again by their addresses (`judge_addresses`)."""
+def target(url: str, allow: Sequence[Network] = ()) -> Target | TargetRefused:
+    """Parse and judge a URL without resolving it. `judge_addresses` judges the addresses of a name later."""
     if len(url) > URL_MAX_CHARS:
         return _invalid(f"longer than {URL_MAX_CHARS} characters")
     if _FORBIDDEN.search(url):
@@ -64,42 +64,42 @@ def target(url: str, allow: Sequence[Network] = ()) -> Target | Refused:
     if port == 0:
         return _invalid("port 0 cannot be called")
     host = _host(parts.netloc)
-    if isinstance(host, Refused):
+    if isinstance(host, TargetRefused):
         return host
     name, address = host
     why = blocked(address, allow) if address is not None else _blocked_name(name, allow)
     if why is not None:
-        return Refused("egress_blocked", f"{name} is {why}")
+        return TargetRefused("egress_blocked", f"{name} is {why}")
     spelled = _spelled(scheme, name, port, parts.path, parts.query)
     return Target(spelled, scheme, name, port or _DEFAULT_PORTS[scheme], address)
 
 
 def judge_addresses(
     target: Target, addresses: Sequence[str], allow: Sequence[Network] = (), *, https_required: bool = False
-) -> Refused | None:
-    """Judge what the host of a target resolved to; None when the target may be called.
+) -> TargetRefused | None:
+    """Judge the resolved addresses of a target. Returns None if the target may be called.
 
-    One permitted address is enough, for the others are never connected to: with loopback opened for IPv4 alone,
-    `localhost` still works. Where https is required, http is good only if every usable address is in the operator's
-    list. An empty `addresses` (not resolved) blocks nothing but that exception.
+    One permitted address is enough, because the client never connects to the others: if only IPv4 loopback is allowed,
+    `localhost` still works. If https is required, http is permitted only if every permitted address is in the
+    operator's allow list. Empty `addresses` (not resolved) block nothing except that case.
     """
     usable = [text for text in addresses if blocked_text(text, allow) is None]
     if addresses and not usable:
-        return Refused("egress_blocked", f"{target.host} is {blocked_text(addresses[0], allow)}")
+        return TargetRefused("egress_blocked", f"{target.host} is {blocked_text(addresses[0], allow)}")
     if https_required and target.scheme == "http" and not (usable and all(opened(text, allow) for text in usable)):
-        return Refused("egress_blocked", "https is required for live endpoints")
+        return TargetRefused("egress_blocked", "https is required for live endpoints")
     return None
 
 
 def known_addresses(target: Target) -> tuple[str, ...]:
-    """The addresses that a target names without a resolver: its literal, or loopback for localhost (RFC 6761)."""
+    """Return the addresses known without a resolver: an address literal, or loopback for localhost (RFC 6761)."""
     if target.address is not None:
         return (str(target.address),)
     return _LOCALHOST if _is_localhost(target.host) else ()
 
 
-def _host(netloc: str) -> tuple[str, Address | None] | Refused:
-    """The host in ASCII, and as an address when it is one."""
+def _host(netloc: str) -> tuple[str, Address | None] | TargetRefused:
+    """Return the host in ASCII, and its address if it is an address literal."""
     if netloc.startswith("["):
         literal, closed, rest = netloc[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")):
@@ -108,7 +108,7 @@ def _host(netloc: str) -> tuple[str, Address | None] | Refused:
     text = netloc.partition(":")[0]
     if not text.isascii():
         try:
-            # UTS 46 may turn other scripts' digits and dots into ASCII ones: all checks come after it.
+            # UTS 46 may map digits and dots of other scripts to ASCII, so all checks come after it.
             text = idna.encode(text, uts46=True).decode("ascii")
         except idna.IDNAError as error:
             return _invalid(f"the host is not a valid international name: {error}")
@@ -118,14 +118,14 @@ def _host(netloc: str) -> tuple[str, Address | None] | Refused:
         return _invalid("the host is not a valid name")
     if not _NUMBER.fullmatch(labels[-1]):
         return name, None
-    # A last label that is a number makes the host an IPv4 address to some resolvers (0x7f.1, 2130706433, 017.0.0.1).
+    # Some resolvers read a host whose last label is a number as an IPv4 address (0x7f.1, 2130706433, 017.0.0.1).
     try:
         return name, IPv4Address(text)
     except ValueError:
         return _invalid("an IPv4 address must be written as four decimal numbers")
 
 
-def _ipv6_host(literal: str) -> tuple[str, Address] | Refused:
+def _ipv6_host(literal: str) -> tuple[str, Address] | TargetRefused:
     if "%" in literal:
         return _invalid("an IPv6 address must not carry a zone id")
     try:
@@ -148,10 +148,10 @@ def _is_localhost(name: str) -> bool:
 def _spelled(scheme: str, name: str, port: int | None, path: str, query: str) -> str:
     host = f"[{name}]" if ":" in name else name
     at = "" if port is None or port == _DEFAULT_PORTS[scheme] else f":{port}"
-    # Receivers route and sign on the path: what is ASCII already goes out as it was written.
+    # Receivers route and sign on the path, so ASCII characters are sent unchanged.
     tail = quote(f"{path or '/'}{'?' + query if query else ''}", safe=_KEPT_IN_URL)
     return f"{scheme}://{host}{at}{tail}"
 
 
-def _invalid(why: str) -> Refused:
-    return Refused("invalid_url", f"the URL is not valid: {why}")
+def _invalid(why: str) -> TargetRefused:
+    return TargetRefused("invalid_url", f"the URL is not valid: {why}")

@@ -1,4 +1,4 @@
-"""What an answer to a delivery means: delivered, failed with a code, or the endpoint is gone."""
+"""Judges the response to a delivery attempt: delivered, failed with a code, or endpoint gone."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,12 +29,12 @@ _WHY: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The receiver took the event: any 2xx."""
+    """The receiver accepted the event with any 2xx."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The attempt failed. `code` is the contract, `why` is for people; `retry_after_s` is set only where it counts."""
+    """The attempt failed. `code` is part of the API, `why` is for people. `retry_after_s` is set for 429 and 503 only."""
 
     code: str
     why: str
@@ -43,7 +43,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The receiver said 410: the delivery is dead at once and the endpoint is disabled."""
+    """The receiver answered 410: the delivery is dead at once and the endpoint is disabled."""
 
     code: str = ENDPOINT_GONE
     why: str = "the receiver answered 410 Gone"
@@ -56,10 +56,10 @@ _GONE: Final = Gone()
 
 
 def judge(status: int | None, error: str | None, retry_after: str | None, now: datetime) -> Verdict:
-    """The verdict on one attempt, as in the table of `webhooks.md`.
+    """Return the verdict on one attempt, as in the table of `webhooks.md`.
 
-    An `error` code outranks a status: a 200 whose body was cut off or over the cap is not an answer. Retry-After is
-    read on 429 and 503 alone; `now` turns its date form into seconds.
+    An `error` code overrides a status: a 200 with a truncated or oversized body is not a success. Retry-After counts
+    only for 429 and 503; `now` converts its date form into seconds. Raises ValueError without a status and an error.
     """
     if error is not None:
         return Failed(error, _WHY.get(error, error))

@@ -27,9 +27,10 @@ from spine.kernel.metrics import EVENT_TYPES
 from spine.kernel.openapi import document
 from spine.kernel.platform import Platform
 from spine.kernel.rate_limits import RateLimiter
+from spine.kernel.redis_client import open_redis
 from spine.kernel.settings import DatabaseSettings, EgressSettings, HttpSettings, VaultSettings, WakeupSettings
 from spine.kernel.vault import Vault
-from spine.kernel.wakeups import Wakeups, open_redis
+from spine.kernel.wakeups import Wakeups
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from policies.fallback import Class
+from policies.fallback_values import FailureClass
 from policies.retry import parse_retry_after
 from providers.protocol import signed_report
 from spine.kernel.http_client import HttpClient, HttpResponse
@@ -84,7 +84,7 @@ def _result(response: HttpResponse, config: HttpConfig) -> ProviderResult:
             raw=raw | ({"status": _short_text(status)} if status else {}),
         )
     code = _short_text(find(document, config.error)) or f"http_{response.status}"
-    failure: Class = "recipient"
+    failure: FailureClass = "recipient"
     if response.status == 429:
         failure = "rate"
     elif response.status in {408, 425} or response.status >= 500:

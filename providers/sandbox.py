@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from policies.fallback import Class
+from policies.fallback_values import FailureClass
 from providers.protocol import signed_report
 from spine.directory.addresses import is_sandbox_address
 from spine.notifications.account_credentials import ProviderAccount
@@ -55,7 +55,7 @@ _ACCEPTED: Final = ProviderResult("accepted")
 _UNKNOWN: Final = ProviderResult("unknown", None, "timeout", "timeout")
 
 
-def _rejected(failure: Class, code: str, retry_after_s: float | None = None) -> ProviderResult:
+def _rejected(failure: FailureClass, code: str, retry_after_s: float | None = None) -> ProviderResult:
     return ProviderResult("rejected", None, failure, code, retry_after_s=retry_after_s)
 
 

@@ -17,7 +17,7 @@ from typing import Final
 
 import aiosmtplib
 
-from policies.fallback import Class
+from policies.fallback_values import FailureClass
 from providers.protocol import CALL_TIMEOUT_S, SignatureInvalid
 from spine.kernel.http_client import HttpClient
 from spine.kernel.http_client.ssrf_guard import AddressBlockedError
@@ -141,7 +141,7 @@ def _rejected(code: int, text: str, *, login: bool = False) -> ProviderResult:
     match = _ENHANCED_CODE.search(text)
     enhanced = match.group(0) if match else ""
     subject = match.group(2) if match else ""
-    failure: Class
+    failure: FailureClass
     if login or code in _CONFIG_CODES:
         failure = "config"
     elif code == 421:

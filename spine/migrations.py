@@ -1,4 +1,4 @@
-"""`python -m spine.migrations`: migrate the database at DATABASE_URL to the newest revision."""
+"""Command `python -m spine.migrations`: migrates the database at DATABASE_URL to the newest revision."""
 
 import asyncio
 import sys

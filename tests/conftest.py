@@ -68,6 +68,17 @@ def template_database(postgres_url: str) -> str:
 
 
 @contextmanager
+def empty_database(postgres_url: str) -> Iterator[str]:
+    """The address of a new database without any migration; dropped when the block ends."""
+    name = f"spine_empty_{secrets.token_hex(6)}"
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
+    try:
+        yield other_database(postgres_url, name)
+    finally:
+        asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@contextmanager
 def _clone(postgres_url: str, template: str) -> Iterator[str]:
     name = f"spine_test_{secrets.token_hex(6)}"
     asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}"))

@@ -17,8 +17,9 @@ from products.catalogue import CATALOGUE
 from spine.kernel import garbage_collection
 from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
+from spine.kernel.redis_client import redis_settings
 from spine.kernel.settings import DatabaseSettings, EgressSettings, VaultSettings, WakeupSettings, WorkSettings
-from spine.kernel.wakeups import WAKEUP_QUEUE, Kind, deserialize, redis_settings, serialize
+from spine.kernel.wakeups import WAKEUP_QUEUE, WakeupKind, deserialize, serialize
 from workers.maintenance import Maintenance
 from workers.notifications.receipts import ReceiptPipeline
 from workers.notifications.send import MessageSender
@@ -41,7 +42,7 @@ configure_log()
 _wakeup_settings: Final = WakeupSettings()
 
 
-async def _on_job(ctx: dict[str, Any], kind: Kind) -> None:
+async def _on_job(ctx: dict[str, Any], kind: WakeupKind) -> None:
     runtime: Runtime = ctx["runtime"]
     await runtime.on_wakeup(kind)
 

@@ -15,7 +15,7 @@ import asyncpg
 import structlog
 
 from spine.kernel.metrics import FAILING_FOR, BacklogStats, QueueStats, observe_queue
-from spine.kernel.wakeups import Kind
+from spine.kernel.wakeups import WakeupKind
 from spine.webhooks import queries
 from workers.connection import Connection, DedicatedConnection
 from workers.pipeline import WorkerContext, run_forever
@@ -52,7 +52,7 @@ class Maintenance:
             ("figures", _ROUND_S, self.stats),
         )
 
-    def on_wakeup(self, kind: Kind) -> None:
+    def on_wakeup(self, kind: WakeupKind) -> None:
         """Bells are for others."""
 
     async def run(self) -> None:

@@ -13,7 +13,7 @@ import structlog
 from spine.kernel.http_client import HttpClient
 from spine.kernel.settings import WorkSettings
 from spine.kernel.vault import Vault
-from spine.kernel.wakeups import Kind, Wakeups
+from spine.kernel.wakeups import WakeupKind, Wakeups
 from workers.heartbeat import Heartbeat
 
 _log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ class WakeupStatus:
     """Whether bells can be heard; not before the first look at Redis."""
 
     offline: bool = True
-    on_wakeup: Callable[[Kind], None] = lambda _: None
+    on_wakeup: Callable[[WakeupKind], None] = lambda _: None
     """Called when a bell was heard at the door."""
     on_reconnect: Callable[[], None] = lambda: None
     """Called when bells are heard (again): those of the time before are lost."""
@@ -51,7 +51,7 @@ class WorkerContext:
 class Pipeline(Protocol):
     """A kind of work. Made when the database answers, run until the process stops."""
 
-    def on_wakeup(self, kind: Kind) -> None:
+    def on_wakeup(self, kind: WakeupKind) -> None:
         """A bell rang: look soon. Called for every kind; must not block."""
         ...
 

@@ -16,9 +16,10 @@ from spine import __version__
 from spine.kernel import metrics
 from spine.kernel.database import open_pool
 from spine.kernel.http_client import HttpClient
+from spine.kernel.redis_client import open_redis
 from spine.kernel.settings import DatabaseSettings, EgressSettings, VaultSettings, WakeupSettings, WorkSettings
 from spine.kernel.vault import Vault
-from spine.kernel.wakeups import Kind, Wakeups, open_redis
+from spine.kernel.wakeups import WakeupKind, Wakeups
 from workers.heartbeat import Heartbeat
 from workers.pipeline import Pipeline, PipelineFactory, WakeupStatus, WorkerContext, run_forever
 
@@ -65,17 +66,17 @@ class Runtime:
             self._serve_metrics(self._work.metrics_port + self._work.worker_index)
         self._task = asyncio.create_task(self._run())
 
-    async def on_wakeup(self, kind: Kind) -> None:
+    async def on_wakeup(self, kind: WakeupKind) -> None:
         """A bell came as a job: take note of it, then look."""
         if self._bell is not None:
             await self._bell.acknowledge(kind)
         self._rang(kind)
 
-    def _rang(self, kind: Kind) -> None:
+    def _rang(self, kind: WakeupKind) -> None:
         metrics.wakeups_received(kind).inc()
         self._wake_pipelines(kind)
 
-    def _wake_pipelines(self, *kinds: Kind) -> None:
+    def _wake_pipelines(self, *kinds: WakeupKind) -> None:
         for pipeline in self._pipelines:
             for kind in kinds:
                 pipeline.on_wakeup(kind)

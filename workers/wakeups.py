@@ -14,7 +14,7 @@ import structlog
 from arq.connections import ArqRedis, create_pool
 from redis.exceptions import RedisError
 
-from spine.kernel.wakeups import Kind, receive_wakeup, remove_job
+from spine.kernel.wakeups import WakeupKind, receive_wakeup, remove_job
 from workers.pipeline import WakeupStatus
 
 _PAUSE_S: Final = 0.5
@@ -87,7 +87,7 @@ class WakeupWorker(arq.worker.Worker):
                 wakeup_status.on_wakeup(wakeups[0])
                 tasks.create_task(self._take(redis, *wakeups))
 
-    async def _take(self, redis: ArqRedis, kind: Kind, job_id: str) -> None:
+    async def _take(self, redis: ArqRedis, kind: WakeupKind, job_id: str) -> None:
         async with self._queue:
             await remove_job(redis, kind, job_id)
 

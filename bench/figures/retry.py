@@ -5,7 +5,7 @@ import time
 
 from bench.rig import Rig
 from bench.stats import Latency, Spread
-from spine.kernel.wakeups import GRAIN_MS
+from spine.kernel.wakeups import RESOLUTION_MS
 
 RATE = 1_000
 ENDPOINTS = 20
@@ -34,7 +34,8 @@ async def measure(rig: Rig) -> None:
         await rig.database.pool.execute(_SEED, workspace.id, workspace.endpoints, made, first_due_s, float(RATE))
         due_s = {id: first_due_s + n / RATE for n, id in enumerate(made, 1)}
         rig.database.wake_at(
-            "deliver", [first_due_s + n * GRAIN_MS / 1000 for n in range(count * 1000 // RATE // GRAIN_MS + 2)]
+            "deliver",
+            [first_due_s + n * RESOLUTION_MS / 1000 for n in range(count * 1000 // RATE // RESOLUTION_MS + 2)],
         )
         await asyncio.sleep(_LEAD_S)
         await rig.received(count)

@@ -1,5 +1,6 @@
-"""The database: pools that connect as a role which owns nothing, and the way up to the newest revision."""
+"""The database: connection pools of roles that own nothing, and schema migrations."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,12 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 Role = Literal["spine_app", "spine_worker"]
 
-# A caller waits this long for another one's idempotency key or row before it is told so (conventions 2.1).
-LOCK_TIMEOUT = "3s"
+LOCK_TIMEOUT: Final = "3s"
+"""How long a caller waits for another caller's idempotency key or row before it gets an error (conventions 2.1)."""
 
-
-# The queue's tables are empty one minute and hold millions the next, and a plan made for an empty table is kept: it would
-# read the whole queue for every batch. Whatever a worker does in a hurry goes by an index.
+# The queue tables may be empty and hold millions of rows a minute later. PostgreSQL caches a plan made for an empty
+# table, which would scan the whole queue for every batch. So workers always use an index.
 WORKER_PLANS: Final = {"enable_seqscan": "off"}
 
 
@@ -45,26 +45,26 @@ async def _json_as_objects(connection: "asyncpg.Connection[asyncpg.Record]") -> 
     )
 
 
-async def _nothing_to_reset(_: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Every setting here is local to a transaction, so a connection goes back as it came, without a round trip."""
+async def _no_reset(_: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Skip the reset, which takes a round trip: every setting is local to a transaction."""
 
 
 async def open_pool(url: str, role: Role, application_name: str, size: int) -> "asyncpg.Pool[asyncpg.Record]":
-    """Connections for hand-written SQL. jsonb columns come and go as Python values."""
+    """Open a pool for hand-written SQL. jsonb columns are converted from and to Python values."""
     return await asyncpg.create_pool(
         url,
         min_size=1,
         max_size=size,
         server_settings=_session(role, application_name),
         init=_json_as_objects,
-        reset=_nothing_to_reset,
+        reset=_no_reset,
         timeout=10,
         max_inactive_connection_lifetime=300,
     )
 
 
 def open_engine(url: str, role: Role, application_name: str, size: int) -> AsyncEngine:
-    """Connections for rows and the generic store."""
+    """Return an engine for ORM rows and the generic store."""
 
     async def connect(*_: object, **__: object) -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(url, server_settings=_session(role, application_name), timeout=10)
@@ -82,22 +82,30 @@ def open_engine(url: str, role: Role, application_name: str, size: int) -> Async
 
 
 async def cluster_epoch(pool: "asyncpg.Pool[asyncpg.Record]") -> str:
-    """Names the server that transaction ids belong to: in a restored copy elsewhere, old cursors mean nothing."""
+    """Return the identity of the server and database that transaction ids belong to. Cursors of another one are invalid."""
     epoch: str = await pool.fetchval(
         "SELECT concat(system_identifier, '.', (SELECT oid FROM pg_database WHERE datname = current_database())) FROM pg_control_system()"
     )
     return epoch
 
 
-def _upgrade(connection: Connection) -> None:
+async def migrate(url: str, revision: str = "head") -> None:
+    """Apply every revision up to `revision` that the database lacks. Needs the owner role; concurrent calls are safe."""
+    await _run(command.upgrade, url, revision)
+
+
+async def downgrade(url: str, revision: str = "base") -> None:
+    """Revert every revision above `revision`, with its data. Needs the owner role."""
+    await _run(command.downgrade, url, revision)
+
+
+async def _run(action: Callable[[Config, str], None], url: str, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
 
-
-async def migrate(url: str) -> None:
-    """Apply every revision that the database has not seen. Needs the owning role; safe to run twice at once."""
+    def act(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        action(config, revision)
 
     async def connect(*_: object, **__: object) -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(url, timeout=30)
@@ -107,7 +115,7 @@ async def migrate(url: str) -> None:
         async with engine.connect() as connection:
             await connection.exec_driver_sql("SELECT pg_advisory_lock(hashtext('spine.migrations'))")
             await connection.commit()
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(act)
             await connection.commit()
             await connection.exec_driver_sql("SELECT pg_advisory_unlock(hashtext('spine.migrations'))")
     finally:

@@ -25,7 +25,7 @@ from spine.kernel.events import Actor, EventType, NewEvent, event_body
 from spine.kernel.idempotency import KEY_TTL, Claim, StoredResponse, in_use, replay
 from spine.kernel.metrics import idempotent_replay
 from spine.kernel.platform import Platform
-from spine.kernel.wakeups import Kind
+from spine.kernel.wakeups import WakeupKind
 
 _CLAIM: Final = text("SELECT * FROM spine.idempotency_claim(:ws, :key, :fingerprint, :keep)")
 _SET_WORKSPACE: Final = text("SELECT set_config('app.ws', :ws, true)")
@@ -88,7 +88,7 @@ class UnitOfWork:
         self.path = path
         self.claim = claim
         self._events: list[NewEvent] = []
-        self._wakeups: set[Kind] = set()
+        self._wakeups: set[WakeupKind] = set()
         self._after_commit: list[Callable[[], None]] = []
 
     @property
@@ -123,7 +123,7 @@ class UnitOfWork:
         now: datetime = await self.session.scalar(_NOW)
         return now
 
-    def wake(self, kind: Kind) -> None:
+    def wake(self, kind: WakeupKind) -> None:
         """Ring this bell once the transaction has committed."""
         self._wakeups.add(kind)
 

@@ -10,7 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from policies.fallback import Policy, Step, unmeetable
+from policies.fallback import unmeetable
+from policies.fallback_values import Policy, Step
 from policies.windows import QuietHours
 from spine.kernel import ids, store, timeline
 from spine.kernel.errors import Conflict, Unprocessable

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from policies.fallback import Attempt, Class, Outcome, Policy
+from policies.fallback_values import Attempt, FailureClass, Outcome, Policy
 from policies.opt_outs import OptOut
 from policies.receipts import State
 from spine.notifications.channel_policies import parse_policy
@@ -58,7 +58,7 @@ class LockedAttempt:
     started_at: datetime
     state: State = "sending"
     outcome: Outcome | None = None
-    failure: Class | None = None
+    failure: FailureClass | None = None
     provider_code: str | None = None
     provider_http: int | None = None
     provider_message_id: str | None = None

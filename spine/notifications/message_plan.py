@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from policies.fallback import Policy
+from policies.fallback_values import Policy
 from policies.windows import quiet_until
 from spine.directory.addresses import is_sandbox_address
 from spine.kernel.errors import FieldError, Unprocessable

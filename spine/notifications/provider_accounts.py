@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Double, LargeBinary
 
-from policies.url_targets import Refused
+from policies.url_targets import TargetRefused
 from spine.kernel import ids, store
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
@@ -112,7 +112,7 @@ def _check_kind(unit: UnitOfWork, kind: str, channel: str) -> None:
         raise Unprocessable(f"{kind} does not carry {channel}", code="channel_not_supported", param="channel")
 
 
-async def _resolve_target(unit: UnitOfWork, body: AccountCreate | AccountUpdate, **_: Any) -> Refused | None:
+async def _resolve_target(unit: UnitOfWork, body: AccountCreate | AccountUpdate, **_: Any) -> TargetRefused | None:
     """Resolve the address in the credentials, before the transaction opens. Returns why it must not be called, or None."""
     url, host = body.credentials.get("url"), body.credentials.get("host")
     if isinstance(url, str):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from policies.fallback import Class, Outcome
+from policies.fallback_values import FailureClass, Outcome
 from spine.notifications.rendering import Content
 
 
@@ -31,7 +31,7 @@ class ProviderResult:
 
     outcome: Outcome
     provider_message_id: str | None = None
-    failure: Class | None = None
+    failure: FailureClass | None = None
     code: str | None = None
     http_status: int | None = None
     retry_after_s: float | None = None

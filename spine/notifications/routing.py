@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from policies.fallback import Policy, Route
+from policies.fallback_values import Policy, Route
 from spine.kernel.errors import Unprocessable
 from spine.notifications.message_request import MessageCreate
 from spine.notifications.provider_kinds import PROVIDER_KINDS, Channel

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import select
 
-from policies.simulation import Fate, SimulatedWorld, simulate
+from policies.simulation import ScriptedOutcome, SimulatedWorld, simulate
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Timestamp
@@ -106,9 +106,11 @@ def _down(accounts: list[dict[str, Any]], names: list[str]) -> frozenset[str]:
     )
 
 
-def _scripted_outcomes(receipts: dict[Channel, Kind | ImaginedReceipt]) -> dict[str, Fate]:
+def _scripted_outcomes(receipts: dict[Channel, Kind | ImaginedReceipt]) -> dict[str, ScriptedOutcome]:
     return {
-        str(channel): Fate(one.status, one.after_s) if isinstance(one, ImaginedReceipt) else Fate(one)
+        str(channel): ScriptedOutcome(one.status, one.after_s)
+        if isinstance(one, ImaginedReceipt)
+        else ScriptedOutcome(one)
         for channel, one in receipts.items()
     }
 

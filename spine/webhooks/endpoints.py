@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Double, LargeBinary, Text
 
-from policies.url_targets import Refused
+from policies.url_targets import TargetRefused
 from spine.kernel import store
 from spine.kernel.errors import IllegalTransition, Unprocessable
 from spine.kernel.events import EventType
@@ -217,7 +217,7 @@ async def find(unit: UnitOfWork, id: str, *, lock: bool = False) -> EndpointRow:
     return row
 
 
-async def _judged_target(unit: UnitOfWork, body: EndpointCreate | EndpointUpdate, **_: Any) -> Refused | None:
+async def _judged_target(unit: UnitOfWork, body: EndpointCreate | EndpointUpdate, **_: Any) -> TargetRefused | None:
     return (
         await unit.platform.http_client.check_target(body.url, https_required=unit.caller.env == "live")
         if body.url

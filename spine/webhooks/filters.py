@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import orjson
 from pydantic import AfterValidator, Field
 
-from policies.json_containment import Steps, TooManySteps, holds
+from policies.json_containment import Steps, TooManySteps, contains
 
 MAX_BYTES: Final = 1024
 MAX_DEPTH: Final = 5
@@ -88,7 +88,7 @@ class Payload:
         if self._body is None or self._steps is None:
             return True
         try:
-            return holds(self._data, filter, self._steps)
+            return contains(self._data, filter, self._steps)
         except TooManySteps:
             return True
         finally:

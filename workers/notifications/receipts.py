@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from products.notifications.inbound import read_callback
 from products.notifications.providers import open_adapters
-from spine.kernel.wakeups import Kind
+from spine.kernel.wakeups import WakeupKind
 from spine.notifications import receipts
 from spine.notifications.account_credentials import open_account, signing_secret
 from spine.notifications.message_changes import MessageChanges
@@ -61,7 +61,7 @@ class ReceiptPipeline:
         self._wake = asyncio.Event()
         self._stopping = False
 
-    def on_wakeup(self, kind: Kind) -> None:
+    def on_wakeup(self, kind: WakeupKind) -> None:
         """A bell rang."""
         if kind == "send":
             self._wake.set()

@@ -23,7 +23,7 @@ from products.notifications.providers import open_adapters
 from providers.protocol import CALL_TIMEOUT_S
 from spine.kernel.metrics import message_attempts, provider_seconds
 from spine.kernel.vault import Unsealable
-from spine.kernel.wakeups import Kind
+from spine.kernel.wakeups import WakeupKind
 from spine.notifications.account_credentials import ProviderAccount, open_account
 from spine.notifications.locked_messages import Connection, LockedAttempt, LockedMessage, MessageKey, lock_messages
 from spine.notifications.message_changes import MessageChanges
@@ -105,7 +105,7 @@ class MessageSender:
         self._uncommitted = 0
         self._stopping = False
 
-    def on_wakeup(self, kind: Kind) -> None:
+    def on_wakeup(self, kind: WakeupKind) -> None:
         """A bell rang."""
         if kind == "send":
             self._wake.set()

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from spine.kernel.metrics import observe_sender
-from spine.kernel.wakeups import Kind
+from spine.kernel.wakeups import WakeupKind
 from workers.pipeline import WorkerContext, run_forever, wait_for_wakeup
 from workers.webhooks.claim import Claimer
 from workers.webhooks.endpoint_cache import EndpointCache, EndpointKey
@@ -57,7 +57,7 @@ class Dispatcher:
         self._wake_parked = asyncio.Event()
         self._wake_flush = asyncio.Event()
 
-    def on_wakeup(self, kind: Kind) -> None:
+    def on_wakeup(self, kind: WakeupKind) -> None:
         """A bell rang."""
         if kind == "relay":
             self._wake_relay.set()

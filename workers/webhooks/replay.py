@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from spine.kernel import ids
-from spine.kernel.wakeups import Kind
+from spine.kernel.wakeups import WakeupKind
 from spine.webhooks import queries
 from spine.webhooks.deliveries import DEAD_LETTERED
 from spine.webhooks.filters import STEPS_OF_A_BATCH, Json, Payload
@@ -48,7 +48,7 @@ class ReplayRunner:
         self._wake = asyncio.Event()
         self._stopping = False
 
-    def on_wakeup(self, kind: Kind) -> None:
+    def on_wakeup(self, kind: WakeupKind) -> None:
         """A bell rang."""
         if kind == "deliver":
             self._wake.set()

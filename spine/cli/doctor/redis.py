@@ -6,7 +6,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from spine.cli.doctor.finding import Finding, fail, ok, warn
-from spine.kernel.wakeups import open_redis
+from spine.kernel.redis_client import open_redis
 
 _FULL: Final = 0.9
 

@@ -1,11 +1,15 @@
-"""The only door to the outside: every call to a receiver, a provider or a tool leaves through `HttpClient`.
+"""The only HTTP client: every call to a receiver, a provider or a tool goes through `HttpClient`.
 
-Who acts, in order: `policies.url_targets` judges the URL's form; `guard` resolves the name, keeps the permitted addresses
-and looks once more at the very address that a socket is opened to; `door` sends and reads; `faults` gives what went
-wrong a code; `transport` offers the same guarded way under httpx's API.
+Modules in the order in which they act on a call:
 
-Promised: no connection to an address that was not checked, no second resolution between check and connect, no
-redirect, cookie, proxy or decompression, no body read without a limit, and no exception for what a receiver does.
+1. `policies.url_targets` judges the form of the URL.
+2. `ssrf_guard` resolves the host name, keeps the permitted addresses, and judges the address again when it opens a socket.
+3. `client` sends the request and reads the response.
+4. `errors` maps an exception to an error code.
+5. `httpx_transport` offers the same guarded connections with httpx's API.
+
+Promises: no connection to an unchecked address; no second resolution between check and connect; no redirects, cookies,
+proxies or decompression; no unlimited read of a body; no exception for anything that a receiver does.
 """
 
 from spine.kernel.http_client.client import HttpClient

@@ -1,4 +1,4 @@
-"""`HttpClient`: sends one POST and says how it went; holds the connections and the guard."""
+"""`HttpClient`: sends POST requests over guarded connections and returns the outcome of each."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ import httpx
 from yarl import URL
 
 from policies.ip_addresses import blocked_text, opened
-from policies.url_targets import Refused, judge_addresses, known_addresses, target
+from policies.url_targets import TargetRefused, judge_addresses, known_addresses, target
 from spine.kernel.http_client.errors import CALL_ERRORS, error_code
 from spine.kernel.http_client.httpx_transport import guarded_client
 from spine.kernel.http_client.response import HttpResponse
@@ -22,28 +22,28 @@ from spine.kernel.http_client.ssrf_guard import GuardedResolver, Judge, Lookup, 
 from spine.kernel.settings import EgressSettings
 
 KEPT_BYTES: Final = 8192
-"""How much of a response body is kept for the attempt log (webhooks.md, promise 7)."""
+"""The bytes of a response body that the attempt log keeps (webhooks.md, promise 7)."""
 
-_NAMES_TTL_S: Final = 10
-_NAMES_KEPT: Final = 10_000
-_URLS_KEPT: Final = 10_000
-# Below the 5 s after which common servers close an idle connection: a POST that meets the close is a failed attempt.
-_IDLE_S: Final = 4.0
-# Above any time-out in use: aiohttp otherwise rounds those over 5 s up to a whole second.
-_NEVER_ROUND_S: Final = 3600.0
-# Written by the caller or not at all; aiohttp's Accept-Encoding would ask for what is never decoded.
-_NOT_ADDED: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+_DNS_TTL_S: Final = 10
+_MAX_DNS_ENTRIES: Final = 10_000
+_MAX_URLS: Final = 10_000
+# Common servers close an idle connection after 5 s. A POST on a connection that is being closed is a failed attempt.
+_KEEPALIVE_S: Final = 4.0
+# Above every time-out in use: aiohttp rounds time-outs above this threshold up to a whole second (default 5 s).
+_CEIL_THRESHOLD_S: Final = 3600.0
+# aiohttp must not add these headers. Its Accept-Encoding would ask for compression, which is never decoded.
+_SKIP_AUTO_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 class HttpClient:
-    """The guarded way out, held for the life of a process: `async with Egress(settings) as egress`."""
+    """The guarded HTTP client of a process: `async with HttpClient(settings) as http_client`."""
 
     def __init__(self, settings: EgressSettings, *, lookup: Lookup | None = None) -> None:
         self._settings = settings
         self._allow = settings.egress_allow
         self._system_lookup = SystemLookup()
         self._lookup: Lookup = lookup or self._system_lookup
-        self._urls: dict[str, URL | Refused] = {}
+        self._urls: dict[str, URL | TargetRefused] = {}
 
     async def __aenter__(self) -> Self:
         settings = self._settings
@@ -52,26 +52,26 @@ class HttpClient:
         if settings.egress_ca_file is not None:
             self._tls.load_verify_locations(settings.egress_ca_file)
         self._timeout = aiohttp.ClientTimeout(
-            total=settings.attempt_timeout_s, connect=settings.connect_timeout_s, ceil_threshold=_NEVER_ROUND_S
+            total=settings.attempt_timeout_s, connect=settings.connect_timeout_s, ceil_threshold=_CEIL_THRESHOLD_S
         )
         self._connector = self._new_connector(partial(blocked_text, allow=self._allow))
-        self._anywhere = self._new_session(self._connector)
-        # Where https is required, plain http may go to the operator's own ranges alone, whatever its name says today.
-        self._opened_only = self._new_session(self._new_connector(self._not_opened))
+        self._session = self._new_session(self._connector)
+        # If https is required, plain http may go only to the operator's allow list, whatever the name resolves to.
+        self._allowed_session = self._new_session(self._new_connector(self._judge_allowed))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._anywhere.close()
-        await self._opened_only.close()
+        await self._session.close()
+        await self._allowed_session.close()
         self._system_lookup.close()
 
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, *, https_required: bool = False
     ) -> HttpResponse:
-        """POST `body` with these headers and nothing beside Host and Content-Length; never raises for a receiver.
+        """POST `body` with these headers, plus only Host and Content-Length. Never raises for what a receiver does.
 
-        Raises OSError when this machine is out of sockets or memory, which is no verdict on anybody; a cancellation
-        passes through. The error codes are those of `spine.kernel.http_client.errors`, and `response_too_large`.
+        Raises OSError if this machine is out of sockets or memory, which is not the receiver's fault. A cancellation
+        propagates. Error codes are those of `spine.kernel.http_client.errors`, and `response_too_large`.
         """
         started_at = datetime.now(UTC)
         start = perf_counter()
@@ -79,18 +79,18 @@ class HttpClient:
         retry_after: str | None = None
         error: str | None = None
         excerpt = b""
-        where = self._urls.get(url) or self._read_url(url)
-        if isinstance(where, Refused):
-            return HttpResponse(None, where.code, None, b"", started_at, perf_counter() - start)
-        session = self._opened_only if https_required and where.scheme == "http" else self._anywhere
+        parsed = self._urls.get(url) or self._parse_url(url)
+        if isinstance(parsed, TargetRefused):
+            return HttpResponse(None, parsed.code, None, b"", started_at, perf_counter() - start)
+        session = self._allowed_session if https_required and parsed.scheme == "http" else self._session
         try:
-            response = await session.post(where, data=body, headers=headers, allow_redirects=False)
+            response = await session.post(parsed, data=body, headers=headers, allow_redirects=False)
             status = response.status
             retry_after = response.headers.get("Retry-After")
             try:
                 excerpt, error = await self._read_body(response)
             finally:
-                # A no-op after a whole body, whose connection has gone back to the pool; else it is closed.
+                # Closes the connection unless the whole body was read; then it is back in the pool and this is a no-op.
                 response.close()
         except CALL_ERRORS as fault:
             error = error_code(fault)
@@ -98,13 +98,13 @@ class HttpClient:
                 raise
         return HttpResponse(status, error, retry_after, excerpt, started_at, perf_counter() - start)
 
-    async def check_target(self, url: str, *, https_required: bool = False) -> Refused | None:
-        """Why this URL may not be an endpoint's, resolving its name now; None when it may.
+    async def check_target(self, url: str, *, https_required: bool = False) -> TargetRefused | None:
+        """Resolve the host name now and return why this URL must not be an endpoint's; None if it may.
 
-        A name that does not resolve today is no reason: its attempts will say `dns_error` for as long as that lasts.
+        A name that does not resolve is not refused: its attempts fail with `dns_error` until it resolves.
         """
         judged = target(url, self._allow)
-        if isinstance(judged, Refused):
+        if isinstance(judged, TargetRefused):
             return judged
         addresses = known_addresses(judged)
         if not addresses:
@@ -115,36 +115,37 @@ class HttpClient:
         return judge_addresses(judged, addresses, self._allow, https_required=https_required)
 
     async def connect(self, host: str, port: int) -> socket.socket:
-        """A connected socket for protocols other than HTTP: to an address that was checked, and to no other.
+        """Return a connected socket for protocols other than HTTP. Connects only to checked addresses.
 
-        Raises AddressBlockedError where none is permitted, OSError where none answers in time.
+        Raises AddressBlockedError if no address is permitted, OSError if none accepts in time.
         """
         judge = partial(blocked_text, allow=self._allow)
-        found = await GuardedResolver(self._lookup, judge).resolve(host, port)
+        resolved = await GuardedResolver(self._lookup, judge).resolve(host, port)
         loop = asyncio.get_running_loop()
-        last: OSError = OSError(f"{host} has no address")
-        for one in found:
-            opened_socket = guarded_sockets(judge)((one["family"], socket.SOCK_STREAM, 0, "", (one["host"], port)))
-            opened_socket.setblocking(False)
+        last_error: OSError = OSError(f"{host} has no address")
+        for result in resolved:
+            peer = (result["host"], port)
+            connection = guarded_sockets(judge)((result["family"], socket.SOCK_STREAM, 0, "", peer))
+            connection.setblocking(False)
             try:
                 async with asyncio.timeout(self._settings.connect_timeout_s):
-                    await loop.sock_connect(opened_socket, (one["host"], port))
+                    await loop.sock_connect(connection, peer)
             except OSError as error:
-                opened_socket.close()
-                last = error
+                connection.close()
+                last_error = error
             except BaseException:
-                opened_socket.close()
+                connection.close()
                 raise
             else:
-                return opened_socket
-        raise last
+                return connection
+        raise last_error
 
     def client(self) -> httpx.AsyncClient:
-        """The same way out under httpx's API, for providers and tools; the caller closes it before this door."""
+        """Return an httpx client over the same guarded connections, for providers and tools. Close it before this client."""
         return guarded_client(self._connector, self._tls, self._settings)
 
     async def _read_body(self, response: aiohttp.ClientResponse) -> tuple[bytes, str | None]:
-        """The kept part of the body; the rest is read and dropped up to the cap, so that the connection can stay."""
+        """Return the start of the body and an error code. Reads up to the cap, so that the connection can be reused."""
         content = response.content
         cap = self._settings.max_response_bytes
         kept = b""
@@ -157,15 +158,15 @@ class HttpClient:
                 return kept, "response_too_large"
         return kept, None
 
-    def _read_url(self, url: str) -> URL | Refused:
+    def _parse_url(self, url: str) -> URL | TargetRefused:
         judged = target(url, self._allow)
-        where = judged if isinstance(judged, Refused) else URL(judged.url, encoded=True)
-        if len(self._urls) >= _URLS_KEPT:
+        parsed = judged if isinstance(judged, TargetRefused) else URL(judged.url, encoded=True)
+        if len(self._urls) >= _MAX_URLS:
             self._urls.clear()
-        self._urls[url] = where
-        return where
+        self._urls[url] = parsed
+        return parsed
 
-    def _not_opened(self, address: str) -> str | None:
+    def _judge_allowed(self, address: str) -> str | None:
         return None if opened(address, self._allow) else "outside the ranges where plain http is allowed"
 
     def _new_connector(self, judge: Judge) -> aiohttp.TCPConnector:
@@ -173,11 +174,11 @@ class HttpClient:
             ssl=self._tls,
             resolver=GuardedResolver(self._lookup, judge),
             socket_factory=guarded_sockets(judge),
-            ttl_dns_cache=_NAMES_TTL_S,
-            dns_cache_max_size=_NAMES_KEPT,
-            keepalive_timeout=_IDLE_S,
-            limit=0,  # caps are per endpoint, and kept by the lanes
-            timeout_ceil_threshold=_NEVER_ROUND_S,
+            ttl_dns_cache=_DNS_TTL_S,
+            dns_cache_max_size=_MAX_DNS_ENTRIES,
+            keepalive_timeout=_KEEPALIVE_S,
+            limit=0,  # no limit: the endpoint queues limit concurrent calls per endpoint
+            timeout_ceil_threshold=_CEIL_THRESHOLD_S,
         )
 
     def _new_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
@@ -187,5 +188,5 @@ class HttpClient:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            skip_auto_headers=_NOT_ADDED,
+            skip_auto_headers=_SKIP_AUTO_HEADERS,
         )

@@ -1,7 +1,7 @@
-"""What went wrong in a call, as one code from a closed list.
+"""Maps the exception of a failed call to one error code of a closed list.
 
-Looked at from the most special exception to the most general: aiohttp's classes derive from each other, from OSError
-and from TimeoutError at once.
+The most specific exceptions are tested first: aiohttp's classes derive from each other, from OSError and from
+TimeoutError.
 """
 
 import errno
@@ -18,13 +18,13 @@ _UNREACHABLE_ERRNO: Final = frozenset(
 )
 
 CALL_ERRORS: Final = (aiohttp.ClientError, OSError, ValueError)
-"""What a call may raise on the receiver's account; TimeoutError is an OSError."""
+"""Exceptions that a call to a receiver may raise. TimeoutError is an OSError."""
 
 
 def error_code(error: BaseException) -> str | None:
-    """The code of a failed call; None when the fault is this machine's (out of sockets or memory), not the receiver's.
+    """Return the code of a failed call; None if this machine caused the error (out of sockets or memory).
 
-    A fault of ours must not use up a receiver's attempts: the caller raises it.
+    An error of this machine must not use up a receiver's attempts: the caller raises it.
     """
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "connect_timeout"

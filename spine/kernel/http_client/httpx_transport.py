@@ -1,4 +1,4 @@
-"""httpx's API over the guarded connector, for providers and tools that speak it."""
+"""An httpx client over the guarded connector, for providers and tools that use httpx's API."""
 
 import ssl
 from collections.abc import AsyncIterator
@@ -26,10 +26,10 @@ _RAISED_AS: dict[str, type[httpx.TransportError]] = {
 
 
 def guarded_client(connector: aiohttp.TCPConnector, tls: ssl.SSLContext, settings: EgressSettings) -> httpx.AsyncClient:
-    """A client on the door's connector: no redirects, no cookies, no proxies from the environment, bodies capped.
+    """Return a client on `connector` without redirects, cookies or environment proxies, and with a cap on bodies.
 
-    Its errors tell apart what a sender must: ConnectError and ConnectTimeout mean that no byte of the request left,
-    ReadError and ReadTimeout that it may have been acted on. `error_code` of an error's `__cause__` gives the code.
+    Its errors show whether the request was sent: after ConnectError and ConnectTimeout no byte was sent, after ReadError
+    and ReadTimeout the receiver may have acted on it. `error_code` of an error's `__cause__` returns the code.
     """
     session = aiohttp.ClientSession(
         connector=connector,
@@ -50,14 +50,14 @@ def guarded_client(connector: aiohttp.TCPConnector, tls: ssl.SSLContext, setting
 
 
 class GuardedTransport(AiohttpTransport):
-    """httpx-aiohttp with errors that can be trusted: its own calls a refused or dropped connection ConnectTimeout."""
+    """httpx-aiohttp with correct errors: the library raises ConnectTimeout for a refused or dropped connection."""
 
     def __init__(self, session: aiohttp.ClientSession, tls: ssl.SSLContext, max_body_bytes: int) -> None:
         super().__init__(verify=tls, client=session)
         self._max_body_bytes = max_body_bytes
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """One request; the body is read by the caller, up to the cap."""
+        """Send one request. The caller reads the body, up to the cap."""
         try:
             response = await super().handle_async_request(request)
         except httpx.TransportError as error:
@@ -67,7 +67,7 @@ class GuardedTransport(AiohttpTransport):
         except aiohttp.ClientError as error:
             raise httpx.RemoteProtocolError(str(error), request=request) from error
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            # Never asked for, and httpx would unpack without a limit what fits under ours when packed.
+            # Not asked for: httpx would decompress without a limit a body that is below the cap when compressed.
             await response.aclose()
             raise httpx.RemoteProtocolError("the response is compressed, which was not asked for", request=request)
         response.stream = _Capped(response.stream, self._max_body_bytes)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What came back from one call."""
+"""The outcome of one HTTP call."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """One attempt as it went. `policies.verdict.judge` says what it means.
+    """The outcome of one attempt. `policies.verdict.judge` judges it.
 
-    `error` is a code of `spine.kernel.http_client.errors`, None when a whole answer came; a status may stand beside it, when the
-    head arrived and the body did not. `body_excerpt` is the first part of the body as sent, not decompressed.
+    `error` is a code of `spine.kernel.http_client.errors`; None if the response is complete. Both a status and an error
+    are set if the head arrived and the body did not. `body_excerpt` is the start of the body as sent, not decompressed.
     """
 
     status: int | None
@@ -21,5 +21,5 @@ class HttpResponse:
 
     @property
     def ended_at(self) -> datetime:
-        """The end of the attempt, from which waits are counted; never before its start, whatever the clock does."""
+        """The end of the attempt, from which waits are counted. Never before its start, even if the clock is set back."""
         return self.started_at + timedelta(seconds=self.duration_s)

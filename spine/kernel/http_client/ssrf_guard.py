@@ -1,8 +1,8 @@
-"""Where checked addresses come from, and the last look before a socket is opened.
+"""SSRF guard: a resolver that returns permitted addresses only, and a socket factory that checks every address.
 
-The resolver hands aiohttp permitted addresses only, and aiohttp connects to what it was handed: there is no second
-resolution that an attacker's name server could answer differently. Address literals pass no resolver, so the socket
-factory judges every address again; it is the one place that no call can go round.
+aiohttp connects to the addresses that the resolver returned: there is no second resolution that an attacker's name
+server could answer differently. Address literals are not resolved, so the socket factory judges every address again. No
+call can bypass the socket factory.
 """
 
 import asyncio
@@ -18,43 +18,44 @@ AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, st
     int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[str, int, int, int]
 ]  # fmt: skip
 Lookup = Callable[[str], Awaitable[list[str]]]
-"""All addresses of a host name, as text; OSError when there are none."""
+"""Returns all addresses of a host name as text. Raises OSError if there are none."""
 Judge = Callable[[str], str | None]
-"""Why an address may not be called; None when it may."""
+"""Returns why an address must not be called; None if it may be called."""
 
 LOOKUP_THREADS: Final = 32
-"""Enough that a few dead name servers, at some seconds a name, do not hold up the names of others."""
+"""Enough threads that a few dead name servers, which take seconds per name, do not delay other lookups."""
 
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
 class AddressBlockedError(OSError):
-    """The address is not a permitted target."""
+    """The address must not be called."""
 
     def __init__(self, address: str, why: str) -> None:
         super().__init__(errno.EACCES, f"{address} is {why}")
 
 
 class SystemLookup:
-    """getaddrinfo in threads of its own; the loop's shared pool would let slow names block everything else."""
+    """Runs getaddrinfo in its own threads. In the event loop's shared pool, slow lookups would block other work."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(LOOKUP_THREADS, "resolve")
 
     async def __call__(self, host: str) -> list[str]:
-        """The addresses of a host in the system's order of preference."""
+        """Return the addresses of a host in the system's order of preference."""
         found = await asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host)
         return list(dict.fromkeys(str(info[4][0]) for info in found))
 
     def close(self) -> None:
-        """Give the threads up; a lookup under way ends by itself."""
+        """Stop the threads without waiting for running lookups."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves a name to its permitted addresses; blocked when none is left.
+    """Resolves a name to its permitted addresses.
 
-    The others are dropped and not held against it: with IPv4 loopback opened, `localhost` is also ::1.
+    Addresses that are not permitted are dropped; they do not block the name. For example, `localhost` also resolves to
+    ::1 when only IPv4 loopback is allowed.
     """
 
     def __init__(self, lookup: Lookup, judge: Judge) -> None:
@@ -64,7 +65,7 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """As aiohttp asks; OSError when there is no address, AddressBlockedError when there is no permitted one."""
+        """Implement aiohttp's resolver. Raises OSError without an address, AddressBlockedError without a permitted one."""
         addresses = [text for text in await self._lookup(host) if family in {socket.AF_UNSPEC, _family(text)}]
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "no address for the host")
@@ -77,11 +78,11 @@ class GuardedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is held here; the lookup belongs to the door."""
+        """Do nothing: `HttpClient` closes the lookup."""
 
 
 def guarded_sockets(judge: Judge) -> Callable[[AddressInfo], socket.socket]:
-    """A socket factory that refuses to open a socket to an address that the judge blocks."""
+    """Return a socket factory that raises AddressBlockedError for an address that the judge blocks."""
 
     def open_socket(info: AddressInfo) -> socket.socket:
         family, kind, proto, _, peer = info

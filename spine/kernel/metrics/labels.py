@@ -1,4 +1,4 @@
-"""Label values that stay few, and children of metrics that are looked up once."""
+"""Metrics with a bounded number of label values, and a cache of their children."""
 
 from collections.abc import Iterable
 from typing import Final, Generic, TypeVar
@@ -6,39 +6,39 @@ from typing import Final, Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 MAX_CUSTOM_TYPES: Final = 100
-"""Callers' own event types that get a label value of their own in one process; the rest are counted as `other`."""
+"""How many custom event types get their own label value in one process. The others are counted as `other`."""
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 
 class Labelled(Generic[M]):
-    """A metric whose children are looked up once for each set of label values, in a fifth of the library's time."""
+    """A metric that caches its child for each set of label values. A cached lookup takes a fifth of the library's time."""
 
     def __init__(self, metric: M, labels: tuple[str, ...]) -> None:
         self._metric: M = metric
         self._children: dict[tuple[str, ...], M] = {} if labels else {(): metric}
 
     def __call__(self, *values: str) -> M:
-        """The child for these label values, which must come from a small set: each is a time series for good."""
+        """Return the child for these label values. The set of values must be small: each is a permanent time series."""
         child = self._children.get(values)
         return child if child is not None else self._children.setdefault(values, self._metric.labels(*values))
 
 
 class EventTypes:
-    """Event types as label values: the suite's own by name, the first of the callers' own, and `other`."""
+    """Maps event types to label values: the declared types, the first `limit` custom types, and `other`."""
 
     def __init__(self, limit: int = MAX_CUSTOM_TYPES) -> None:
         self._limit = limit
-        self._own: frozenset[str] = frozenset()
+        self._declared: frozenset[str] = frozenset()
         self._custom: set[str] = set()
 
     def declare(self, names: Iterable[str]) -> None:
-        """Name the suite's own types; they always keep their names."""
-        self._own |= frozenset(names)
+        """Declare types of the catalogue. They always keep their names as label values."""
+        self._declared |= frozenset(names)
 
     def labels(self, event_type: str) -> tuple[str, str]:
-        """(product, event type): the first word and the name of an own type, else `custom` and the name or `other`."""
-        if event_type in self._own:
+        """Return (product, event type). The product of a declared type is its first word, of any other type `custom`."""
+        if event_type in self._declared:
             return event_type.partition(".")[0], event_type
         if event_type not in self._custom:
             if len(self._custom) >= self._limit:
@@ -57,7 +57,7 @@ class ByType:
         self._children: dict[str, Counter] = {}
 
     def __call__(self, event_type: str) -> Counter:
-        """The counter of this type."""
+        """Return the counter of this event type."""
         child = self._children.get(event_type)
         return child if child is not None else self._bind(event_type)
 

@@ -1,37 +1,31 @@
-"""What a Prometheus server reads: one process's figures, or those of all processes behind one port."""
+"""The scrape endpoint for Prometheus: metrics of one process, or of all processes behind one port."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics import disable_created_metrics
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-# The text format would carry a creation time beside every counter, half as much again to scrape.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves some of its own untyped
-
-REGISTRY: Final = CollectorRegistry(auto_describe=True)
-ProcessCollector(registry=REGISTRY)
+from spine.kernel.metrics.registry import REGISTRY
 
 
 def exposition() -> tuple[bytes, str]:
-    """The figures in Prometheus's text format, and its content type."""
+    """Return the metrics in the Prometheus text format, and its content type."""
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if directory is None:
         return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
-    _bury(Path(directory))
-    together = CollectorRegistry()
-    MultiProcessCollector(together, directory)  # type: ignore[no-untyped-call]
-    return generate_latest(together), CONTENT_TYPE_LATEST
+    _remove_dead_processes(Path(directory))
+    merged = CollectorRegistry()
+    MultiProcessCollector(merged, directory)  # type: ignore[no-untyped-call]
+    return generate_latest(merged), CONTENT_TYPE_LATEST
 
 
 def serve(port: int, host: str) -> tuple[int, Callable[[], None]]:
-    """Answer scrapes from a thread of this process; gives the port (a free one for 0) and what closes it.
+    """Start a thread that answers scrapes. Returns the port (a free one for port 0) and a function that stops it.
 
-    Raises OSError when the port is taken.
+    Raises OSError if the port is in use.
     """
     server, thread = start_http_server(port, host, REGISTRY)
 
@@ -43,8 +37,8 @@ def serve(port: int, host: str) -> tuple[int, Callable[[], None]]:
     return server.server_port, close
 
 
-def _bury(directory: Path) -> None:
-    """Take out the gauges of processes that are gone; what they counted stays counted."""
+def _remove_dead_processes(directory: Path) -> None:
+    """Remove the gauges of dead processes. Their counters stay."""
     for pid in {int(path.stem.rpartition("_")[2]) for path in directory.glob("gauge_live*_*.db")}:
         try:
             os.kill(pid, 0)

@@ -1,1 +1,1 @@
-"""The database's history: one revision per change, run by `python -m spine.migrations`."""
+"""Alembic migrations: one revision per change of the schema. `python -m spine.migrations` runs them."""

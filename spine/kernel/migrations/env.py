@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the revisions over asyncpg on the connection that `spine.kernel.database.migrate` hands in."""
+"""Alembic environment: runs the revisions on the asyncpg connection that `spine.kernel.database.migrate` passes."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""SQL that every tenant table gets: forced row-level security and the two roles' policies (requirements P-14)."""
+"""SQL for tenant tables: forced row-level security and the policies of the two roles (requirements P-14)."""
 
 from alembic import op
 from sqlalchemy.util import await_only
@@ -11,24 +11,24 @@ RESOURCE_COLUMNS = """
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     PRIMARY KEY (workspace_id, id)
 """
-"""What every resource's table ends with (`spine.kernel.resource.TenantRow`)."""
+"""The last columns of every resource table (`spine.kernel.resource.TenantRow`)."""
 
 OWN_WORKSPACE = "workspace_id = current_setting('app.ws', true)"
 
 
 def script(sql: str) -> None:
-    """Run several statements at once, inside the migration's transaction.
+    """Run several SQL statements in the migration's transaction.
 
-    The driver's prepared statements take one statement each; its simple protocol takes a script.
+    A prepared statement of the driver takes one statement; its simple query protocol takes a script.
     """
-    op.execute("SET LOCAL lock_timeout = '10s'")  # also opens the transaction that the raw connection then shares
+    op.execute("SET LOCAL lock_timeout = '10s'")  # also begins the transaction that the raw connection uses
     connection = op.get_bind().connection.driver_connection
     assert connection is not None
     await_only(connection.execute(sql))
 
 
 def tenant_table(table: str, *, app: str, worker: str, own: str = OWN_WORKSPACE) -> str:
-    """The security of one tenant table: `app` and `worker` are the grants of the two roles (empty for none)."""
+    """Return the row-level security of one tenant table. `app` and `worker` are the grants of the two roles, or empty."""
     grants = [
         f"GRANT {grant} ON {table} TO {role};"
         for grant, role in ((app, "spine_app"), (worker, "spine_worker"))
@@ -44,10 +44,10 @@ def tenant_table(table: str, *, app: str, worker: str, own: str = OWN_WORKSPACE)
 
 
 def compressed(table: str, column: str) -> str:
-    """Compress large values of a column with lz4, where the server was built with it.
+    """Return SQL that compresses large values of a column with lz4, if the server supports it.
 
-    Postgres' own pglz takes 1.1 ms of CPU for 64 KiB, lz4 an eighth of that for about the same size. Partitions take it
-    over from their parent when they are made.
+    pglz, the default, takes 1.1 ms of CPU for 64 KiB; lz4 takes an eighth of that for about the same size. Partitions
+    inherit the setting from their parent when they are created.
     """
     return f"""
         DO $$ BEGIN
@@ -58,7 +58,7 @@ def compressed(table: str, column: str) -> str:
 
 
 def definer(function: str) -> str:
-    """Hand a SECURITY DEFINER function to the worker role, whose policies reach across workspaces, for the API to call."""
+    """Return SQL that makes the worker role, whose policies cover all workspaces, owner of a SECURITY DEFINER function."""
     return f"""
         GRANT CREATE ON SCHEMA spine TO spine_worker;
         ALTER FUNCTION {function} OWNER TO spine_worker;

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from policies.fallback import Done, Fail, Send, Skip, Wait, World, next_step
+from policies.fallback import next_step
+from policies.fallback_values import Done, Fail, Send, Skip, Wait, World
 from policies.opt_outs import opted_out
 from policies.windows import dlt_window_closed
 from spine.kernel import ids

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.metrics_core import Metric
 
 from dashboards.build import BOARDS, path, text
-from spine.kernel.metrics.scrape import REGISTRY
+from spine.kernel.metrics.registry import REGISTRY
 from tests.dashboard_queries import (
     ROOT,
     RULE_TESTS,

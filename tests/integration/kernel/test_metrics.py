@@ -1,4 +1,4 @@
-"""Metrics over processes and over the wire."""
+"""Metrics of several processes, and over HTTP."""
 
 import os
 import subprocess
@@ -20,8 +20,8 @@ metrics.observe_pool("database", metrics.PoolStats(size=int(sys.argv[1]), in_use
 _SHOW = _COUNT + "sys.stdout.buffer.write(metrics.exposition()[0])"
 
 
-def test_processes_behind_one_port_answer_for_each_other(tmp_path: Path) -> None:
-    """Counts of ended processes stay counted, their gauges go with them, and the living one answers for all."""
+def test_a_process_exports_the_metrics_of_all(tmp_path: Path) -> None:
+    """Counters of ended processes stay, their gauges are removed, and a live process exports all of them."""
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", _COUNT, "3"], env=environment, check=True)
     shown = subprocess.run([sys.executable, "-c", _SHOW, "4"], env=environment, check=True, capture_output=True).stdout
@@ -30,8 +30,8 @@ def test_processes_behind_one_port_answer_for_each_other(tmp_path: Path) -> None
     assert 'spine_pool_connections{pool="database"} 4.0' in lines
 
 
-def test_a_worker_answers_scrapes_until_it_closes() -> None:
-    """`serve` answers GET /metrics from its port and refuses a port that is taken."""
+def test_scrapes_are_answered_until_close() -> None:
+    """`serve` answers GET /metrics on its port, raises for a port in use, and stops on close."""
     port, close = serve(0, "127.0.0.1")
     try:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:

@@ -1,43 +1,39 @@
-"""The models in the code and the tables of the migrations say the same."""
-
-from typing import Any
+"""The row classes and the tables of the migrations agree."""
 
 import asyncpg
 from sqlalchemy.dialects import postgresql
 
-import products.catalogue  # noqa: F401  # every room declares its rows when it is imported
-from spine.kernel.database import migrate
+import products.catalogue  # noqa: F401  # imports every module that declares row classes
 from spine.kernel.resource import Row
 from spine.kernel.test_clock import TIMED
 
-STILL = {
-    "created_at": "when it was made",
-    "updated_at": "when it was last changed",
-    "accepted_at": "when an event, or a provider, was taken in",
-    "started_at": "when it began",
-    "ended_at": "when it ended",
-    "failed_at": "when it failed",
-    "left_at": "when an attempt was left for the next one",
-    "delivered_at": "when it arrived",
-    "read_at": "when it was read",
-    "sent_at": "when it was sent",
-    "taken_at": "when the sandbox took it",
-    "received_at": "when a receipt came",
-    "at": "when an entry was written",
-    "seen_at": "when a worker last said that it lives",
-    "closed_at": "when it ended",
-    "disabled_at": "when it was disabled",
-    "deleted_at": "when it was deleted",
-    "erased_at": "when it was erased",
-    "last_used_at": "when it was last used",
-    "valid_from": "when a subscription began to hold: compared with events' times, which stay too",
-    "valid_to": "when a subscription ceased to hold, likewise",
+UNMOVED = {
+    "created_at": "creation of the row",
+    "updated_at": "last change of the row",
+    "accepted_at": "acceptance of an event or, by a provider, of a message",
+    "started_at": "start",
+    "ended_at": "end",
+    "failed_at": "failure",
+    "left_at": "change from an attempt to the next one",
+    "delivered_at": "delivery",
+    "read_at": "read receipt",
+    "sent_at": "sent receipt",
+    "taken_at": "acceptance by the sandbox",
+    "received_at": "arrival of a receipt",
+    "at": "writing of a timeline entry",
+    "seen_at": "last heartbeat of a worker",
+    "closed_at": "end of a delivery",
+    "disabled_at": "disabling",
+    "deleted_at": "deletion",
+    "erased_at": "erasure",
+    "last_used_at": "last use",
+    "valid_from": "start of a subscription; compared with times of events, which are not moved either",
+    "valid_to": "end of a subscription, likewise",
 }
-"""Columns that tell what happened, which the test clock leaves as it was."""
-
+"""Columns that record when something happened. The test clock does not move them."""
 
 PARTLY_MODELLED = {"messages", "attempts"}
-"""Written and read by SQL of their own; their row classes hold what the generic store needs."""
+"""Tables with their own SQL; their row classes contain only the columns that the generic store needs."""
 COLUMNS = """
     SELECT c.relname AS table, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS required
       FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
@@ -47,7 +43,7 @@ COLUMNS = """
 
 
 async def test_models_equal_migrations(database: str) -> None:
-    """Each column of a row class is in the database, of the same type and as nullable, and the reverse."""
+    """Row classes and database have the same columns, with the same types and nullability."""
     connection = await asyncpg.connect(database)
     try:
         found = await connection.fetch(COLUMNS)
@@ -58,7 +54,7 @@ async def test_models_equal_migrations(database: str) -> None:
     migrated = {
         (row["table"], row["name"], row["type"], not row["required"]) for row in found if row["table"] in modelled
     }
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # the library leaves it so
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # the library has no type for it
     declared = {
         (table.name, column.name, column.type.compile(dialect).lower().partition(" collate")[0], bool(column.nullable))
         for table in Row.metadata.tables.values()
@@ -68,25 +64,8 @@ async def test_models_equal_migrations(database: str) -> None:
     assert sorted(column for column in migrated - declared if column[0] not in PARTLY_MODELLED) == []
 
 
-async def test_migrating_twice_changes_nothing(database: str) -> None:
-    """A database that is up to date is left as it is."""
-
-    async def columns() -> list[Any]:
-        connection = await asyncpg.connect(database)
-        try:
-            return await connection.fetch(
-                "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'spine' ORDER BY 1, 2"
-            )
-        finally:
-            await connection.close()
-
-    before = await columns()
-    await migrate(database)
-    assert await columns() == before
-
-
-async def test_the_test_clock_knows_every_time(module_database: str) -> None:
-    """Each timestamptz column is moved by the test clock, or tells of what happened and is left alone (wire.md)."""
+async def test_the_test_clock_covers_every_time_column(module_database: str) -> None:
+    """The test clock moves each timestamptz column, except those that record a past event (wire.md)."""
     connection = await asyncpg.connect(module_database)
     try:
         found = await connection.fetch(
@@ -99,20 +78,20 @@ async def test_the_test_clock_knows_every_time(module_database: str) -> None:
     times = {(row["table_name"], row["column_name"]) for row in found}
     moved = {(timed.table, timed.column) for timed in TIMED}
     assert moved <= times
-    assert sorted((table, column) for table, column in times - moved if column not in STILL) == []
+    assert sorted((table, column) for table, column in times - moved if column not in UNMOVED) == []
 
 
-async def test_payloads_are_compressed_with_lz4_where_there_is_lz4(module_database: str) -> None:
-    """In every partition too, also in those that are made later: each takes it over from its parent."""
+async def test_payloads_are_compressed_with_lz4_if_supported(module_database: str) -> None:
+    """Every partition, also one created later, inherits lz4 from its parent."""
     connection = await asyncpg.connect(module_database)
     try:
         await connection.execute("SELECT spine.partitions_ensure(9)")
-        known = await connection.fetchval("SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'")
-        ways = await connection.fetch(
+        methods = await connection.fetchval("SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'")
+        compressions = await connection.fetch(
             "SELECT DISTINCT a.attcompression FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
             "WHERE c.relnamespace = 'spine'::regnamespace AND c.relkind IN ('r', 'p') AND a.attname = 'body' "
             "AND c.relname SIMILAR TO '(events|idempotency_keys)%'"
         )
     finally:
         await connection.close()
-    assert {row["attcompression"] for row in ways} == ({b"l"} if "lz4" in known else {b"\0"})
+    assert {row["attcompression"] for row in compressions} == ({b"l"} if "lz4" in methods else {b"\0"})

@@ -12,8 +12,9 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.api import KEY, client
+from tests.api import client
 from tests.conftest import empty_database
+from tests.delivery_engine import KEY
 from tests.e2e.installation import free_port
 
 ROOT: Final = Path(__file__).parent.parent.parent.parent

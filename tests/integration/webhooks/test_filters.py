@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.json_containment import Steps, holds
+from policies.json_containment import Steps, contains
 from spine.webhooks.filters import STEPS_OF_A_BATCH, STEPS_OF_AN_EVENT
 from tests.api import serve
 from tests.delivery_engine import Engine
@@ -284,6 +284,6 @@ def test_filters_mean_what_postgres_means(postgres_url: str) -> None:
     @given(st.lists(value_and_piece(OBJECTS), min_size=10, max_size=30))
     def agree(pairs: list[tuple[Any, Any]]) -> None:
         pairs += [(part, value) for value, part in pairs]
-        assert [holds(value, part, Steps(10**6)) for value, part in pairs] == asyncio.run(judged(pairs))
+        assert [contains(value, part, Steps(10**6)) for value, part in pairs] == asyncio.run(judged(pairs))
 
     agree()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spine.kernel.wakeups import Wakeups, open_redis
+from spine.kernel.redis_client import open_redis
+from spine.kernel.wakeups import Wakeups
 from tests.breakable_servers import Servers, servers_to_break
 from tests.delivery_engine import Engine, running_engine
 from tests.receiver import HANG, OK, Fate, Receiver

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from spine.kernel.wakeups import WAKEUP_QUEUE, Kind, Wakeups, open_redis, receive_wakeup, remove_job
+from spine.kernel.redis_client import open_redis
+from spine.kernel.wakeups import WAKEUP_QUEUE, WakeupKind, Wakeups, receive_wakeup, remove_job
 
 SOON_S = 0.05
 
@@ -19,14 +20,14 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     await redis.aclose()
 
 
-async def _ring(redis: Redis, *kinds: Kind) -> None:
+async def _ring(redis: Redis, *kinds: WakeupKind) -> None:
     for kind in kinds:
         wakeups = Wakeups(redis)
         wakeups.wake(kind)
         await wakeups.close()
 
 
-async def _hear(redis: Redis) -> tuple[Kind, str] | None:
+async def _hear(redis: Redis) -> tuple[WakeupKind, str] | None:
     return await receive_wakeup(redis, SOON_S)
 
 

@@ -1,4 +1,4 @@
-"""Laws of the metrics: few label values, names that say their unit, old figures that never look new."""
+"""Laws of the metrics: few label values, names that contain the unit, old values that never look current."""
 
 import math
 import re
@@ -12,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from spine.kernel import metrics
 from spine.kernel.metrics import BacklogStats, PoolStats, QueueName, QueueStats
 from spine.kernel.metrics.labels import ByType, EventTypes
-from spine.kernel.metrics.scrape import REGISTRY
+from spine.kernel.metrics.registry import REGISTRY
 
-FIGURES = BacklogStats(
+STATS = BacklogStats(
     outbox_rows=3,
     outbox_oldest_age_s=0.5,
     queues={"delivery": QueueStats({"pending": 2, "held": 7}, due=1, leased=2, oldest_due_age_s=4.5)},
@@ -26,12 +26,12 @@ FIGURES = BacklogStats(
 
 
 def value(name: str, **labels: str) -> float | None:
-    """What a scrape would show."""
+    """The value that a scrape returns."""
     return REGISTRY.get_sample_value(name, labels)
 
 
-def test_own_types_keep_their_names_whatever_callers_invent() -> None:
-    """The suite's types are labelled by family and name, even when callers' types have used up the room for others."""
+def test_declared_types_keep_their_names() -> None:
+    """Declared types are labelled by product and name, even when custom types have used up the limit."""
     types = EventTypes(limit=1)
     types.declare(["message.created"])
     assert types.labels("order.paid") == ("custom", "order.paid")
@@ -41,8 +41,8 @@ def test_own_types_keep_their_names_whatever_callers_invent() -> None:
 
 
 @given(st.lists(st.from_regex(r"[a-z]{1,3}\.[a-z]{1,3}", fullmatch=True), max_size=60))
-def test_callers_types_make_few_series_and_lose_no_count(sent: list[str]) -> None:
-    """However many types there are, the series stay within the limit and `other`, and their sum is what was counted."""
+def test_custom_types_make_few_series_and_lose_no_count(sent: list[str]) -> None:
+    """For any number of types, there are at most `limit` series and `other`, and their sum is the number of events."""
     registry = CollectorRegistry()
     counter = ByType("counted_total", "for this test", EventTypes(limit=5), registry)
     for event_type in sent:
@@ -52,8 +52,8 @@ def test_callers_types_make_few_series_and_lose_no_count(sent: list[str]) -> Non
     assert sum(sample.value for sample in family.samples) == 2 * len(sent)
 
 
-def test_names_say_whose_they_are_and_in_what_unit() -> None:
-    """Every name starts with spine_, durations are in seconds, counters end in _total, and each has a description."""
+def test_names_have_a_prefix_and_a_unit() -> None:
+    """Every name starts with spine_, durations are in seconds, and each metric has a description."""
     for metric in REGISTRY.collect():
         if metric.name.startswith("process_"):
             continue
@@ -64,8 +64,8 @@ def test_names_say_whose_they_are_and_in_what_unit() -> None:
         assert not re.search(r"_(ms|millis|minutes|latency|duration)(_|$)", metric.name)
 
 
-def test_a_scrape_can_be_read() -> None:
-    """The exposition parses as Prometheus's text format and holds what was counted."""
+def test_the_exposition_can_be_parsed() -> None:
+    """The exposition is valid Prometheus text format and contains the counted value."""
     before = value("spine_idempotent_replays_total") or 0
     metrics.idempotent_replay()
     body, content_type = metrics.exposition()
@@ -76,7 +76,7 @@ def test_a_scrape_can_be_read() -> None:
 
 
 def test_requests_are_counted_by_template_and_known_method() -> None:
-    """A made-up method and an answer that was never sent get one label value each."""
+    """All unknown methods share one label value; a request without an answer has status `none`."""
     labels = {"method": "other", "route": "/for/this/test", "status": "none"}
     for method in ("BREW", "WHEN"):
         metrics.http_request(method, "/for/this/test", 0, 0.02)
@@ -84,8 +84,8 @@ def test_requests_are_counted_by_template_and_known_method() -> None:
     assert value("spine_http_request_seconds_count", method="other", route="/for/this/test") == 2
 
 
-def test_refusals_and_pools_are_shown_as_given() -> None:
-    """What is observed of limits, pools, the sender and the recorder is what a scrape shows."""
+def test_observed_values_are_exported() -> None:
+    """A scrape returns the observed values of rate limits, pools, the sender and the recorder."""
     rows, first = value("spine_recorder_batch_rows_sum") or 0, value("spine_commit_to_first_byte_seconds_count") or 0
     refused = value("spine_rate_limited_total", limit="outbox") or 0
     metrics.rate_limited("outbox")
@@ -104,19 +104,19 @@ def test_refusals_and_pools_are_shown_as_given() -> None:
     assert value("spine_commit_to_first_byte_seconds_count") == first + 1
 
 
-def test_a_state_without_rows_is_shown_as_none() -> None:
-    """When the last row of a state is gone and the state is missing from the figures, its gauge falls to 0."""
-    metrics.observe_queue(FIGURES)
+def test_the_gauge_of_a_state_without_rows_is_zero() -> None:
+    """If a state is missing from the statistics because it has no rows, its gauge is set to 0."""
+    metrics.observe_queue(STATS)
     assert value("spine_queue_open", cargo="delivery", state="held") == 7
-    emptied: dict[QueueName, QueueStats] = {"delivery": replace(FIGURES.queues["delivery"], open={"pending": 2})}
-    metrics.observe_queue(replace(FIGURES, queues=emptied))
+    emptied: dict[QueueName, QueueStats] = {"delivery": replace(STATS.queues["delivery"], open={"pending": 2})}
+    metrics.observe_queue(replace(STATS, queues=emptied))
     assert value("spine_queue_open", cargo="delivery", state="held") == 0
     assert value("spine_queue_open", cargo="delivery", state="pending") == 2
 
 
-def test_figures_that_cannot_be_read_are_shown_as_unknown() -> None:
-    """With None every figure of the queues is NaN, and the time of the last reading stays where it was."""
-    metrics.observe_queue(FIGURES)
+def test_unreadable_statistics_are_nan() -> None:
+    """With None every gauge of the backlog is NaN, and the time of the last reading does not change."""
+    metrics.observe_queue(STATS)
     seen = value("spine_queue_observed_timestamp_seconds")
     metrics.observe_queue(None)
     for name, labels in [

@@ -1,4 +1,4 @@
-"""The guard's parts on their own: what the resolver hands out, and whose fault a fault is."""
+"""Laws of the SSRF guard and of error codes, without a network."""
 
 import errno
 import socket
@@ -19,25 +19,25 @@ def _resolver(*addresses: str) -> GuardedResolver:
     return GuardedResolver(lookup, blocked_text)
 
 
-async def test_the_resolver_hands_out_permitted_addresses_only() -> None:
-    """Closed addresses of a name are dropped before anything connects, in the order given."""
+async def test_the_resolver_returns_permitted_addresses_only() -> None:
+    """The resolver drops blocked addresses of a name and keeps the order of the others."""
     found = await _resolver("10.0.0.1", "8.8.8.8", "::1", "2606:4700::1").resolve("x.example", 443)
-    assert [(one["host"], one["port"], one["family"]) for one in found] == [
+    assert [(result["host"], result["port"], result["family"]) for result in found] == [
         ("8.8.8.8", 443, socket.AF_INET),
         ("2606:4700::1", 443, socket.AF_INET6),
     ]
 
 
-async def test_a_name_with_closed_addresses_only_is_blocked() -> None:
-    """Nothing permitted is `AddressBlockedError`; no address at all is a failed lookup."""
+async def test_a_name_with_blocked_addresses_only_is_blocked() -> None:
+    """A name without a permitted address raises AddressBlockedError; without any address the lookup fails."""
     with pytest.raises(AddressBlockedError):
         await _resolver("10.0.0.1", "::1").resolve("x.example", 443)
     with pytest.raises(socket.gaierror):
         await _resolver().resolve("x.example", 443)
 
 
-def test_no_socket_is_made_for_a_closed_address() -> None:
-    """The last look is at the address that would be connected to."""
+def test_no_socket_is_opened_for_a_blocked_address() -> None:
+    """The socket factory judges the address that the socket would connect to."""
     with pytest.raises(AddressBlockedError):
         guarded_sockets(blocked_text)((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 80)))
 
@@ -57,7 +57,7 @@ def test_no_socket_is_made_for_a_closed_address() -> None:
         (errno.ECONNRESET, "connection_reset"),
     ],
 )
-def test_a_fault_of_this_machine_is_no_receivers_fault(number: int, code: str | None) -> None:
-    """Running out of sockets or memory has no code: it must not use up anybody's attempts."""
-    fault = aiohttp.ClientConnectorError(Mock(), OSError(number, "x"))
-    assert error_code(fault) == code
+def test_an_error_of_this_machine_has_no_code(number: int, code: str | None) -> None:
+    """Running out of sockets or memory has no code, so it does not use up a receiver's attempts."""
+    error = aiohttp.ClientConnectorError(Mock(), OSError(number, "x"))
+    assert error_code(error) == code

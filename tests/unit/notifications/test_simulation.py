@@ -1,14 +1,16 @@
 """A simulation follows the fallback policy."""
 
-from policies.fallback import Policy, Route, Step
-from policies.simulation import Fate, SimulatedWorld, simulate
+from policies.fallback_values import Policy, Route, Step
+from policies.simulation import ScriptedOutcome, SimulatedWorld, simulate
 from tests.unit.policies.test_fallback import NOW
 
 
 def test_a_simulation_shows_a_fallback() -> None:
     """WhatsApp sends no receipt and SMS delivers: the trace shows both in order, and that both may have arrived."""
     policy = Policy((Step("whatsapp", "delivered", 60), Step("sms", "delivered", 60)), 3600)
-    world = SimulatedWorld({0: [Route("w", True)], 1: [Route("s", True)]}, fates={"whatsapp": Fate("none")})
+    world = SimulatedWorld(
+        {0: [Route("w", True)], 1: [Route("s", True)]}, outcomes={"whatsapp": ScriptedOutcome("none")}
+    )
     lines, outcome, duplicate_possible = simulate(policy, world, NOW)
     assert [line.action for line in lines] == [
         "send",

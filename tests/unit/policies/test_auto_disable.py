@@ -1,4 +1,4 @@
-"""When an endpoint is disabled by itself."""
+"""Laws of disabling an endpoint automatically."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,24 +12,24 @@ FIVE_DAYS = timedelta(days=5)
 
 
 def test_five_days_of_failures_disable() -> None:
-    """Disabled at five days to the second, and not a moment before."""
+    """An endpoint is disabled after exactly five days of failures, and not a microsecond earlier."""
     assert should_disable(AutoDisable(), START, START + FIVE_DAYS)
     assert not should_disable(AutoDisable(), START, START + FIVE_DAYS - timedelta(microseconds=1))
 
 
-def test_a_healthy_endpoint_stays() -> None:
-    """Without a failure since the last success nothing is disabled, however old the endpoint."""
+def test_a_healthy_endpoint_stays_enabled() -> None:
+    """Without a failure since the last success an endpoint is never disabled."""
     assert not should_disable(AutoDisable(), None, START + timedelta(days=1000))
 
 
-def test_the_rule_is_data() -> None:
-    """Another period is another row, not another function."""
+def test_the_period_is_a_parameter() -> None:
+    """The rule contains the period."""
     assert should_disable(AutoDisable(after_s=60), START, START + timedelta(minutes=1))
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.booleans()), min_size=1, max_size=20))
 def test_failing_since_is_the_first_failure_after_the_last_success(attempts: list[tuple[int, bool]]) -> None:
-    """One success starts the count anew; failures keep its beginning."""
+    """A success resets the period of failures; more failures keep its start."""
     attempts = sorted(attempts)
     since = None
     for offset_s, delivered in attempts:
@@ -41,7 +41,7 @@ def test_failing_since_is_the_first_failure_after_the_last_success(attempts: lis
 
 
 def test_failures_recorded_out_of_order_keep_the_earliest() -> None:
-    """A slow attempt that ended earlier and is recorded later moves the beginning back, never forward."""
+    """An attempt that ended earlier and is recorded later moves the start back; the start never moves forward."""
     later = failing_since(None, False, START + timedelta(seconds=9))
     assert failing_since(later, False, START) == START
     assert failing_since(START, False, START + timedelta(seconds=9)) == START

@@ -1,4 +1,4 @@
-"""Laws of deciding: a message's way ends, never goes on after success, and never past its deadline."""
+"""Laws of the fallback decision: a message ends, never continues after success, and never after its deadline."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.fallback import (
-    MAX_TRIES,
-    MAX_TRIES_OF_STEP,
+from policies.fallback import MAX_TRIES, MAX_TRIES_OF_STEP, is_success, next_step, unmeetable, waits
+from policies.fallback_values import (
     Attempt,
     Breakers,
     Done,
@@ -22,10 +21,6 @@ from policies.fallback import (
     Step,
     Wait,
     World,
-    is_success,
-    next_step,
-    unmeetable,
-    waits,
 )
 from policies.receipts import Report, State, advance
 
@@ -46,7 +41,7 @@ def attempt(
     wait_s: float | None = None,
     retry_s: float | None = None,
 ) -> Attempt:
-    """An attempt as deciding sees it; times are seconds from now."""
+    """An attempt; `wait_s` and `retry_s` are seconds from now."""
     return Attempt(
         step,
         number,
@@ -61,7 +56,7 @@ def attempt(
     )
 
 
-def test_a_message_begins_with_its_first_step() -> None:
+def test_a_message_starts_with_its_first_step() -> None:
     """The first call goes to the first account of the first channel."""
     decision = next_step(TWO, [], WORLD, NOW)
     assert isinstance(decision, Send)
@@ -69,37 +64,37 @@ def test_a_message_begins_with_its_first_step() -> None:
     assert not decision.duplicate_possible
 
 
-def test_success_by_receipt_ends_it_and_acceptance_does_not() -> None:
-    """Success is what the policy says, judged by receipts, never by a provider's 2xx (failure case 8)."""
+def test_a_receipt_is_success_and_acceptance_is_not() -> None:
+    """Receipts decide the success that the policy defines, never a provider's 2xx (failure case 8)."""
     assert isinstance(next_step(TWO, [attempt(wait_s=10)], WORLD, NOW), Wait)
     assert isinstance(next_step(TWO, [attempt(state="delivered", wait_s=10)], WORLD, NOW), Done)
     sent = replace(TWO, steps=(Step("whatsapp", "sent", 60), TWO.steps[1]))
     assert isinstance(next_step(sent, [attempt(wait_s=10)], WORLD, NOW), Done)
 
 
-def test_without_receipts_acceptance_is_all_that_can_be_known() -> None:
-    """An account that sends no receipts succeeds by acceptance, whatever its step asks for."""
+def test_without_receipts_acceptance_is_success() -> None:
+    """For an account without receipts, acceptance is success, whatever its step requires."""
     assert is_success(TWO, replace(attempt(), receipts=False))
 
 
-def test_a_permanent_rejection_goes_on_at_once() -> None:
-    """Nothing is waited for after a rejection that no repetition would mend (failure case 9)."""
+def test_after_a_permanent_rejection_the_next_step_is_taken_at_once() -> None:
+    """There is no wait after a rejection that a retry cannot fix (failure case 9)."""
     refused = attempt(state="failed", outcome="rejected", failure="recipient")
     decision = next_step(TWO, [refused], WORLD, NOW)
     assert isinstance(decision, Send)
     assert (decision.channel, decision.duplicate_possible) == ("sms", False)
 
 
-def test_silence_is_waited_out_and_then_said_to_be_a_risk() -> None:
-    """An accepted attempt without a receipt is waited for; the next step then says that both may arrive."""
+def test_a_missing_receipt_is_waited_for_and_then_a_duplicate_is_possible() -> None:
+    """The step waits for the receipt of an accepted attempt; the next step then says that both may arrive."""
     assert next_step(TWO, [attempt(wait_s=0.001)], WORLD, NOW) == Wait(NOW + timedelta(milliseconds=1), "receipt")
     decision = next_step(TWO, [attempt(wait_s=0)], WORLD, NOW)
     assert isinstance(decision, Send)
     assert (decision.channel, decision.duplicate_possible) == ("sms", True)
 
 
-def test_an_unknown_outcome_is_never_repeated_on_its_channel() -> None:
-    """Bytes left and no answer came: the receipt is waited for, then the next channel is taken, never another account."""
+def test_an_unknown_outcome_is_never_retried_on_its_channel() -> None:
+    """If bytes were sent without an answer, the step waits for a receipt; then the next channel, never another account."""
     unknown = attempt(state="sending", outcome="unknown", wait_s=5)
     assert next_step(TWO, [unknown], WORLD, NOW) == Wait(NOW + timedelta(seconds=5), "no_answer")
     decision = next_step(TWO, [unknown], WORLD, NOW + timedelta(seconds=5))
@@ -107,37 +102,37 @@ def test_an_unknown_outcome_is_never_repeated_on_its_channel() -> None:
     assert (decision.channel, decision.duplicate_possible) == ("sms", True)
 
 
-def test_a_passing_fault_is_tried_again_then_at_another_account_then_elsewhere() -> None:
-    """Retries are bounded per account; then comes the channel's next account, then the next channel (N-04)."""
+def test_a_transient_failure_is_retried_then_another_account_then_the_next_channel() -> None:
+    """Retries per account are bounded; then the channel's next account is called, then the next channel (N-04)."""
     failed = attempt(state="failed", outcome="rejected", failure="transient", retry_s=1)
     assert next_step(TWO, [failed], WORLD, NOW) == Wait(NOW + timedelta(seconds=1), "retry")
-    again = next_step(TWO, [failed], WORLD, NOW + timedelta(seconds=1))
-    assert isinstance(again, Send)
-    assert (again.number, again.route.account_id) == (2, "prv_a")
+    retry = next_step(TWO, [failed], WORLD, NOW + timedelta(seconds=1))
+    assert isinstance(retry, Send)
+    assert (retry.number, retry.route.account_id) == (2, "prv_a")
     used_up = [replace(failed, number=n, retry_at=None) for n in (1, 2, 3)]
     other = next_step(TWO, used_up, WORLD, NOW)
     assert isinstance(other, Send)
     assert (other.number, other.route.account_id) == (4, "prv_b")
     both = [*used_up, replace(failed, number=4, account_id="prv_b", retry_at=None)]
-    elsewhere = next_step(TWO, both, WORLD, NOW)
-    assert isinstance(elsewhere, Send)
-    assert elsewhere.channel == "sms"
+    next_channel = next_step(TWO, both, WORLD, NOW)
+    assert isinstance(next_channel, Send)
+    assert next_channel.channel == "sms"
 
 
-def test_a_provider_that_asks_for_more_patience_than_the_step_has_is_left() -> None:
-    """A Retry-After beyond the step's wait is not waited for."""
+def test_a_retry_after_beyond_the_wait_of_the_step_is_not_waited_for() -> None:
+    """If Retry-After is longer than the step's wait, the account is not retried."""
     assert waits(TWO.steps[0], "rejected", "rate", 61, 1, NOW) == (None, None)
     assert waits(TWO.steps[0], "rejected", "rate", 59, 1, NOW) == (None, NOW + timedelta(seconds=59))
 
 
-def test_a_call_under_way_is_left_alone() -> None:
-    """Nothing else is tried while a call has no outcome, even when its receipt overtakes the answer."""
+def test_a_call_in_flight_is_waited_for() -> None:
+    """Nothing else is tried while a call has no outcome, even if its receipt arrives before the response."""
     assert isinstance(next_step(TWO, [attempt(state="sending", outcome=None)], WORLD, NOW), Wait)
     assert isinstance(next_step(TWO, [attempt(state="sent", outcome=None)], WORLD, NOW), Wait)
 
 
-def test_what_may_not_be_sent_is_skipped_with_its_own_reason() -> None:
-    """An opt-out, a used-up quota and a missing account are each a reason of their own, and no provider's failure."""
+def test_a_blocked_step_is_skipped_with_its_reason() -> None:
+    """An opt-out, a used-up quota and a missing account have different reasons, and are no provider's failure."""
     world = replace(WORLD, blocked={"whatsapp": "opted_out"})
     decision = next_step(TWO, [], world, NOW)
     assert isinstance(decision, Send)
@@ -145,13 +140,13 @@ def test_what_may_not_be_sent_is_skipped_with_its_own_reason() -> None:
     quota = next_step(TWO, [], WORLD, NOW, quotas=Quotas(frozenset({"whatsapp"})))
     assert isinstance(quota, Send)
     assert [skip.reason for skip in quota.skipped] == ["quota_exceeded"]
-    nobody = next_step(TWO, [], World({}), NOW)
-    assert isinstance(nobody, Fail)
-    assert [skip.reason for skip in nobody.skipped] == ["no_provider", "no_provider"]
+    failed = next_step(TWO, [], World({}), NOW)
+    assert isinstance(failed, Fail)
+    assert [skip.reason for skip in failed.skipped] == ["no_provider", "no_provider"]
 
 
-def test_open_breakers_are_gone_round_or_waited_for() -> None:
-    """An open circuit reroutes; where every way is closed off, the message is parked until the first one opens."""
+def test_open_breakers_are_avoided_or_waited_for() -> None:
+    """An open circuit reroutes; if all circuits are open, the message is parked until the first one closes."""
     first = Breakers({"prv_a": NOW + timedelta(seconds=30)})
     decision = next_step(TWO, [], WORLD, NOW, first)
     assert isinstance(decision, Send)
@@ -162,16 +157,16 @@ def test_open_breakers_are_gone_round_or_waited_for() -> None:
     assert (parked.until, parked.why) == (NOW + timedelta(seconds=20), "circuit_open")
 
 
-def test_the_deadline_bounds_the_whole() -> None:
-    """At the deadline nothing is sent any more, and no wait lasts beyond it."""
+def test_the_deadline_bounds_everything() -> None:
+    """At the deadline nothing more is sent, and no wait ends after it."""
     soon = replace(WORLD, deadline_at=NOW + timedelta(seconds=5))
     assert next_step(TWO, [attempt(wait_s=60)], soon, NOW) == Wait(NOW + timedelta(seconds=5), "receipt")
     assert next_step(TWO, [], replace(WORLD, deadline_at=NOW), NOW) == Fail("deadline_exceeded")
 
 
 @pytest.mark.parametrize(("first_s", "deadline_s", "meetable"), [(60, 61, True), (60, 60, False), (600, 60, False)])
-def test_a_policy_whose_last_step_comes_too_late_is_refused(first_s: int, deadline_s: int, meetable: bool) -> None:
-    """A deadline that is over before the last step can begin cannot be met."""
+def test_a_policy_whose_last_step_is_too_late_is_refused(first_s: int, deadline_s: int, meetable: bool) -> None:
+    """A policy is unmeetable if its deadline ends before the last step can begin."""
     policy = Policy((Step("whatsapp", "delivered", first_s), Step("sms", "delivered", 60)), deadline_s)
     assert (unmeetable(policy) is None) == meetable
 
@@ -198,12 +193,12 @@ policies = st.builds(
 )
 
 
-@settings(max_examples=3 * settings().max_examples)  # the law that matters most
-@given(policies, st.lists(answers, min_size=1, max_size=12), st.integers(0, 3))  # given again and again, in turn
-def test_every_way_ends(
+@settings(max_examples=3 * settings().max_examples)  # the most important law
+@given(policies, st.lists(answers, min_size=1, max_size=12), st.integers(0, 3))  # used in turn, repeatedly
+def test_every_message_ends(
     policy: Policy, answered: list[tuple[Outcome, str, Report | None, float | None]], accounts: int
 ) -> None:
-    """Whatever providers do, a message ends: after bounded calls, none of them after success or past the deadline."""
+    """Whatever providers do, a message ends after a bounded number of calls, none after success or the deadline."""
     deadline_at = NOW + timedelta(seconds=policy.deadline_s)
     routes = {n: [Route(f"prv_{n}{k}", True) for k in range(accounts)] for n in range(len(policy.steps))}
     attempts: list[Attempt] = []

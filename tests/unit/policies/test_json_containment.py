@@ -1,4 +1,4 @@
-"""Containment of JSON, and what an endpoint's filter makes of it."""
+"""Laws of JSON containment, and of endpoint filters, which use it."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.json_containment import Steps, TooManySteps, holds
+from policies.json_containment import Steps, TooManySteps, contains
 from spine.webhooks.filters import (
     MAX_BYTES,
     MAX_DEPTH,
@@ -21,8 +21,8 @@ from tests.json_pieces import JSON, NAMES, OBJECTS, value_and_piece
 
 
 def held(value: Any, part: Any) -> bool:
-    """Whether it is held, in however many steps."""
-    return holds(value, part, Steps(10**9))
+    """`contains` with enough steps."""
+    return contains(value, part, Steps(10**9))
 
 
 def _kind(value: Any) -> str:
@@ -32,7 +32,7 @@ def _kind(value: Any) -> str:
 
 
 def model(value: Any, part: Any) -> bool:
-    """The rule, word by word, without a thought of its cost."""
+    """The rule, implemented without regard to cost."""
     if _kind(value) != _kind(part):
         return False
     if isinstance(part, dict):
@@ -67,22 +67,22 @@ def model(value: Any, part: Any) -> bool:
     ],
 )
 def test_containment(value: Any, part: Any, expected: bool) -> None:
-    """Objects field by field, arrays element by element in any order, scalars by their value; a truth is no number."""
+    """Objects compare by field, arrays by element in any order, scalars by value; a boolean is no number."""
     assert held(value, part) is expected
     assert model(value, part) is expected
 
 
 @settings(max_examples=5 * settings().max_examples)
 @given(value_and_piece())
-def test_it_is_what_the_rule_says(pair: tuple[Any, Any]) -> None:
-    """For any two pieces of JSON the answer is the plain rule's."""
+def test_containment_follows_the_rule(pair: tuple[Any, Any]) -> None:
+    """For any two JSON values the result equals the plain implementation of the rule."""
     value, part = pair
     assert held(value, part) == model(value, part)
 
 
 @given(value=JSON, more=JSON, names=st.sets(NAMES))
-def test_a_piece_of_something_is_held_by_it(value: Any, more: Any, names: set[str]) -> None:
-    """All JSON holds itself, and an object or array goes on holding what it held when more is put to it."""
+def test_a_value_contains_itself_and_its_parts(value: Any, more: Any, names: set[str]) -> None:
+    """Every JSON value contains itself; an object or array with additions contains the original."""
     assert held(value, value)
     if isinstance(value, dict):
         assert held({**dict.fromkeys(names, more), **value}, value)
@@ -91,12 +91,12 @@ def test_a_piece_of_something_is_held_by_it(value: Any, more: Any, names: set[st
 
 
 @given(pair=value_and_piece(), given_steps=st.integers(0, 30))
-def test_it_takes_no_more_steps_than_it_is_given(pair: tuple[Any, Any], given_steps: int) -> None:
-    """With too few steps there is no answer, never a wrong one."""
+def test_the_steps_are_not_exceeded(pair: tuple[Any, Any], given_steps: int) -> None:
+    """With too few steps it raises TooManySteps; it never returns a wrong result."""
     value, part = pair
     steps = Steps(given_steps)
     try:
-        answer = holds(value, part, steps)
+        answer = contains(value, part, steps)
     except TooManySteps:
         assert steps.left < 0
     else:
@@ -104,22 +104,22 @@ def test_it_takes_no_more_steps_than_it_is_given(pair: tuple[Any, Any], given_st
         assert steps.left >= 0
 
 
-def test_a_product_of_arrays_is_given_up() -> None:
-    """Arrays of objects within arrays of objects cost their product; that ends after the steps that were given."""
+def test_a_product_of_arrays_is_aborted() -> None:
+    """Comparing nested arrays of objects, which costs the product of their lengths, ends when the steps are used up."""
     steps = Steps(10_000)
     with pytest.raises(TooManySteps):
-        holds([[{"a": n} for n in range(200)]] * 200, [[{"a": -n}] for n in range(1, 200)], steps)
+        contains([[{"a": n} for n in range(200)]] * 200, [[{"a": -n}] for n in range(1, 200)], steps)
     assert steps.left == -1
 
 
 def body(data: Any) -> bytes:
-    """An event's body, as far as filters look at it."""
+    """An event's body with the fields that filters read."""
     return orjson.dumps({"id": "evt_1", "type": "a.b", "data": data})
 
 
 @given(value_and_piece(OBJECTS))
-def test_a_payload_meets_what_its_data_holds(pair: tuple[Any, Any]) -> None:
-    """Filters look at `data`, as the receiver would parse it, and one event is judged by any number of them."""
+def test_a_payload_meets_the_filters_that_its_data_contains(pair: tuple[Any, Any]) -> None:
+    """Filters apply to `data` as the receiver parses it; a payload can be tested against many filters."""
     data, filter = pair
     payload = Payload(body(data))
     expected = model(orjson.loads(orjson.dumps(data)), orjson.loads(orjson.dumps(filter)))
@@ -130,30 +130,30 @@ def test_a_payload_meets_what_its_data_holds(pair: tuple[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize("erased_or_odd", [None, b"", b"{", b"\xff", b"[]", b"7", b'{"id": "x"}', b"[" * 5000])
-def test_what_cannot_be_judged_counts_as_meeting(erased_or_odd: bytes | None) -> None:
-    """An erased or unreadable payload is never left out on a guess, and never stops a batch (ADR 11)."""
+def test_an_unreadable_payload_meets_every_filter(erased_or_odd: bytes | None) -> None:
+    """An erased or unreadable payload is delivered, and never stops a batch (ADR 11)."""
     assert Payload(erased_or_odd).meets({"a": 1}) is True
 
 
-def test_too_costly_a_payload_counts_as_meeting() -> None:
-    """Filters that would hold a worker up are given up for that event: it is delivered, and what it took is counted."""
+def test_a_payload_that_is_too_costly_meets_the_filter() -> None:
+    """If filters use up an event's steps, the event is delivered, and the spent steps are counted."""
     payload = Payload(body({"a": [{"b": n} for n in range(20_000)]}))
-    assert payload.meets({"a": [{"b": -1}]}) is False  # one element is looked for to the end
+    assert payload.meets({"a": [{"b": -1}]}) is False  # one element is compared with all others
     assert payload.meets({"a": [{"b": 19_999}, {"b": 19_998}, {"b": -1}]}) is True
     assert payload.spent == STEPS_OF_AN_EVENT
     assert payload.meets({"c": 1}) is True
 
 
-def test_a_payload_that_nobody_filters_costs_nothing() -> None:
-    """It is not parsed before a filter asks."""
+def test_a_payload_without_filters_is_not_parsed() -> None:
+    """A payload is parsed only when a filter is tested."""
     payload = Payload(b"no JSON at all")
     assert payload.spent == 0
     assert payload._data is None
 
 
 @pytest.mark.parametrize("odd", ["a\x00b \ue000", "😀", "\u202e", "\\u0000"])
-def test_odd_characters_are_characters(odd: str) -> None:
-    """Payloads may hold what jsonb cannot; the other fields are judged all the same."""
+def test_odd_characters_are_ordinary_characters(odd: str) -> None:
+    """A payload may contain characters that jsonb cannot; filters still test its other fields."""
     assert Payload(body({odd: odd, "tier": "gold", "n": 1.7e308})).meets({"tier": "gold", "n": 1.7e308}) is True
     assert Payload(body({odd: odd, "tier": "tin"})).meets({"tier": "gold"}) is False
 
@@ -174,21 +174,21 @@ def _nested(depth: int) -> Any:
         ({"a": {"\x00": 1}}, r"U\+0000"),
     ],
 )
-def test_filters_that_are_none(filter: Any, why: str) -> None:
-    """Too large, too deep, or with a character that our columns cannot hold: told with what would mend it."""
+def test_invalid_filters_are_refused(filter: Any, why: str) -> None:
+    """A filter that is too large, too deep, or contains U+0000 is refused with the reason."""
     with pytest.raises(ValueError, match=why):
         usable(filter)
 
 
-def test_filters_at_the_limits() -> None:
-    """The largest and the deepest are taken."""
+def test_filters_at_the_limits_are_accepted() -> None:
+    """The largest and the deepest filters are accepted."""
     for filter in ({}, {"a": "x" * (MAX_BYTES - 8)}, _nested(MAX_DEPTH), {"a": [[[[1]]]]}):
         assert usable(filter) == filter
 
 
 @given(filter=OBJECTS)
-def test_a_filter_is_read_as_it_was_written(filter: Any) -> None:
-    """What a column has of a filter is that filter; the order of its fields makes no other one of it."""
+def test_a_stored_filter_is_read_unchanged(filter: Any) -> None:
+    """A filter read from its column equals the written one; the order of its fields does not change the text."""
     assert read(written(filter)) == filter
     assert written(dict(reversed(filter.items()))) == written(filter)
     assert read(written(None)) is None

@@ -1,4 +1,4 @@
-"""Laws of receipts: rank only rises, any order ends alike, and a delivery overrides a failure."""
+"""Laws of receipts: the rank only rises, the order does not matter, and a delivery overrides a failure."""
 
 import itertools
 
@@ -18,8 +18,8 @@ def after(state: State, reports: list[Report]) -> State:
 
 
 @given(st.lists(st.sampled_from(["sent", "delivered", "read"]), max_size=6), st.randoms())
-def test_any_order_ends_alike(reports: list[Report], random: object) -> None:
-    """Shuffled and repeated receipts end in the state of the highest one (failure cases 1 and 3)."""
+def test_the_order_of_receipts_does_not_matter(reports: list[Report], random: object) -> None:
+    """Shuffled and repeated receipts end in the highest state among them (failure cases 1 and 3)."""
     shuffled = list(reports)
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis gives a random.Random
     assert (
@@ -28,28 +28,28 @@ def test_any_order_ends_alike(reports: list[Report], random: object) -> None:
 
 
 def test_every_order_of_all_four_ends_read() -> None:
-    """With a failure among them too, `read` has the last word, wherever it stands (failure case 4)."""
+    """With a failure among the receipts, the final state is still `read` in every order (failure case 4)."""
     for order in itertools.permutations(REPORTS):
         assert after("accepted", list(order)) == "read"
 
 
-def test_rank_never_falls_but_to_a_failure_before_delivery() -> None:
-    """A late `sent` cannot undo `delivered`, and a failure cannot undo it either (N-07)."""
+def test_the_rank_falls_only_by_a_failure_before_delivery() -> None:
+    """Neither a late `sent` nor a failure reverts `delivered` (N-07)."""
     for state in ("accepted", "sent", "delivered", "read"):
         for report in REPORTS:
             moved = advance(state, report)
             assert moved is None or RANK[moved] > RANK[state] or (moved == "failed" and RANK[state] < RANK["delivered"])
 
 
-def test_a_delivery_after_a_failure_is_believed_and_a_mere_sent_is_not() -> None:
-    """A provider's later `delivered` overrides `failed`; `sent` says nothing new."""
+def test_a_delivery_overrides_a_failure_and_sent_does_not() -> None:
+    """A later `delivered` overrides `failed`; a later `sent` changes nothing."""
     assert advance("failed", "delivered") == "delivered"
     assert advance("failed", "sent") is None
     assert advance("failed", "failed") is None
 
 
-def test_success_is_the_policys_word() -> None:
-    """`sent` is reached by acceptance; `delivered` by nothing less than a receipt."""
+def test_success_depends_on_the_policy() -> None:
+    """Acceptance reaches `sent`; only a receipt reaches `delivered`."""
     assert succeeded("accepted", "sent")
     assert not succeeded("sent", "delivered")
     assert succeeded("read", "delivered")

@@ -1,4 +1,4 @@
-"""Which URLs may be called at all."""
+"""Laws of the URLs that may be called."""
 
 from ipaddress import ip_network
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.ip_addresses import blocked_text
-from policies.url_targets import URL_MAX_CHARS, Refused, Target, judge_addresses, known_addresses, target
+from policies.url_targets import URL_MAX_CHARS, Target, TargetRefused, judge_addresses, known_addresses, target
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
@@ -32,8 +32,8 @@ def _target(url: str, allow: tuple[object, ...] = LOOPBACK) -> Target:
         ("http://[2606:4700:4700:0::1111]:81/", "http://[2606:4700:4700::1111]:81/"),
     ],
 )
-def test_good_urls_are_sent_as_written_in_one_spelling(url: str, sent: str) -> None:
-    """Host and scheme have one spelling; path and query go out as they came, without the fragment."""
+def test_good_urls_are_normalised(url: str, sent: str) -> None:
+    """Host and scheme are normalised; path and query are sent unchanged; the fragment is removed."""
     assert _target(url).url == sent
 
 
@@ -68,19 +68,19 @@ def test_good_urls_are_sent_as_written_in_one_spelling(url: str, sent: str) -> N
         *("http://[127.0.0.1]/", "http://[]/", "http://::1/", "http://a\u202eb.com/", "http://example.com/\u2028"),
     ],
 )
-def test_odd_forms_are_refused(url: str) -> None:
-    """What two parsers could read differently, or smuggle something with, is not a URL here, whatever is opened."""
+def test_ambiguous_forms_are_refused(url: str) -> None:
+    """A URL that two parsers could read differently, or that could inject something, is refused for any allow list."""
     judged = target(url, (*LOOPBACK, ip_network("::/0"), ip_network("0.0.0.0/0")))
-    assert isinstance(judged, Refused)
+    assert isinstance(judged, TargetRefused)
     assert judged.code == "invalid_url"
     assert judged.why
 
 
 def test_length_is_bounded() -> None:
-    """2,048 characters are the most."""
+    """A URL has at most 2,048 characters."""
     longest = "https://example.com/" + "a" * (URL_MAX_CHARS - 20)
     assert isinstance(target(longest), Target)
-    assert isinstance(target(longest + "a"), Refused)
+    assert isinstance(target(longest + "a"), TargetRefused)
 
 
 @pytest.mark.parametrize(
@@ -103,29 +103,29 @@ def test_length_is_bounded() -> None:
         *("http://①②⑦.⓪.⓪.①/", "http://127。0。0。1/", "http://１２７.0.0.1/", "http://ⓛocalhost/"),
     ],
 )
-def test_inside_is_blocked_in_every_script(url: str) -> None:
-    """Addresses of the inside are refused at once, also when written in digits and dots of other scripts."""
+def test_special_addresses_are_blocked_in_every_script(url: str) -> None:
+    """Loopback, private and metadata addresses are refused, also in digits and dots of other scripts."""
     judged = target(url)
-    assert isinstance(judged, Refused)
+    assert isinstance(judged, TargetRefused)
     assert judged.code == "egress_blocked"
 
 
-def test_the_allow_list_opens_literals_and_localhost() -> None:
-    """With loopback opened for IPv4, both ways to write it work, and IPv6 loopback stays closed."""
+def test_the_allow_list_permits_literals_and_localhost() -> None:
+    """With IPv4 loopback allowed, its literal and localhost are permitted, and IPv6 loopback stays blocked."""
     assert known_addresses(_target("http://127.0.0.1:9000/hook")) == ("127.0.0.1",)
     assert "127.0.0.1" in known_addresses(_target("http://localhost:9000/hook"))
-    assert isinstance(target("http://[::1]:9000/hook", LOOPBACK), Refused)
+    assert isinstance(target("http://[::1]:9000/hook", LOOPBACK), TargetRefused)
 
 
-def test_a_name_knows_no_address() -> None:
-    """A name is judged by what it resolves to, later."""
+def test_a_name_has_no_known_address() -> None:
+    """A name is permitted before its addresses are known."""
     judged = _target("https://example.com/")
     assert known_addresses(judged) == ()
     assert judge_addresses(judged, ()) is None
 
 
 @pytest.mark.parametrize(
-    ("addresses", "fine"),
+    ("addresses", "permitted"),
     [
         (["8.8.8.8"], True),
         (["10.0.0.1"], False),
@@ -136,15 +136,15 @@ def test_a_name_knows_no_address() -> None:
         (["nonsense"], False),
     ],
 )
-def test_one_permitted_address_is_enough(addresses: list[str], fine: bool) -> None:
-    """The others are never connected to, so they do not count."""
+def test_one_permitted_address_is_enough(addresses: list[str], permitted: bool) -> None:
+    """Blocked addresses of a name do not count, because the client never connects to them."""
     refused = judge_addresses(_target("https://example.com/"), addresses, LOOPBACK)
-    assert (refused is None) == fine
+    assert (refused is None) == permitted
     assert refused is None or refused.code == "egress_blocked"
 
 
 @pytest.mark.parametrize(
-    ("url", "addresses", "fine"),
+    ("url", "addresses", "permitted"),
     [
         ("https://example.com/", ["8.8.8.8"], True),
         ("http://example.com/", ["8.8.8.8"], False),
@@ -154,16 +154,16 @@ def test_one_permitted_address_is_enough(addresses: list[str], fine: bool) -> No
         ("http://127.0.0.1/", ["127.0.0.1"], True),
     ],
 )
-def test_https_is_required_outside_the_allow_list(url: str, addresses: list[str], fine: bool) -> None:
-    """Plain http is for live endpoints only where every usable address is the operator's own."""
-    assert (judge_addresses(_target(url), addresses, LOOPBACK, https_required=True) is None) == fine
+def test_https_is_required_outside_the_allow_list(url: str, addresses: list[str], permitted: bool) -> None:
+    """If https is required, http is permitted only if every permitted address is in the allow list."""
+    assert (judge_addresses(_target(url), addresses, LOOPBACK, https_required=True) is None) == permitted
     usable = not addresses or any(blocked_text(text, LOOPBACK) is None for text in addresses)
     assert (judge_addresses(_target(url), addresses, LOOPBACK) is None) == usable
 
 
 @given(st.text(max_size=60), st.sampled_from(["", "http://", "https://", "http://[", "http://127.0.0.1"]))
 def test_any_text_is_judged_and_an_accepted_one_is_stable(text: str, start: str) -> None:
-    """No text raises; what is accepted is plain ASCII and is accepted again, unchanged."""
+    """No text raises; an accepted URL is printable ASCII, and parsing it again returns the same target."""
     judged = target(start + text)
     if isinstance(judged, Target):
         assert judged.url.isascii()

@@ -1,8 +1,6 @@
-"""Roles, organisations, workspaces, keys, users, idempotency."""
+"""Revision 0001: roles, organisations, workspaces, API keys, users, idempotency keys, workers."""
 
-from alembic import op
-
-from spine.kernel.migrations.tenancy import compressed, definer, script, tenant_table
+from spine.kernel.migrations.tenancy import RESOURCE_COLUMNS, compressed, definer, script, tenant_table
 
 revision = "0001"
 down_revision = None
@@ -14,14 +12,14 @@ BEGIN
     BEGIN CREATE ROLE spine_worker NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
     EXECUTE format('GRANT spine_app, spine_worker TO %I', current_user);
 EXCEPTION WHEN OTHERS THEN
-    -- two databases of one cluster migrating at once: the grant of the other one serves
+    -- two databases of one cluster migrate at the same time: the other migration has made the grant
     IF SQLERRM NOT LIKE '%tuple concurrently updated%' THEN RAISE; END IF;
 END $$;
 CREATE SCHEMA spine;
 GRANT USAGE ON SCHEMA spine TO spine_app, spine_worker;
 """
 
-TABLES = """
+TABLES = f"""
 CREATE TABLE spine.organisations (
     id text COLLATE "C" PRIMARY KEY,
     name text NOT NULL,
@@ -47,24 +45,14 @@ CREATE TABLE spine.api_keys (
     status text NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'rolled', 'revoked')),
     last_used_at timestamptz,
     expires_at timestamptz,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    version integer NOT NULL DEFAULT 1,
-    metadata jsonb NOT NULL DEFAULT '{}',
-    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    PRIMARY KEY (workspace_id, id)
+    {RESOURCE_COLUMNS}
 );
 CREATE TABLE spine.users (
     workspace_id text COLLATE "C" NOT NULL REFERENCES spine.workspaces,
     id text COLLATE "C" NOT NULL,
     name text NOT NULL,
     email text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    version integer NOT NULL DEFAULT 1,
-    metadata jsonb NOT NULL DEFAULT '{}',
-    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    PRIMARY KEY (workspace_id, id),
+    {RESOURCE_COLUMNS},
     UNIQUE (workspace_id, email)
 );
 CREATE TABLE spine.idempotency_keys (
@@ -82,7 +70,7 @@ CREATE TABLE spine.idempotency_keys (
 ) WITH (fillfactor = 90);
 CREATE INDEX idempotency_keys_expires ON spine.idempotency_keys USING brin (expires_at) WITH (pages_per_range = 32, autosummarize = on);
 COMMENT ON COLUMN spine.idempotency_keys.event_ids IS
-    'Set instead of body where the answer is made of accepted events: a replay renders them from spine.events, so that an erased payload is gone here too.';
+    'Set instead of body if the response consists of accepted events: a replay renders it from spine.events, so an erased payload is not kept here.';
 CREATE TABLE spine.workers (
     id text COLLATE "C" PRIMARY KEY,
     host text NOT NULL,
@@ -95,8 +83,8 @@ GRANT INSERT ON spine.organisations TO spine_app;
 GRANT SELECT ON spine.organisations TO spine_app, spine_worker;
 ALTER TABLE spine.organisations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE spine.organisations FORCE ROW LEVEL SECURITY;
-CREATE POLICY found ON spine.organisations FOR INSERT TO spine_app WITH CHECK (true);
-CREATE POLICY own ON spine.organisations FOR SELECT TO spine_app USING (
+CREATE POLICY sign_up ON spine.organisations FOR INSERT TO spine_app WITH CHECK (true);
+CREATE POLICY own_organisation ON spine.organisations FOR SELECT TO spine_app USING (
     id = (SELECT w.organisation_id FROM spine.workspaces w WHERE w.workspace_id = current_setting('app.ws', true)));
 CREATE POLICY every_organisation ON spine.organisations TO spine_worker USING (true);
 GRANT SELECT ON spine.workers TO spine_app;
@@ -104,8 +92,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON spine.workers TO spine_worker;
 """
 
 FUNCTIONS = """
--- Who a key belongs to, before any workspace is known. Revoked and unknown keys give no row. (plpgsql keeps its plan;
--- Postgres before 18 plans an SQL function anew at each call.)
+-- Returns the owner of an API key before a workspace is known. Revoked and unknown keys return no row. In plpgsql, which
+-- caches its plans: PostgreSQL before 18 plans an SQL function again at each call.
 CREATE FUNCTION spine.key_find(p_hash bytea)
 RETURNS TABLE (key_id text, workspace_id text, organisation_id text, env text, scopes text[], expires_at timestamptz)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -116,15 +104,15 @@ BEGIN
      WHERE k.hash = p_hash AND k.status <> 'revoked' AND (k.expires_at IS NULL OR k.expires_at > now());
 END $$;
 
--- Notes that keys were used, to the minute.
+-- Records that keys were used, to the minute.
 CREATE FUNCTION spine.keys_touch(p_ids text[]) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
     UPDATE spine.api_keys SET last_used_at = now()
      WHERE id = ANY (p_ids) AND (last_used_at IS NULL OR last_used_at < now() - interval '30 s')
 $$;
 
--- Claims an idempotency key for the running transaction (requirements P-06 to P-08). A second transaction with the same
--- key waits here until the first one ends, for lock_timeout at most. Expiry is judged now, not when a reaper runs.
+-- Claims an idempotency key for the current transaction (requirements P-06 to P-08). A second transaction with the same
+-- key waits until the first one ends, at most lock_timeout. Expiry is checked here, not by the cleanup.
 CREATE FUNCTION spine.idempotency_claim(p_workspace_id text, p_key text, p_fingerprint bytea, p_keep interval)
 RETURNS TABLE (claimed boolean, fingerprint bytea, status smallint, location text, body bytea, sealed boolean, event_ids text[])
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
@@ -165,4 +153,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP SCHEMA spine CASCADE")
+    # The roles belong to the cluster, whose other databases may use them: they stay.
+    script("""
+        DROP FUNCTION spine.idempotency_claim, spine.keys_touch, spine.key_find;
+        DROP TABLE spine.workers, spine.idempotency_keys, spine.users, spine.api_keys, spine.workspaces, spine.organisations;
+        DROP SCHEMA spine;
+    """)

@@ -1,6 +1,4 @@
-"""Events, the outbox, endpoints and their subscriptions, deliveries, replays."""
-
-from alembic import op
+"""Revision 0002: events, the outbox, endpoints and their subscriptions, deliveries, replays."""
 
 from spine.kernel.migrations.tenancy import RESOURCE_COLUMNS, compressed, definer, script, tenant_table
 
@@ -20,7 +18,7 @@ CREATE TABLE spine.event_types (
     UNIQUE (workspace_id, name)
 );
 
--- The payloads: partitioned by day on the id, whose first ten characters after the prefix are its time.
+-- Payloads, partitioned by day on the id: its first ten characters after the prefix are its time.
 CREATE TABLE spine.events (
     workspace_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -31,13 +29,13 @@ CREATE TABLE spine.events (
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     PRIMARY KEY (workspace_id, id)
 ) PARTITION BY RANGE (id);
--- For the feed and for nothing else. Neither its collation, which compares as the column's own does, nor its columns let
--- the planner take it for the look-up of one event in a partition that it believes to be empty, where one index seems as
--- good as another and the plan is kept. Events of one transaction are few enough to be sorted.
+-- Only for the feed. Its collation (which compares like the column's own) and its columns prevent that the planner uses it
+-- to look up one event: in a partition that seems to be empty all indexes cost the same, and the plan is cached. A
+-- transaction has few events, so sorting them is cheap.
 CREATE INDEX events_feed ON spine.events (workspace_id COLLATE "POSIX", xid);
-COMMENT ON COLUMN spine.events.body IS 'The exact bytes that are signed and sent; null once erased.';
+COMMENT ON COLUMN spine.events.body IS 'The exact bytes that are signed and sent; null after erasure.';
 
--- One small row per event that has not met its endpoints yet; the relay deletes it.
+-- Transactional outbox: one small row per event that is not matched to endpoints yet. The relay deletes it.
 CREATE TABLE spine.outbox (
     workspace_id text COLLATE "C" NOT NULL,
     seq bigint GENERATED ALWAYS AS IDENTITY (CACHE 100),
@@ -48,7 +46,7 @@ CREATE TABLE spine.outbox (
     PRIMARY KEY (workspace_id, seq)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX outbox_order ON spine.outbox (seq);
-COMMENT ON COLUMN spine.outbox.not_endpoint_id IS 'An endpoint that must not get this event: the one whose own dead letter it tells of.';
+COMMENT ON COLUMN spine.outbox.not_endpoint_id IS 'An endpoint that must not get this event, because the event reports this endpoint''s own dead letter.';
 
 CREATE TABLE spine.webhook_endpoints (
     workspace_id text COLLATE "C" NOT NULL REFERENCES spine.workspaces,
@@ -67,7 +65,7 @@ CREATE TABLE spine.webhook_endpoints (
     deleted_at timestamptz,
     {RESOURCE_COLUMNS}
 );
-COMMENT ON COLUMN spine.webhook_endpoints.headers IS 'Custom headers as a sealed JSON object: they often carry credentials.';
+COMMENT ON COLUMN spine.webhook_endpoints.headers IS 'Custom headers as an encrypted (sealed) JSON object, because they often contain credentials.';
 CREATE TABLE spine.endpoint_secrets (
     workspace_id text COLLATE "C" NOT NULL,
     endpoint_id text COLLATE "C" NOT NULL,
@@ -79,9 +77,9 @@ CREATE TABLE spine.endpoint_secrets (
     PRIMARY KEY (workspace_id, endpoint_id, seq),
     FOREIGN KEY (workspace_id, endpoint_id) REFERENCES spine.webhook_endpoints (workspace_id, id)
 );
-COMMENT ON COLUMN spine.endpoint_secrets.expires_at IS 'Null for the current secret; the end of the overlap for a rotated one.';
--- What an endpoint listened to, and from when to when: an event goes to the endpoints whose pattern and filter were in force when it
--- was accepted.
+COMMENT ON COLUMN spine.endpoint_secrets.expires_at IS 'Null for the current secret; for a rotated secret, the end of the overlap.';
+-- The patterns and filters of an endpoint with their period of validity. An event goes to the endpoints whose pattern and filter were
+-- valid when it was accepted.
 CREATE TABLE spine.subscriptions (
     workspace_id text COLLATE "C" NOT NULL,
     pattern text COLLATE "C" NOT NULL,
@@ -92,10 +90,10 @@ CREATE TABLE spine.subscriptions (
     PRIMARY KEY (workspace_id, pattern, endpoint_id, valid_from),
     FOREIGN KEY (workspace_id, endpoint_id) REFERENCES spine.webhook_endpoints (workspace_id, id)
 );
-COMMENT ON COLUMN spine.subscriptions.filter IS 'JSON that an event''s data must hold, the same in all rows of an endpoint that are in force; null for none.';
--- Without the workspace: by that alone the relay's look-up of patterns would take this index in place of the key's.
+COMMENT ON COLUMN spine.subscriptions.filter IS 'JSON that an event''s data must contain, equal in all valid rows of an endpoint; null for no filter.';
+-- Without workspace_id: with it, the relay's lookup of patterns would use this index instead of the primary key.
 CREATE INDEX subscriptions_endpoint ON spine.subscriptions (endpoint_id);
--- How an endpoint fares; a row apart, so that no delivery touches the endpoint's own.
+-- The health of an endpoint, in its own row, so that deliveries do not update the endpoint's row.
 CREATE TABLE spine.endpoint_health (
     workspace_id text COLLATE "C" NOT NULL,
     endpoint_id text COLLATE "C" NOT NULL,
@@ -104,7 +102,7 @@ CREATE TABLE spine.endpoint_health (
     FOREIGN KEY (workspace_id, endpoint_id) REFERENCES spine.webhook_endpoints (workspace_id, id)
 );
 
--- The live queue: what is not yet delivered or dead. Small, so that claims stay cheap whatever the history holds.
+-- The live queue: deliveries that are neither delivered nor dead. It is small, so claims stay cheap for any size of the history.
 CREATE TABLE spine.deliveries_open (
     workspace_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -128,10 +126,10 @@ CREATE INDEX deliveries_open_due ON spine.deliveries_open (due_at) WHERE due_at 
 CREATE INDEX deliveries_open_waiting ON spine.deliveries_open (endpoint_id, id) WHERE due_at = 'infinity';
 CREATE INDEX deliveries_open_held ON spine.deliveries_open (endpoint_id, id) WHERE state = 'held';
 COMMENT ON COLUMN spine.deliveries_open.due_at IS
-    'When the row may next be claimed: its due time, the end of a lease (leased_by set), infinity while parked behind a full lane, null while held.';
-COMMENT ON COLUMN spine.deliveries_open.series IS 'Rises by one with each replay; attempt numbers start anew in each series.';
+    'When the row may be claimed next: its due time; the end of a lease (leased_by is set); infinity while parked behind a full endpoint queue; null while held.';
+COMMENT ON COLUMN spine.deliveries_open.series IS 'Increases by one with each replay; attempt numbers restart in each series.';
 
--- The history: what ended. Append-only but for replays, which move a row back to the queue.
+-- The history: delivered and dead deliveries. Append-only, except that a replay moves a row back to the queue.
 CREATE TABLE spine.deliveries_closed (
     workspace_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -152,7 +150,7 @@ CREATE TABLE spine.deliveries_closed (
 CREATE INDEX deliveries_closed_event ON spine.deliveries_closed (workspace_id, event_id);
 CREATE INDEX deliveries_closed_endpoint ON spine.deliveries_closed (workspace_id, endpoint_id, id);
 CREATE INDEX deliveries_closed_dead ON spine.deliveries_closed (workspace_id, id) WHERE state = 'dead';
-COMMENT ON COLUMN spine.deliveries_closed.xid IS 'The transaction that made the delivery, not the one that ended it: cursors freeze on it.';
+COMMENT ON COLUMN spine.deliveries_closed.xid IS 'The transaction that created the delivery, not the one that closed it: snapshot cursors compare it.';
 
 CREATE VIEW spine.deliveries WITH (security_invoker = true) AS
     SELECT workspace_id, id, event_id, type, endpoint_id, state, NULL::text AS reason, series, attempts, replay_id,
@@ -182,11 +180,11 @@ CREATE TABLE spine.replays (
     {RESOURCE_COLUMNS}
 );
 CREATE INDEX replays_due ON spine.replays (due_at) WHERE due_at IS NOT NULL;
-COMMENT ON COLUMN spine.replays.position IS 'The last delivery (or event, for missing ones) that was taken up; the walk goes on above it, up to upto.';
+COMMENT ON COLUMN spine.replays.position IS 'The last processed delivery (or event, for kind missing); the replay continues after it, up to upto.';
 """
 
 FUNCTIONS = """
--- The ULID time prefix (ten Crockford characters, 48 bits of milliseconds) of an instant.
+-- Returns the ULID time prefix of a time: ten Crockford characters, 48 bits of milliseconds.
 CREATE FUNCTION spine.ulid_time(p_at timestamptz) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
 DECLARE
@@ -201,7 +199,7 @@ BEGIN
     RETURN result;
 END $$;
 
--- The patterns that an event type meets: itself, each of its families with '.*', and '*'.
+-- Returns the patterns that match an event type: the type, each of its prefixes with '.*', and '*'.
 CREATE FUNCTION spine.patterns_met(p_type text) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
@@ -214,7 +212,7 @@ BEGIN
     RETURN result;
 END $$;
 
--- Makes the day partitions of spine.events and spine.deliveries_closed from yesterday to p_days_ahead days ahead.
+-- Creates the day partitions of spine.events and spine.deliveries_closed from yesterday to p_days_ahead days ahead.
 CREATE FUNCTION spine.partitions_ensure(p_days_ahead integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
@@ -240,7 +238,7 @@ BEGIN
     RETURN made;
 END $$;
 
--- Drops the day partitions that end before p_before; answers their names. The default partitions stay.
+-- Drops the day partitions that end before p_before and returns their names. The default partitions stay.
 CREATE FUNCTION spine.partitions_drop(p_before timestamptz) RETURNS SETOF text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
@@ -258,8 +256,8 @@ BEGIN
     END LOOP;
 END $$;
 
--- Writes accepted events and puts each in the outbox; the caller's transaction carries them. In plpgsql, which keeps its
--- plans: a function in SQL is planned at every call (before Postgres 18), which made an accept half as dear again.
+-- Inserts accepted events and their outbox rows in the caller's transaction. In plpgsql, which caches its plans: PostgreSQL
+-- before 18 plans an SQL function at each call, which made accepting an event 1.5 times as expensive.
 CREATE FUNCTION spine.events_put(p_ids text[], p_types text[], p_bodies bytea[], p_not_endpoint_ids text[] DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
@@ -270,7 +268,7 @@ BEGIN
       FROM unnest(p_ids, p_types, p_not_endpoint_ids) AS u (id, type, not_endpoint_id);
 END $$;
 
--- The end of a unit of work: its events, and its answer under the idempotency key.
+-- The end of a unit of work: inserts its events, and stores its response under the idempotency key.
 CREATE FUNCTION spine.unit_finish(
     p_key text, p_status smallint, p_location text, p_body bytea, p_sealed boolean,
     p_ids text[], p_types text[], p_bodies bytea[]) RETURNS void
@@ -285,7 +283,7 @@ BEGIN
     END IF;
 END $$;
 
--- The whole of POST /v1/events in one round trip: claim of the key, events, outbox; the answer is made of the events.
+-- All of POST /v1/events in one round trip: claims the key, inserts events and outbox rows. The response is rendered from the events.
 CREATE FUNCTION spine.events_accept(
     p_workspace_id text, p_event_types_version integer, p_key text, p_fingerprint bytea, p_keep interval,
     p_status smallint, p_location text, p_ids text[], p_types text[], p_bodies bytea[])
@@ -294,7 +292,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
     PERFORM set_config('app.ws', p_workspace_id, true);
     IF p_event_types_version IS DISTINCT FROM (SELECT w.event_types_version FROM spine.workspaces w WHERE w.workspace_id = p_workspace_id) THEN
-        RETURN;  -- the caller's view of the registered types is stale: no row tells it to look again
+        RETURN;  -- the caller's cache of the registered types is stale: without a row it reads them again
     END IF;
     INSERT INTO spine.idempotency_keys AS k (workspace_id, key, fingerprint, status, location, event_ids, expires_at)
     VALUES (p_workspace_id, p_key, p_fingerprint, p_status, p_location, p_ids, now() + p_keep)
@@ -311,13 +309,13 @@ BEGIN
     END IF;
 END $$;
 
--- About how many events wait in the outbox, for backpressure: the span of its sequence, read off the ends of an index.
+-- Returns the approximate depth of the outbox, for backpressure: the range of its sequence, from both ends of an index.
 CREATE FUNCTION spine.outbox_depth() RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
     SELECT coalesce((SELECT seq FROM spine.outbox ORDER BY seq DESC LIMIT 1) - (SELECT seq FROM spine.outbox ORDER BY seq LIMIT 1), 0)
 $$;
 
--- The public keys of one endpoint, for anybody who has its id: they are public.
+-- Returns the public keys of one endpoint. Anyone with its id may read them: they are public.
 CREATE FUNCTION spine.webhook_public_keys(p_endpoint_id text)
 RETURNS TABLE (public_key text, created_at timestamptz, expires_at timestamptz)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -365,7 +363,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(
-        "DROP VIEW spine.deliveries; DROP TABLE spine.replays, spine.deliveries_closed, spine.deliveries_open, spine.endpoint_health, "
-        "spine.subscriptions, spine.endpoint_secrets, spine.webhook_endpoints, spine.outbox, spine.events, spine.event_types"
-    )
+    script("""
+        DROP VIEW spine.deliveries;
+        DROP TABLE spine.replays, spine.deliveries_closed, spine.deliveries_open, spine.endpoint_health, spine.subscriptions,
+            spine.endpoint_secrets, spine.webhook_endpoints, spine.outbox, spine.events, spine.event_types;
+        DROP FUNCTION spine.webhook_public_keys, spine.outbox_depth, spine.events_accept, spine.unit_finish, spine.events_put,
+            spine.partitions_drop, spine.partitions_ensure, spine.patterns_met, spine.ulid_time;
+    """)

@@ -1,6 +1,4 @@
-"""Contacts, the timeline, templates, channel policies, provider accounts, preferences, messages, their attempts and receipts."""
-
-from alembic import op
+"""Revision 0003: contacts, timeline, templates, channel policies, provider accounts, preferences, messages, attempts, receipts."""
 
 from spine.kernel.migrations.tenancy import RESOURCE_COLUMNS, definer, script, tenant_table
 
@@ -25,7 +23,7 @@ CREATE TABLE spine.contacts (
 CREATE UNIQUE INDEX contacts_phone ON spine.contacts (workspace_id, phone_e164);
 CREATE UNIQUE INDEX contacts_email ON spine.contacts (workspace_id, email);
 
--- What happened to a contact, a message or a policy, and who did it. Only ever added to.
+-- The audit trail of contacts, messages and policies: what happened, and who did it. Append-only.
 CREATE TABLE spine.timeline_entries (
     workspace_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -75,7 +73,7 @@ CREATE TABLE spine.channel_policies (
 );
 CREATE UNIQUE INDEX channel_policies_applies ON spine.channel_policies (workspace_id, coalesce(applies_to ->> 'template', ''));
 
--- A test workspace has sandbox accounts, a live one has real ones: held by the structure, not by a flag.
+-- A test workspace has only sandbox accounts, a live workspace only real ones. Constraints enforce this.
 CREATE TABLE spine.provider_accounts (
     workspace_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -95,9 +93,9 @@ CREATE TABLE spine.provider_accounts (
     CHECK ((kind = 'sandbox') = (sandbox IS NOT NULL))
 );
 CREATE INDEX provider_accounts_id ON spine.provider_accounts (id);
-COMMENT ON COLUMN spine.provider_accounts.credentials IS 'Sealed, never read back. Null for a sandbox account that has the secret derived for it.';
+COMMENT ON COLUMN spine.provider_accounts.credentials IS 'Encrypted (sealed); the API never returns them. Null for a sandbox account with a derived secret.';
 
--- Each change of a wish is a row; the newest of a contact, channel and category holds.
+-- Opt-outs: each change is a row; the newest row of a contact, channel and category is valid.
 CREATE TABLE spine.preferences (
     workspace_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -152,9 +150,9 @@ CREATE TABLE spine.messages (
     FOREIGN KEY (workspace_id, contact_id) REFERENCES spine.contacts (workspace_id, id)
 );
 CREATE INDEX messages_contact ON spine.messages (workspace_id, contact_id, id);
-COMMENT ON COLUMN spine.messages.policy IS 'The strategy in force for this message, as it was when the message was accepted.';
-COMMENT ON COLUMN spine.messages.held_until IS 'The end of the quiet hours that this message waits for; once past, they count as kept.';
-COMMENT ON COLUMN spine.messages.stopped IS 'The person answered STOP: no further step is taken.';
+COMMENT ON COLUMN spine.messages.policy IS 'The delivery strategy of this message, as it was when the message was accepted.';
+COMMENT ON COLUMN spine.messages.held_until IS 'The end of the quiet hours that this message waits for; after it the message does not wait for them again.';
+COMMENT ON COLUMN spine.messages.stopped IS 'The person replied STOP: no further step is taken.';
 
 CREATE TABLE spine.attempts (
     workspace_id text COLLATE "C" NOT NULL,
@@ -190,9 +188,9 @@ CREATE TABLE spine.attempts (
 );
 CREATE INDEX attempts_provider_message ON spine.attempts (workspace_id, provider_account_id, provider_message_id)
     WHERE provider_message_id IS NOT NULL;
-COMMENT ON COLUMN spine.attempts.left_at IS 'When the message went on from this attempt, to another one or to its end.';
+COMMENT ON COLUMN spine.attempts.left_at IS 'When the message left this attempt, for another attempt or for its end.';
 
--- What providers reported, each once. Without an attempt: parked, until the attempt that it belongs to is known.
+-- Receipts from providers, each stored once. A receipt without attempt_id is parked until its attempt is known.
 CREATE TABLE spine.receipts (
     workspace_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -209,7 +207,7 @@ CREATE TABLE spine.receipts (
 );
 CREATE INDEX receipts_parked ON spine.receipts (workspace_id, provider_account_id, provider_message_id) WHERE attempt_id IS NULL;
 
--- The live queue: one row for each message that has not ended. due_at is its next fallback, retry, deadline or start.
+-- The live queue: one row per message that has not ended. due_at is its start, or its next fallback, retry or deadline.
 CREATE TABLE spine.sends_open (
     workspace_id text COLLATE "C" NOT NULL,
     id text COLLATE "C" NOT NULL,
@@ -220,7 +218,7 @@ CREATE TABLE spine.sends_open (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX sends_open_due ON spine.sends_open (due_at);
 
--- The sandbox's own memory: the calls that it took, so that a repeated one counts once, and the receipts that it owes.
+-- State of the sandbox provider: the calls that it accepted, so that a repeated call counts once, and its pending receipts.
 CREATE TABLE spine.sandbox_calls (
     workspace_id text COLLATE "C" NOT NULL,
     attempt_id text COLLATE "C" NOT NULL,
@@ -240,11 +238,11 @@ CREATE TABLE spine.sandbox_receipts (
     PRIMARY KEY (workspace_id, seq)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX sandbox_receipts_due ON spine.sandbox_receipts (due_at, seq);
-COMMENT ON COLUMN spine.sandbox_receipts.late IS 'Comes only after the message has gone on from its attempt (recipient fate 9).';
+COMMENT ON COLUMN spine.sandbox_receipts.late IS 'Sent only after the message has left its attempt (scripted outcome 9).';
 """
 
 FUNCTIONS = """
--- Everything that judging messages needs, in one round trip. Contacts are asked for by id, phone or email.
+-- Returns all rows that validating messages needs, in one round trip. Contacts are looked up by id, phone or email.
 CREATE FUNCTION spine.messages_lookup(
     p_workspace_id text, p_contact_ids text[], p_phones text[], p_emails text[], p_templates text[]) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
@@ -267,8 +265,7 @@ BEGIN
             FROM spine.provider_accounts a WHERE a.workspace_id = p_workspace_id));
 END $$;
 
--- Writes accepted messages with their timeline, their places in the queue and their events; the caller's transaction
--- carries them.
+-- Inserts accepted messages with their timeline, queue rows and events in the caller's transaction.
 CREATE FUNCTION spine.messages_put(
     p_workspace_id text, p_messages jsonb, p_timeline jsonb, p_event_ids text[], p_event_types text[], p_event_bodies bytea[])
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
@@ -289,7 +286,7 @@ BEGIN
     PERFORM spine.events_put(p_event_ids, p_event_types, p_event_bodies);
 END $$;
 
--- The whole of POST messages in one round trip: claim of the key, messages, timeline, queue, events, stored answer.
+-- All of POST messages in one round trip: claims the key, inserts messages, timeline, queue rows and events, stores the response.
 CREATE FUNCTION spine.messages_accept(
     p_workspace_id text, p_key text, p_fingerprint bytea, p_keep interval, p_status smallint, p_location text, p_body bytea,
     p_messages jsonb, p_timeline jsonb, p_event_ids text[], p_event_types text[], p_event_bodies bytea[])
@@ -316,8 +313,8 @@ GRANT EXECUTE ON FUNCTION spine.messages_put(text, jsonb, jsonb, text[], text[],
 GRANT EXECUTE ON FUNCTION spine.messages_accept(text, text, bytea, interval, smallint, text, bytea, jsonb, jsonb, text[], text[], bytea[])
     TO spine_app;
 
--- Everything that a batch of decisions, results and receipts changes, in one round trip. A worker changes the queue rows
--- that it has leased; the API, without p_worker, those that nobody has, and may end any.
+-- Writes all changes of a batch of decisions, results and receipts in one round trip. A worker changes queue rows that it
+-- has leased. The API (p_worker is null) changes rows without a lease, and may delete any row.
 CREATE FUNCTION spine.messages_write(
     p_worker text, p_messages jsonb, p_attempts jsonb, p_timeline jsonb, p_preferences jsonb, p_queue jsonb,
     p_event_workspaces text[], p_event_ids text[], p_event_types text[], p_event_bodies bytea[]) RETURNS void
@@ -360,7 +357,7 @@ END $$;
 GRANT EXECUTE ON FUNCTION spine.messages_write(text, jsonb, jsonb, jsonb, jsonb, jsonb, text[], text[], text[], bytea[])
     TO spine_app, spine_worker;
 
--- The account that a provider's callback names, before any workspace is known.
+-- Returns the account that a provider's callback names, before a workspace is known.
 CREATE FUNCTION spine.provider_account_find(p_id text)
 RETURNS TABLE (workspace_id text, env text, id text, channel text, kind text, credentials bytea, config jsonb)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -390,7 +387,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute(
-        "DROP TABLE spine.sandbox_receipts, spine.sandbox_calls, spine.sends_open, spine.receipts, spine.attempts, spine.messages, "
-        "spine.preferences, spine.provider_accounts, spine.channel_policies, spine.templates, spine.timeline_entries, spine.contacts"
-    )
+    script("""
+        DROP FUNCTION spine.provider_account_find, spine.messages_write, spine.messages_accept, spine.messages_put, spine.messages_lookup;
+        DROP TABLE spine.sandbox_receipts, spine.sandbox_calls, spine.sends_open, spine.receipts, spine.attempts, spine.messages,
+            spine.preferences, spine.provider_accounts, spine.channel_policies, spine.templates, spine.timeline_entries, spine.contacts;
+        DROP FUNCTION spine.refuse_change;
+        ALTER TABLE spine.workspaces DROP CONSTRAINT workspaces_workspace_id_env_key;
+    """)

@@ -1,1 +1,1 @@
-"""Revisions, oldest first."""
+"""The revisions, oldest first."""
