@@ -10,10 +10,10 @@ from typing import Final
 
 import asyncpg
 
-from spine.kernel.accept import AcceptRequest, naming_item, render_batch
+from spine.kernel.accept import AcceptRequest, prefix_error_params, render_batch
 from spine.kernel.authentication import Caller
 from spine.kernel.errors import SpineError
-from spine.kernel.idempotency import KEY_TTL, StoredResponse, check
+from spine.kernel.idempotency import KEY_TTL, StoredResponse, require_replayable
 from spine.kernel.metrics import idempotent_replay, messages_accepted
 from spine.kernel.platform import Platform
 from spine.notifications.message_plan import MessageCreate, Plan, WorkspaceLookup, parse_recipient, plan
@@ -32,7 +32,7 @@ async def accept(
     request: AcceptRequest, messages: Sequence[MessageCreate], *, batch: bool
 ) -> tuple[StoredResponse, bool]:
     """Commit the messages; return the response and whether it is a replay of an earlier one. Raises Conflict."""
-    async with request.holding_key():
+    async with request.hold_key():
         return await _accept(request, messages, batch)
 
 
@@ -64,7 +64,7 @@ async def _accept(
 
 
 def _replay(request: AcceptRequest, row: asyncpg.Record) -> tuple[StoredResponse, bool]:
-    check(row, request.claim)
+    require_replayable(row, request.claim)
     idempotent_replay()
     return StoredResponse(row["status"], row["body"], row["location"]), True
 
@@ -75,13 +75,13 @@ async def planned(
     """What each of these would do. Raises Unprocessable for the first that cannot be sent."""
     addressed: list[tuple[str | None, str | None]] = []
     for n, request in enumerate(requests):
-        with naming_item(f"messages.{n}" if batch else None):
+        with prefix_error_params(f"messages.{n}" if batch else None):
             addressed.append(parse_recipient(request.to))
     known = await _lookup(platform, caller, requests, addressed)
     found: list[Plan] = []
     now = datetime.now(UTC)
     for n, request in enumerate(requests):
-        with naming_item(f"messages.{n}" if batch else None):
+        with prefix_error_params(f"messages.{n}" if batch else None):
             found.append(plan(request, known, _PARSED, caller.env, now))
     return found
 

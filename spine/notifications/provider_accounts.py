@@ -13,10 +13,12 @@ from sqlalchemy.types import Double, LargeBinary
 
 from policies.url_targets import Refused
 from spine.kernel import ids, store
+from spine.kernel.crud import crud_router
 from spine.kernel.errors import FieldError, InvalidBody, Unprocessable
 from spine.kernel.events import EventType
+from spine.kernel.handlers import prepared_by
 from spine.kernel.resource import Body, Metadata, Name, PatchBody, Resource, ResourceOut, TenantRow
-from spine.kernel.routes import CurrentUnit, IfMatch, crud_router, declares, prepared_by, version_of
+from spine.kernel.routes import CurrentUnit, IfMatch, declares, version_of
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.kernel.vault import Vault
 from spine.notifications.provider_kinds import (

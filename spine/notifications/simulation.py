@@ -10,8 +10,7 @@ from policies.simulation import Fate, SimulatedWorld, simulate
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Timestamp
-from spine.kernel.routes import CurrentUnit, declares
-from spine.kernel.routes import router as new_router
+from spine.kernel.routes import CurrentUnit, declares, new_router
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.accept import planned
 from spine.notifications.channel_policies import PolicyOut, PolicyRow, find, policy_of

@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql
 import products.catalogue  # noqa: F401  # every room declares its rows when it is imported
 from spine.kernel.database import migrate
 from spine.kernel.resource import Row
-from spine.kernel.test_clock import TIMED
+from spine.kernel.test_clock import TIME_COLUMNS
 
 STILL = {
     "created_at": "when it was made",
@@ -97,7 +97,7 @@ async def test_the_test_clock_knows_every_time(module_database: str) -> None:
     finally:
         await connection.close()
     times = {(row["table_name"], row["column_name"]) for row in found}
-    moved = {(timed.table, timed.column) for timed in TIMED}
+    moved = {(column.table, column.name) for column in TIME_COLUMNS}
     assert moved <= times
     assert sorted((table, column) for table, column in times - moved if column not in STILL) == []
 
