@@ -24,7 +24,7 @@ from spine.kernel.http_client import HttpClient
 from spine.kernel.idempotency import KeyLocks
 from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
-from spine.kernel.openapi import document
+from spine.kernel.openapi import build_document
 from spine.kernel.platform import Platform
 from spine.kernel.rate_limits import RateLimiter
 from spine.kernel.redis_client import open_redis
@@ -93,10 +93,10 @@ def build() -> FastAPI:
 def _documents(app: FastAPI) -> dict[str, dict[str, Any]]:
     """Build the OpenAPI documents by name. This is done on first use, because it would make the start too slow."""
     documents = {
-        name: document(app, CATALOGUE, prefixes, families, SCHEMA_NAMES)
+        name: build_document(app, CATALOGUE, prefixes, families, SCHEMA_NAMES)
         for name, (prefixes, families) in PRODUCTS.items()
     }
-    return {"spine": document(app, CATALOGUE, schema_names=SCHEMA_NAMES), **documents}
+    return {"spine": build_document(app, CATALOGUE, schema_names=SCHEMA_NAMES), **documents}
 
 
 app = build()

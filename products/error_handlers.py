@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from spine.kernel.errors import BadRequest, FieldError, InvalidBody, MethodNotAllowed, NotFound, SpineError
-from spine.kernel.routes import PROBLEM
-from spine.kernel.unit_of_work import as_answer
+from spine.kernel.responses import PROBLEM
+from spine.kernel.unit_of_work import to_spine_error
 
 _LOCATIONS: Final = {"body", "query", "path", "header", "cookie"}
 _log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _database_error(request: Request, error: Exception) -> Response:
-    known = as_answer(error)
+    known = to_spine_error(error)
     return problem_response(request, known) if known is not None else await _unexpected_error(request, error)
 
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from spine.kernel import ids
 from spine.kernel.errors import SpineError
 from spine.kernel.metrics import http_request
-from spine.kernel.routes import PROBLEM
+from spine.kernel.responses import PROBLEM
 
 _HEADER: Final = b"request-id"
 _log = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from spine.kernel.errors import Forbidden, NotFound
 from spine.kernel.metrics import PoolStats, exposition, observe_pool
 from spine.kernel.platform import Platform
-from spine.kernel.routes import JSON
+from spine.kernel.responses import JSON
 
 router = APIRouter(include_in_schema=False)
 _CHECK_TIMEOUT_S = 2

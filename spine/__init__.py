@@ -1,3 +1,3 @@
-"""The ground floor: the platform, the ledger and the engine's nouns."""
+"""Spine: the kernel, the directory of tenants and people, the products, the command line and the supervisor."""
 
 __version__ = "0.1.0"

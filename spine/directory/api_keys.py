@@ -11,11 +11,12 @@ from sqlalchemy.types import LargeBinary, Text
 
 from spine.kernel import store
 from spine.kernel.authentication import Caller
+from spine.kernel.crud import crud_router
 from spine.kernel.errors import Forbidden, IllegalTransition, Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.keys import key_hash, mint_key
 from spine.kernel.resource import Body, Metadata, Name, Resource, ResourceOut, TenantRow, Timestamp
-from spine.kernel.routes import CurrentUnit, crud_router, declares
+from spine.kernel.routes import CurrentUnit, declares
 
 Scope = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z_]+:(\*|[a-z_]+))$", max_length=64)]
 MAX_OVERLAP_S = 7 * 24 * 3600
@@ -139,7 +140,7 @@ async def roll_api_key(id: str, unit: CurrentUnit, body: RollBody | None = None)
 
 @router.post("/{id}/revoke", openapi_extra=declares("keys:write", REVOKED), summary="Revoke an API key, at once")
 async def revoke_api_key(id: str, unit: CurrentUnit) -> ApiKeyOut:
-    row = await store.move(unit, API_KEY, id, KeyStatus.REVOKED)
+    row = await store.transition(unit, API_KEY, id, KeyStatus.REVOKED)
     unit.after_commit(unit.platform.authenticator.clear_cache)
     out: ApiKeyOut = await store.emit_event(unit, API_KEY, row, "revoked")
     return out

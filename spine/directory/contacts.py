@@ -9,10 +9,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from spine.directory.addresses import Email, Phone
 from spine.directory.users import USER, UserRow
 from spine.kernel import ids, store, timeline
+from spine.kernel.crud import crud_router
 from spine.kernel.errors import Conflict
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Metadata, Name, PatchBody, Resource, ResourceOut, TenantRow
-from spine.kernel.routes import CurrentUnit, IfMatch, Paging, crud_router, declares, version_of
+from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, version_of
 from spine.kernel.store import Page
 from spine.kernel.timeline import Change, TimelineEntry
 from spine.kernel.unit_of_work import UnitOfWork
@@ -144,7 +145,7 @@ async def create(unit: UnitOfWork, values: dict[str, Any]) -> ContactOut:
     """A new contact, its event and its first timeline entry. Raises Conflict, Unprocessable."""
     await _refuse_unknown_owner(unit, values)
     row = await _told_apart(unit, values, lambda: store.create(unit, CONTACT, **values))
-    await timeline.add_timeline_entry(unit, row.id, "contact.created")
+    await timeline.append(unit, row.id, "contact.created")
     out: ContactOut = await store.emit_event(unit, CONTACT, row, "created")
     return out
 
@@ -183,7 +184,7 @@ async def update_contact(id: str, body: ContactUpdate, unit: CurrentUnit, if_mat
             if store.differs(before[name], after[name])
         ]
         unit.emit(UPDATED, ContactUpdated(**out.model_dump(), changes=changes), sequence=row.version)
-        await timeline.add_timeline_entry(unit, row.id, "contact.updated", changes=changes)
+        await timeline.append(unit, row.id, "contact.updated", changes=changes)
     return out
 
 

@@ -3,10 +3,10 @@
 from pydantic import EmailStr
 from sqlalchemy.orm import Mapped
 
+from spine.kernel.crud import crud_router
 from spine.kernel.errors import Conflict
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Metadata, Name, Resource, ResourceOut, TenantRow
-from spine.kernel.routes import crud_router
 
 
 class UserRow(TenantRow):

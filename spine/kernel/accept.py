@@ -1,6 +1,6 @@
-"""What the accept routes of events and of messages share: one statement that claims the key, writes and commits.
+"""Accepting events and messages: one SQL statement claims the idempotency key, writes the rows and commits.
 
-These routes are the hot path. They use SQL functions through asyncpg instead of the unit of work, and keep its promises:
+These routes are the hot path. They call SQL functions through asyncpg instead of the unit of work, and keep its promises:
 a request with a used Idempotency-Key gets the stored response, and a refusal is stored as the key's result (ruling X17).
 """
 
@@ -22,7 +22,7 @@ _FINISH: Final = "SELECT spine.unit_finish($1, $2::smallint, NULL, $3, false, '{
 
 @dataclass(frozen=True, slots=True)
 class AcceptRequest:
-    """One authenticated accept request: who asks, under which request id, with which claim to an idempotency key."""
+    """One authenticated accept request: its caller, its request id and its claim to an idempotency key."""
 
     platform: Platform
     caller: Caller
@@ -30,7 +30,7 @@ class AcceptRequest:
     claim: Claim
 
     @asynccontextmanager
-    async def holding_key(self) -> AsyncIterator[None]:
+    async def hold_key(self) -> AsyncIterator[None]:
         """Hold the key within this process. Raises Conflict `idempotency_key_in_use` while another request holds it."""
         async with self.platform.key_locks.hold(self.caller.workspace_id, self.claim.key):
             try:
@@ -53,13 +53,13 @@ class AcceptRequest:
 
 
 def render_batch(bodies: list[bytes], *, batch: bool) -> bytes:
-    """The response body of an accept: the one JSON object, or all objects of a batch in `data`."""
+    """Return the response body of an accept: the single JSON object, or with `batch` all objects under `data`."""
     return b'{"data":[' + b",".join(bodies) + b"]}" if batch else bodies[0]
 
 
 @contextmanager
-def naming_item(path: str | None) -> Iterator[None]:
-    """Prefix the `param` and the detail of a SpineError with the item of the batch that it is about; None for no batch."""
+def prefix_error_params(path: str | None) -> Iterator[None]:
+    """Prefix the `param` and the detail of a SpineError with the path of its batch item. None: the request is no batch."""
     try:
         yield
     except SpineError as error:

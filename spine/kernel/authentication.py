@@ -1,4 +1,4 @@
-"""Who calls: from the Authorization header to a workspace, an environment and scopes (requirements P-01, P-02)."""
+"""Authentication: from the Authorization header to a workspace, an environment and scopes (requirements P-01, P-02)."""
 
 import asyncio
 import time
@@ -14,16 +14,16 @@ from spine.kernel.events import Actor
 from spine.kernel.keys import Env, is_well_formed, key_hash
 
 CACHE_S: Final = 2.0
-"""How long a key is trusted without asking again: a revocation is in force everywhere within this time."""
-_CACHE_SIZE: Final = 10_000
-_TOUCH_EVERY_S: Final = 10.0
+"""Seconds that a key stays cached. A revocation is in force in every process within this time."""
+_MAX_CACHED_KEYS: Final = 10_000
+_FLUSH_EVERY_S: Final = 10.0
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The holder of a key, in the one workspace that the key opens."""
+    """The holder of an API key, in the one workspace that the key belongs to."""
 
     key_id: str
     workspace_id: str
@@ -34,7 +34,7 @@ class Caller:
 
     @property
     def actor(self) -> Actor:
-        """The caller as events and timelines name it."""
+        """The caller as the actor of events and timeline entries."""
         return Actor(type="api_key", id=self.key_id)
 
     def require(self, scope: str) -> None:
@@ -44,42 +44,42 @@ class Caller:
 
 
 class Authenticator:
-    """Finds callers by their keys, remembers them for a moment, and notes when keys are used."""
+    """Reads callers by their keys, caches them for CACHE_S seconds, and records when keys are used."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self._pool = pool
-        self._known: dict[str, tuple[float, Caller]] = {}
-        self._used: set[str] = set()
+        self._cache: dict[str, tuple[float, Caller]] = {}
+        self._used_key_ids: set[str] = set()
         self._generation = 0
 
     async def caller(self, authorization: str | None) -> Caller:
-        """The caller behind an Authorization header. Raises Unauthenticated."""
+        """Return the caller of an Authorization header. Raises Unauthenticated."""
         scheme, _, key = (authorization or "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not is_well_formed(key):
             raise Unauthenticated
         now = time.monotonic()
-        known = self._known.get(key)
+        cached = self._cache.get(key)
         if (
-            known is not None
-            and now - known[0] < CACHE_S
-            and (known[1].expires_at is None or known[1].expires_at > datetime.now(UTC))
+            cached is not None
+            and now - cached[0] < CACHE_S
+            and (cached[1].expires_at is None or cached[1].expires_at > datetime.now(UTC))
         ):
-            caller = known[1]
+            caller = cached[1]
         else:
             generation = self._generation
-            caller = await self._find(key)
-            if len(self._known) >= _CACHE_SIZE:
-                self._known.clear()
-            if generation == self._generation:  # else a key was revoked while we asked, and this may be the old answer
-                self._known[key] = (now, caller)
-        self._used.add(caller.key_id)
+            caller = await self._fetch(key)
+            if len(self._cache) >= _MAX_CACHED_KEYS:
+                self._cache.clear()
+            if generation == self._generation:  # else a key was revoked during the query, and the row may be stale
+                self._cache[key] = (now, caller)
+        self._used_key_ids.add(caller.key_id)
         return caller
 
-    async def _find(self, key: str) -> Caller:
+    async def _fetch(self, key: str) -> Caller:
         row = await self._pool.fetchrow("SELECT * FROM spine.key_find($1)", key_hash(key))
         if row is None:
-            self._known.pop(key, None)
+            self._cache.pop(key, None)
             raise Unauthenticated
         return Caller(
             key_id=row["key_id"],
@@ -91,21 +91,21 @@ class Authenticator:
         )
 
     def clear_cache(self) -> None:
-        """Ask anew about every key; called where this process itself rolled or revoked one."""
-        self._known.clear()
+        """Drop every cached caller. Called when this process itself rolls or revokes a key."""
+        self._cache.clear()
         self._generation += 1
 
     async def track_key_use(self) -> None:
-        """Keep `last_used_at` about right, for ever, without a write per request."""
+        """Flush key use every 10 s until cancelled, so that `last_used_at` needs no write per request."""
         while True:
-            await asyncio.sleep(_TOUCH_EVERY_S)
+            await asyncio.sleep(_FLUSH_EVERY_S)
             try:
                 await self.flush_key_use()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 _log.warning("key use not noted", error=repr(error))
 
     async def flush_key_use(self) -> None:
-        """Write down which keys were used since the last time."""
-        used, self._used = self._used, set()
+        """Write `last_used_at` of the keys that were used since the last flush."""
+        used, self._used_key_ids = self._used_key_ids, set()
         if used:
             await self._pool.execute("SELECT spine.keys_touch($1::text[])", list(used))

@@ -14,7 +14,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Backpressure:
-    """Knows the outbox's depth as of at most a second ago. `max_outbox` is SPINE_MAX_OUTBOX, in events."""
+    """Holds the outbox's depth, read every second. `max_outbox` is SPINE_MAX_OUTBOX, in events."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", max_outbox: int) -> None:
         self._pool = pool
@@ -22,7 +22,7 @@ class Backpressure:
         self._depth = 0
 
     def refuse_when_full(self) -> None:
-        """Raise TooManyRequests `backlog_full` while more events than `max_outbox` wait for the relay."""
+        """Raises TooManyRequests `backlog_full` while more events than `max_outbox` wait for the relay."""
         if self._depth > self._max_outbox:
             raise TooManyRequests(
                 f"{self._depth} events wait for their endpoints already", retry_after_s=2, code="backlog_full"

@@ -1,4 +1,4 @@
-"""Every error the API answers, as one tree and one shape (RFC 9457; ruling X16).
+"""Every error that the API returns: one class tree and one body format (RFC 9457; ruling X16).
 
     SpineError
     ├── BadRequest 400          idempotency_key_required, idempotency_key_invalid, invalid_cursor, invalid_if_match
@@ -12,7 +12,7 @@
     ├── TooManyRequests 429     rate_limited, backlog_full, …
     └── Unavailable 503         unavailable
 
-`code` is the contract; the docstring is the default `detail`.
+`code` is stable. The docstring of a class is its default `detail`.
 """
 
 from collections.abc import Sequence
@@ -75,11 +75,11 @@ class SpineError(Exception):
 
     @property
     def is_result(self) -> bool:
-        """Whether this is the result of executed work, which an idempotency key replays (ruling X17)."""
+        """True if this is the result of executed work, which an idempotency key replays (ruling X17)."""
         return self.status in (404, 409, 422)
 
     def body(self, request_id: str) -> bytes:
-        """The problem document."""
+        """Return the problem document as JSON."""
         problem = Error(
             type=f"urn:spine:problem:{self.code}",
             title=self.title,
@@ -155,7 +155,7 @@ class Unprocessable(SpineError):
 class InvalidBody(Unprocessable):
     """The body does not fit its schema."""
 
-    # Told before any work was done, so no idempotency key remembers it (ruling X17).
+    # It is raised before any work is done, so no idempotency key stores it (ruling X17).
     @property
     def is_result(self) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Event types and the body that is signed and sent: one declaration per type, everything else derived from it."""
+"""Event types, declared once each, and the event body that is signed and sent."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ SYSTEM = Actor(type="system", id="spine")
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """A type of event: its dotted name, the model of its `data`, and one line that says when it fires."""
+    """A type of event: its dotted name, the model of its `data`, and one sentence that says when it is emitted."""
 
     name: str
     data: type[BaseModel]
@@ -33,7 +33,7 @@ class EventType:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event on its way into the ledger: the body is the exact text that will be signed."""
+    """An event that the transaction inserts. `body` is the exact text that is signed."""
 
     id: str
     type: str
@@ -41,7 +41,7 @@ class NewEvent:
 
 
 def timestamp(at: datetime) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
+    """Return the time as RFC 3339 in UTC, to the millisecond."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -57,7 +57,7 @@ def event_body(
     sequence: int,
     data: bytes,
 ) -> bytes:
-    """The body of an event (webhooks.md, "On the wire"), serialised once. `data` is JSON text already."""
+    """Return the body of an event (webhooks.md, "On the wire"), which is serialised only here. `data` is JSON text."""
     return orjson.dumps(
         {
             "id": id,
@@ -75,7 +75,7 @@ def event_body(
 
 
 class Catalogue:
-    """All event types that the suite itself emits; nothing undeclared is emitted."""
+    """All event types that Spine itself emits. Raises ValueError if a type is declared twice."""
 
     def __init__(self, types: Iterable[EventType]) -> None:
         self.types: dict[str, EventType] = {}
@@ -86,5 +86,5 @@ class Catalogue:
         self.families = frozenset(name.partition(".")[0] for name in self.types)
 
     def is_reserved(self, name: str) -> bool:
-        """Whether a caller may not use this name for events of its own."""
+        """True if the name is in a family of Spine's own types, so that callers may not use it for their events."""
         return name.partition(".")[0] in self.families

@@ -1,7 +1,8 @@
-"""Idempotency keys: claim, work, answer and events in one transaction (requirements P-05 to P-08, rulings X3, X15, X17).
+"""Idempotency keys: claim, work, response and events in one transaction (requirements P-05 to P-08, rulings X3, X15, X17).
 
-A second request with the same key waits for the first one's transaction, then sees its row: the same fingerprint gets
-the stored answer again, byte for byte; another one gets 409. A crash leaves nothing behind, so a retry runs afresh.
+A second request with the same key waits for the first one's transaction and then reads its row. With the same fingerprint
+it gets the stored response again, byte for byte; with another one it gets 409. A crash rolls everything back, so a retry
+runs as a first request.
 """
 
 import asyncio
@@ -22,13 +23,13 @@ from spine.kernel.vault import Vault
 KEY_TTL: Final = timedelta(hours=24)
 HEADER: Final = "Idempotency-Key"
 WAIT_S: Final = 3.0
-"""How long a second request waits for the first one's end before it is told that the key is in use."""
+"""Seconds that a second request waits for the first one to end before it gets 409 `idempotency_key_in_use`."""
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """An answer as it went out the first time."""
+    """A response as it was first sent."""
 
     status: int
     body: bytes
@@ -37,14 +38,14 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One request's claim to a key."""
+    """A request's claim to a key: the key and the fingerprint of the request."""
 
     key: str
     fingerprint: bytes
 
 
 def read_key(header: str | None) -> str:
-    """The key in the header. Raises BadRequest where it is missing, over 255 characters or not visible ASCII."""
+    """Return the key in the header. Raises BadRequest if it is missing, over 255 characters or not visible ASCII."""
     if not header:
         raise BadRequest(
             f"give every POST, PUT, PATCH and DELETE an {HEADER} header, for example a UUID",
@@ -59,16 +60,16 @@ def read_key(header: str | None) -> str:
 
 
 def fingerprint(method: str, path: str, query: str, body: Any) -> bytes:
-    """What the request asks for: SHA-256 over method, path, query and the body with sorted keys and no white space."""
+    """Return the SHA-256 of method, path, query and the body with sorted keys and no white space."""
     try:
         canonical = b"" if body is None else orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError as error:  # text that was parsed is refused only for its depth
+    except orjson.JSONEncodeError as error:  # parsed JSON cannot be encoded only if it is nested too deeply
         raise too_deep() from error
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), query.encode(), canonical))).digest()
 
 
 def in_use() -> Conflict:
-    """The error for a key whose first request is still running."""
+    """Return the error for a key whose first request is still running."""
     return Conflict(
         "another request with this Idempotency-Key is still running; try again in a second",
         code="idempotency_key_in_use",
@@ -77,8 +78,8 @@ def in_use() -> Conflict:
     )
 
 
-def check(row: Any, claim: Claim) -> None:
-    """Raises Conflict unless the row of an earlier use of the key is of this very request, and answered."""
+def require_replayable(row: Any, claim: Claim) -> None:
+    """Raises Conflict unless the key's row belongs to this same request and holds a response."""
     if row["fingerprint"] != claim.fingerprint:
         raise Conflict(
             "this Idempotency-Key was used for another request; take a new key for a new request",
@@ -90,21 +91,21 @@ def check(row: Any, claim: Claim) -> None:
 
 
 def replay(row: Any, claim: Claim, vault: Vault) -> StoredResponse:
-    """The stored answer for a key that was used before. Raises Conflict where it was used for something else."""
-    check(row, claim)
+    """Return the stored response of a used key. Raises Conflict if it was used for another request."""
+    require_replayable(row, claim)
     return StoredResponse(row["status"], vault.open(row["body"]) if row["sealed"] else row["body"], row["location"])
 
 
 @dataclass(slots=True)
 class _KeyLock:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    wanted: int = 0
+    users: int = 0
 
 
 class KeyLocks:
-    """One request at a time for each key in this process: its duplicates wait here, where they hold no connection.
+    """Locks that let one request per key run in this process. Duplicates wait here, without a database connection.
 
-    The database keeps order between processes all the same; this only keeps waiting duplicates from taking the pool.
+    The database orders the requests of all processes. These locks only keep waiting duplicates from using up the pool.
     """
 
     def __init__(self, wait_s: float = WAIT_S) -> None:
@@ -113,23 +114,23 @@ class KeyLocks:
 
     @contextlib.asynccontextmanager
     async def hold(self, workspace_id: str, key: str) -> AsyncIterator[None]:
-        """Hold the key's turn. Raises Conflict `idempotency_key_in_use` when it does not come in time."""
+        """Hold the lock of a key. Raises Conflict `idempotency_key_in_use` if the lock is not free within `wait_s`."""
         name = (workspace_id, key)
-        hold = self._locks.get(name)
-        if hold is None:
-            hold = self._locks[name] = _KeyLock()
-        hold.wanted += 1
+        entry = self._locks.get(name)
+        if entry is None:
+            entry = self._locks[name] = _KeyLock()
+        entry.users += 1
         try:
             try:
-                async with asyncio.timeout(self._wait_s if hold.lock.locked() else None):
-                    await hold.lock.acquire()
+                async with asyncio.timeout(self._wait_s if entry.lock.locked() else None):
+                    await entry.lock.acquire()
             except TimeoutError as error:
                 raise in_use() from error
             try:
                 yield
             finally:
-                hold.lock.release()
+                entry.lock.release()
         finally:
-            hold.wanted -= 1
-            if not hold.wanted:
+            entry.users -= 1
+            if not entry.users:
                 del self._locks[name]

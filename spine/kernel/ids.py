@@ -1,6 +1,6 @@
-"""Ids: a prefix that names the kind and a ULID that tells the time (requirements P-09 to P-11).
+"""Ids: a prefix for the kind of object, and a ULID that holds the creation time (requirements P-09 to P-11).
 
-Every prefix of the suite is registered here, once; a prefix is never reused for another kind.
+Every prefix is registered here, once. A prefix is never reused for another kind.
 """
 
 from datetime import UTC, datetime
@@ -34,22 +34,22 @@ _ULID_PATTERN: Final = "[0-7][0-9A-HJKMNP-TV-Z]{25}"
 
 
 def mint(prefix: str) -> str:
-    """A new id; ids of one process sort in the order of their making. Never a capability: neighbours can be guessed."""
+    """Return a new id. Ids of one process sort in creation order. An id is no secret: neighbouring ids can be guessed."""
     return f"{prefix}_{ULID()}"
 
 
 def pattern(prefix: str) -> str:
-    """The regular expression that an id of this kind matches whole."""
+    """Return the regular expression of a whole id of this kind."""
     return f"^{prefix}_{_ULID_PATTERN}$"
 
 
 def created_at(id: str) -> datetime:
-    """The instant in an id, in UTC, to the millisecond. ValueError when the text is no id."""
+    """Return the creation time in an id, in UTC, to the millisecond. Raises ValueError if the text is no id."""
     return ULID.from_str(id.partition("_")[2]).datetime.astimezone(UTC)
 
 
 def is_id(text: str, prefix: str) -> bool:
-    """Whether the text is a well-formed id of this kind."""
+    """True if the text is a well-formed id of this kind."""
     head, _, tail = text.partition("_")
     return head == prefix and prefix in _KNOWN and len(tail) == 26 and tail[0] <= "7" and _is_crockford(tail)
 

@@ -1,6 +1,6 @@
 """API keys as text: `sk_test_` or `sk_live_`, 32 random base62 characters and 6 of checksum (conventions 2.4).
 
-The checksum lets a typo be refused without a look-up; at rest there is only a SHA-256, enough for 190 random bits.
+With the checksum a typo is refused without a query. Only a SHA-256 is stored, which is enough for 190 random bits.
 """
 
 import hashlib
@@ -13,31 +13,31 @@ from typing import Final, Literal
 Env = Literal["test", "live"]
 
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_RANDOM: Final = 32
-_CHECKSUM: Final = 6
-_SHAPE: Final = re.compile(rf"sk_(?:test|live)_[0-9A-Za-z]{{{_RANDOM + _CHECKSUM}}}")
+_RANDOM_CHARS: Final = 32
+_CHECKSUM_CHARS: Final = 6
+_PATTERN: Final = re.compile(rf"sk_(?:test|live)_[0-9A-Za-z]{{{_RANDOM_CHARS + _CHECKSUM_CHARS}}}")
 
 
 def _checksum(text: str) -> str:
     number = zlib.crc32(text.encode())
     digits = ""
-    for _ in range(_CHECKSUM):
+    for _ in range(_CHECKSUM_CHARS):
         number, digit = divmod(number, len(_ALPHABET))
         digits = _ALPHABET[digit] + digits
     return digits
 
 
 def mint_key(env: Env) -> str:
-    """A new key."""
-    head = f"sk_{env}_" + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM))
+    """Return a new random key."""
+    head = f"sk_{env}_" + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARS))
     return head + _checksum(head)
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether the text could be a key: its shape and its checksum are right."""
-    return _SHAPE.fullmatch(key) is not None and _checksum(key[:-_CHECKSUM]) == key[-_CHECKSUM:]
+    """True if the text has the format of a key and a right checksum."""
+    return _PATTERN.fullmatch(key) is not None and _checksum(key[:-_CHECKSUM_CHARS]) == key[-_CHECKSUM_CHARS:]
 
 
 def key_hash(key: str) -> bytes:
-    """What is kept of a key."""
+    """Return the SHA-256 of a key, which is all that is stored of it."""
     return hashlib.sha256(key.encode()).digest()

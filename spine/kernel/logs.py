@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error, readable ones on a terminal."""
+"""Logs: one JSON object per line on standard error; on a terminal, coloured text."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ import structlog
 
 
 def configure_log() -> None:
-    """Set up structlog and the standard library's loggers, once, at a front door."""
+    """Set up structlog and the standard library's loggers. Each process calls it once, at its entry point."""
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     )

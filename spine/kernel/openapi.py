@@ -1,4 +1,4 @@
-"""OpenAPI 3.1, read off the routes, the models that validate at run time, and the catalogue of events (P-22 to P-24)."""
+"""OpenAPI 3.1 documents, built from the routes, their models and the catalogue of events (P-22 to P-24)."""
 
 import json
 import re
@@ -17,6 +17,7 @@ from spine.kernel.errors import Error
 from spine.kernel.events import Actor, Catalogue
 from spine.kernel.idempotency import HEADER
 from spine.kernel.resource import plural
+from spine.kernel.responses import PROBLEM
 from spine.kernel.store import Page
 
 _REF: Final = "#/components/schemas/"
@@ -54,18 +55,18 @@ class Event(BaseModel):
     data: dict[str, Any]
 
 
-def document(
+def build_document(
     app: FastAPI,
     catalogue: Catalogue,
     prefixes: Iterable[str] = ("/",),
     families: frozenset[str] | None = None,
     schema_names: Mapping[type[BaseModel], str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The document of the paths under `prefixes`, with the webhooks of these event families (all where None).
+    """Return the document of the paths under `prefixes`, with the webhooks of these event families (None: all).
 
-    `schema_names` are the public names of models that share a class name: FastAPI would name those by their modules.
+    `schema_names` are the public names of models that share a class name. FastAPI would name those by their modules.
     """
-    made = get_openapi(
+    document = get_openapi(
         title="Spine",
         version=__version__,
         openapi_version="3.1.0",
@@ -73,29 +74,33 @@ def document(
         description=_INTRODUCTION,
         routes=app.routes,
     )
-    made["paths"] = {path: item for path, item in made["paths"].items() if path.startswith(tuple(prefixes))}
-    schemas = made.setdefault("components", {}).setdefault("schemas", {})
+    document["paths"] = {path: item for path, item in document["paths"].items() if path.startswith(tuple(prefixes))}
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= _schemas([Error, Event, Page[Any]])
     schemas["Page"] = schemas.pop("Page_Any_", None) or schemas["Page"]
-    made["webhooks"] = _webhooks(catalogue, families, schemas)
-    made["components"]["responses"] = {
+    document["webhooks"] = _webhooks(catalogue, families, schemas)
+    document["components"]["responses"] = _problem_responses()
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "sk_test_… or sk_live_…"}
+    }
+    document["security"] = [{"bearer": []}]
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            _complete_operation(path, operation, method in _MUTATING)
+    _add_links(document["paths"], schemas)
+    document["components"]["schemas"] = _referenced_schemas(document, schemas)
+    document.pop("tags", None)
+    return _with_public_names(document, schema_names)
+
+
+def _problem_responses() -> dict[str, Any]:
+    return {
         f"Problem{status}": {
             "description": description,
-            "content": {"application/problem+json": {"schema": {"$ref": _REF + "Error"}}},
+            "content": {PROBLEM: {"schema": {"$ref": _REF + "Error"}}},
         }
         for status, description in _PROBLEMS.items()
     }
-    made["components"]["securitySchemes"] = {
-        "bearer": {"type": "http", "scheme": "bearer", "description": "sk_test_… or sk_live_…"}
-    }
-    made["security"] = [{"bearer": []}]
-    for path, item in made["paths"].items():
-        for method, operation in item.items():
-            _complete(path, operation, method in _MUTATING)
-    _link(made["paths"], schemas)
-    made["components"]["schemas"] = _referenced(made, schemas)
-    made.pop("tags", None)
-    return _with_public_names(made, schema_names)
 
 
 def _with_public_names(document: dict[str, Any], schema_names: Mapping[type[BaseModel], str]) -> dict[str, Any]:
@@ -153,8 +158,8 @@ def _webhooks(catalogue: Catalogue, families: frozenset[str] | None, schemas: di
     }
 
 
-def _complete(path: str, operation: dict[str, Any], mutating: bool) -> None:
-    operation.pop("x-listed-at", None)  # the door's own
+def _complete_operation(path: str, operation: dict[str, Any], mutating: bool) -> None:
+    operation.pop("x-listed-at", None)  # read by the route, not part of the document
     parameters = operation.setdefault("parameters", [])
     responses = operation["responses"]
     public = operation.get("security") == []
@@ -172,7 +177,7 @@ def _complete(path: str, operation: dict[str, Any], mutating: bool) -> None:
     responses |= {status: {"$ref": f"#/components/responses/Problem{status}"} for status in _PROBLEMS}
     for parameter in parameters:
         if parameter["in"] == "path":
-            _name_kind(path, parameter)
+            _add_id_pattern(path, parameter)
             parameter["description"] = parameter.get(
                 "description", "Another kind's id, or another workspace's, is not found."
             )
@@ -180,28 +185,30 @@ def _complete(path: str, operation: dict[str, Any], mutating: bool) -> None:
         operation.pop("parameters")
 
 
-_PLURALS: Final = {plural(noun): prefix for noun, prefix in ids.PREFIXES.items()} | {
+_PREFIX_BY_LIST: Final = {plural(noun): prefix for noun, prefix in ids.PREFIXES.items()} | {
     "dead_letters": ids.PREFIXES["delivery"],
     "webhook-keys": ids.PREFIXES["webhook_endpoint"],
     "inbound": ids.PREFIXES["provider_account"],
 }
 
 
-def _name_kind(path: str, parameter: dict[str, Any]) -> None:
-    """Say of an id in a path which kind it is of, by the name of the list before it. Validation is left to the look-up: 404."""
-    of = re.search(r"/([^/{}]+)/\{" + parameter["name"] + r"\}", path)
-    prefix = (_PLURALS.get(of[1]) if of else None) or ids.PREFIXES.get(parameter["name"].removesuffix("_id"))
+def _add_id_pattern(path: str, parameter: dict[str, Any]) -> None:
+    """Add the pattern of an id in a path, by the name of the list before it. The route does not validate it: it returns 404."""
+    list_name = re.search(r"/([^/{}]+)/\{" + parameter["name"] + r"\}", path)
+    prefix = (_PREFIX_BY_LIST.get(list_name[1]) if list_name else None) or ids.PREFIXES.get(
+        parameter["name"].removesuffix("_id")
+    )
     if prefix is not None and parameter["name"].endswith("id"):
         parameter["schema"] = {**parameter["schema"], "pattern": ids.pattern(prefix)}
 
 
-def _link(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Say of what makes a thing what can be done with it: every operation on one of the list that it is put into."""
+def _add_links(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Add links to each operation that creates an object: to every operation on one object of the same list."""
     for path, item in paths.items():
-        made = item.get("post", {}).get("responses", {}).get("201")
-        if "{" in path or made is None:
+        created = item.get("post", {}).get("responses", {}).get("201")
+        if "{" in path or created is None:
             continue
-        answered = made["content"]["application/json"]["schema"].get("$ref", "").removeprefix(_REF)
+        schema_name = created["content"]["application/json"]["schema"].get("$ref", "").removeprefix(_REF)
         links = {
             operation["operationId"]: {
                 "operationId": operation["operationId"],
@@ -211,11 +218,11 @@ def _link(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
             if below.startswith(path + "/{id}")
             for operation in others.values()
         }
-        if links and "id" in schemas[answered]["properties"]:
-            made["links"] = links
+        if links and "id" in schemas[schema_name]["properties"]:
+            created["links"] = links
 
 
-def _referenced(document: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+def _referenced_schemas(document: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
     wanted = {"Error", "Event", "Page"}
     queue = [json.dumps({key: value for key, value in document.items() if key != "components"})]
     queue += [json.dumps(schemas[name]) for name in wanted]

@@ -1,4 +1,4 @@
-"""What one API process holds: pools, the vault, the bell. Built at the front door, passed down."""
+"""The resources that one API process holds: pools, vault, wakeups. The entry point opens them and passes them down."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from spine.kernel.vault import Vault
 from spine.kernel.wakeups import Wakeups
 
 WorkspaceSeed = Callable[[str, Env], Iterable[TenantRow]]
-"""The rows that a new workspace starts with, from its id and environment. Products name theirs at the front doors."""
+"""Returns the rows that a new workspace starts with, from its id and environment. The entry point lists those of the products."""
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The held resources of an API process."""
+    """The resources that are shared by all requests of an API process."""
 
     http: HttpSettings
     http_client: HttpClient

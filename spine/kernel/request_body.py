@@ -1,4 +1,4 @@
-"""Request bodies: read under a limit, parsed strictly and once."""
+"""Request bodies: read under a size limit, and parsed strictly and once."""
 
 import json
 import re
@@ -15,10 +15,10 @@ _HIGHEST: Final = 2**64 - 1
 
 
 class BodyRequest(Request):
-    """A request whose body is read under the settings' limit, and whose JSON is what every reader of it gets."""
+    """A request whose body is limited to SPINE_MAX_BODY_BYTES and whose JSON is parsed once for all readers."""
 
     async def body(self) -> bytes:
-        """The bytes of the body. Raises TooLarge before more than the limit is held."""
+        """Return the bytes of the body. Raises TooLarge before more than the limit is in memory."""
         if not hasattr(self, "_body"):
             limit: int = self.app.state.platform.http.max_body_bytes
             if int(self.headers.get("content-length") or 0) > limit:
@@ -32,7 +32,7 @@ class BodyRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        """The parsed body; None where there is none. Raises InvalidBody `invalid_json`."""
+        """Return the parsed body, or None if it is empty. Raises InvalidBody `invalid_json`."""
         if not hasattr(self, "_json"):
             raw = await self.body()
             self._json = parse(raw) if raw else None
@@ -40,7 +40,7 @@ class BodyRequest(Request):
 
 
 def parse(raw: bytes) -> Any:
-    """JSON as RFC 8259 has it, in UTF-8. Raises InvalidBody `invalid_json`, also for integers that 64 bits do not hold."""
+    """Parse JSON (RFC 8259) in UTF-8. Raises InvalidBody `invalid_json`, also for integers that do not fit 64 bits."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -51,21 +51,21 @@ def parse(raw: bytes) -> Any:
 
 
 def _refuse_wide_integers(raw: bytes) -> None:
-    """The fast parser would make a rounded float of such a number, and we do not pass on what nobody sent."""
+    """Raises InvalidBody for an integer beyond 64 bits: orjson would turn it into a rounded float, a value that nobody sent."""
     try:
-        json.loads(raw, parse_int=_narrow)
+        json.loads(raw, parse_int=_check_64_bits)
     except RecursionError as error:
         raise too_deep() from error
 
 
-def _narrow(digits: str) -> int:
+def _check_64_bits(digits: str) -> int:
     if len(digits) > 20 or not _LOWEST <= int(digits) <= _HIGHEST:
         raise _invalid(f"the integer {digits[:40]} does not fit 64 bits; send it as a text")
     return 0
 
 
 def too_deep() -> InvalidBody:
-    """The error for JSON that is nested beyond what we can write again."""
+    """Return the error for JSON that is nested more deeply than it can be serialised."""
     return _invalid("it is nested too deeply")
 
 

@@ -1,10 +1,9 @@
-"""What a resource is: one frozen definition, from which routes, OpenAPI, event types, scopes and tools are read."""
+"""Resources: one frozen definition each, from which routes, OpenAPI, event types, scopes and tools are derived."""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import (
@@ -55,24 +54,24 @@ def _in_utc(value: datetime) -> datetime:
 Timestamp = Annotated[
     AwareDatetime, BeforeValidator(_as_rfc3339, json_schema_input_type=AwareDatetime), AfterValidator(_in_utc)
 ]
-"""A time as callers give it: RFC 3339 with its zone; here it is in UTC. Numbers and bare dates are refused."""
+"""A time from a caller: RFC 3339 with its zone, converted to UTC. Numbers and bare dates are refused."""
 
 
 class Xid8(UserDefinedType[str]):
-    """A transaction id that never wraps."""
+    """PostgreSQL's `xid8`: a transaction id of 64 bits, which never wraps."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:
-        """The column's type in SQL."""
+        """Return the column's type in SQL."""
         return "xid8"
 
 
 class Row(DeclarativeBase):
-    """The root of all rows."""
+    """The declarative base of all rows."""
 
     metadata = MetaData(schema="spine")
-    type_annotation_map = {  # SQLAlchemy reads a plain dictionary
+    type_annotation_map = {  # SQLAlchemy demands a plain dictionary
         str: Text(collation="C"),
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
@@ -83,11 +82,11 @@ class Row(DeclarativeBase):
 
 
 class TenantRow(Row):
-    """What every resource's row has. `version` rises with each change; `xid` is the transaction that made the row."""
+    """The columns of every resource. `version` rises with each change; `xid` is the transaction that inserted the row."""
 
     __abstract__ = True
     constraint_errors: ClassVar[Mapping[str, Callable[[], SpineError]]] = {}
-    """What a caller is told when a constraint of this name is broken."""
+    """The error that a caller gets for a violated constraint, by the constraint's name."""
 
     workspace_id: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -101,29 +100,29 @@ class TenantRow(Row):
 _JSON_SCALARS: Final = frozenset({"int", "float", "bool"})
 
 
-def _take_json_at_its_word(schema: Any) -> None:
-    """Have numbers and truths accepted as JSON writes them, so that "5" and true are no integers, as OpenAPI says."""
+def _make_scalars_strict(schema: Any) -> None:
+    """Accept numbers and booleans only in their JSON types, as OpenAPI says: "5" and true are no integers."""
     if isinstance(schema, dict):
         kind = schema.get("type")
-        if isinstance(kind, str) and kind in _JSON_SCALARS:  # among fields, "type" may be the name of one
+        if isinstance(kind, str) and kind in _JSON_SCALARS:  # in a dictionary of fields, "type" may be a field
             schema["strict"] = True
         for key, part in schema.items():
             if key not in ("metadata", "default"):
-                _take_json_at_its_word(part)
+                _make_scalars_strict(part)
     elif isinstance(schema, (list, tuple)):
         for part in schema:
-            _take_json_at_its_word(part)
+            _make_scalars_strict(part)
 
 
 class Body(BaseModel):
-    """What a caller sends: unknown fields are refused by name, never silently dropped."""
+    """A request body. Unknown fields are refused by name, never silently dropped."""
 
     model_config = ConfigDict(extra="forbid")
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
-        _take_json_at_its_word(schema)
+        _make_scalars_strict(schema)
         return schema
 
 
@@ -133,19 +132,19 @@ def _without_defaults(schema: dict[str, Any]) -> None:
 
 
 class PatchBody(Body):
-    """What a caller sends to change something: what is left out stays as it is, so no field has a default to tell of."""
+    """The body of a PATCH. A field that is left out keeps its value, so OpenAPI shows no defaults."""
 
     model_config = ConfigDict(json_schema_extra=_without_defaults)
 
 
 class Out(BaseModel):
-    """What a caller gets; read off a row's attributes."""
+    """A response body, read from a row's attributes."""
 
     model_config = ConfigDict(from_attributes=True, populate_by_name=True)
 
 
 class ResourceOut(Out):
-    """What every resource shows (products.md)."""
+    """The fields that every resource shows (products.md)."""
 
     id: str
     object: str
@@ -155,18 +154,14 @@ class ResourceOut(Out):
     metadata: dict[str, str] = Field(validation_alias="meta")
 
 
-class NoStates(StrEnum):
-    """For resources that have no state of their own."""
-
-
 def plural(noun: str) -> str:
-    """A noun's plural, as paths write it."""
+    """Return the plural of a noun, as it is written in paths."""
     return noun[:-1] + "ies" if noun.endswith("y") and noun[-2] not in "aeiou" else noun + "s"
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource, as data: no callables and no flags. What does not fit is written out by hand in its room."""
+    """One resource, as data: no callables and no flags. A route that differs is written by hand in the resource's module."""
 
     noun: str
     row: type[TenantRow]
@@ -176,19 +171,19 @@ class Resource:
     scope: str
     events: tuple[EventType, ...] = ()
     states: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """From each state, the states that a move may lead to."""
+    """The allowed transitions: from each state, the states that may follow."""
 
     @property
     def prefix(self) -> str:
-        """The prefix of its ids."""
+        """The prefix of the resource's ids."""
         return PREFIXES[self.noun]
 
     @property
     def plural(self) -> str:
-        """Its name in paths."""
+        """The resource's name in paths."""
         return plural(self.noun)
 
     def event(self, verb: str) -> EventType | None:
-        """Its event for a verb in the past tense, where it declares one."""
+        """Return the resource's event for a verb in the past tense, or None if it declares none."""
         name = f"{self.noun}.{verb}"
         return next((event for event in self.events if event.name == name), None)

@@ -1,44 +1,36 @@
-"""The door: what every call passes before a handler runs, and what every answer passes on its way out.
+"""Routes: the checks that every request passes before its handler runs, and the dependencies of handlers.
 
-    401 key ─► 403 scope ─► 400 Idempotency-Key ─► 429 rate, backlog ─► 422 body ─► handler in one transaction ─► answer
+    401 key ─► 403 scope ─► 400 Idempotency-Key ─► 429 rate, backlog ─► 422 body ─► handler in one transaction ─► response
 
-The order is fixed (wire.md, "Everywhere"): a key that was revoked must not fetch a replay, and a body is not even
-read for a caller who may not send it. A handler that takes a `CurrentUnit` is run inside its transaction; the answer is
-serialised there, from the model that OpenAPI shows, and stored under the key before the commit.
+The order is fixed (wire.md, "Everywhere"): a revoked key must not get a replay, and the body is not even read for a
+caller who may not send it. A handler that takes a `CurrentUnit` runs inside its transaction. Its result is serialised
+there, with the model that OpenAPI shows, and stored under the idempotency key before the commit.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from functools import wraps
-from typing import Annotated, Any, Final, TypeVar, get_type_hints
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
 
-from spine.kernel import store
 from spine.kernel.accept import AcceptRequest
 from spine.kernel.authentication import Caller
 from spine.kernel.cursors import MAX_LENGTH
 from spine.kernel.errors import BadRequest
 from spine.kernel.events import EventType
-from spine.kernel.idempotency import HEADER, Claim, StoredResponse, fingerprint, read_key
+from spine.kernel.handlers import direct_handler, transactional_handler, unit_parameter
+from spine.kernel.idempotency import HEADER, Claim, fingerprint, read_key
 from spine.kernel.platform import Platform
 from spine.kernel.request_body import BodyRequest
-from spine.kernel.resource import Resource
 from spine.kernel.unit_of_work import UnitOfWork
 
-T = TypeVar("T", bound=Callable[..., Any])
-
-JSON: Final = "application/json"
-PROBLEM: Final = "application/problem+json"
 _MUTATING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """What the door learnt of one call."""
+    """An authenticated request: its caller, its request id and its idempotency key (None for reads)."""
 
     platform: Platform
     caller: Caller
@@ -47,14 +39,14 @@ class RequestContext:
     request: BodyRequest
 
     async def claim(self) -> Claim | None:
-        """The call's claim to its idempotency key; None for reads."""
+        """Return the request's claim to its idempotency key, or None for reads."""
         if self.key is None:
             return None
         url = self.request.url
         return Claim(self.key, fingerprint(self.request.method, url.path, url.query, await self.request.json()))
 
     async def accept_request(self) -> AcceptRequest:
-        """The call as the accept path takes it. Only for mutating routes, whose key is checked before."""
+        """Return the request for the accept path. Only for mutating routes, whose key is checked before."""
         claim = await self.claim()
         assert claim is not None
         return AcceptRequest(self.platform, self.caller, self.request_id, claim)
@@ -67,11 +59,11 @@ def declares(
     public: bool = False,
     listed_at: str | None = None,
 ) -> dict[str, Any]:
-    """What an operation says of itself in OpenAPI, and what its door goes by: its scope and the events that it emits.
+    """Return the `openapi_extra` of an operation: its scope and the events that it emits. `ApiRoute` reads it too.
 
-    Events are types of the catalogue or, where callers choose the type, a pattern. `sealed` answers hold secrets and are
-    stored encrypted; `public` operations take no key. `listed_at` is the path under which what an operation makes is
-    found, where that is not its own.
+    Events are types of the catalogue or, if callers choose the type, a pattern. `sealed` responses hold secrets and are
+    stored encrypted. `public` operations take no key. `listed_at` is the path of the list that holds the created object,
+    if that is not the operation's own path.
     """
     extra: dict[str, Any] = {} if public else {"x-scope": scope}
     if events:
@@ -85,74 +77,18 @@ def declares(
     return extra
 
 
-def prepared_by(prepare: Callable[..., Awaitable[Any]]) -> Callable[[T], T]:
-    """Have a handler's `unit.prepared` made by this function, called with the handler's arguments before its transaction opens.
-
-    For what asks the outside something, such as resolving a name: no transaction is open meanwhile.
-    """
-
-    def mark(endpoint: T) -> T:
-        endpoint.prepare = prepare  # type: ignore[attr-defined]  # read by the door that wraps this handler
-        return endpoint
-
-    return mark
-
-
-def _unit_parameter(endpoint: Callable[..., Any]) -> str | None:
-    return next((name for name, hint in get_type_hints(endpoint).items() if hint is UnitOfWork), None)
-
-
-def _in_one_transaction(
-    endpoint: Callable[..., Awaitable[Any]], parameter: str, mutating: bool, status: int, extra: dict[str, Any]
-) -> Any:
-    result: Any = get_type_hints(endpoint).get("return")
-    adapter: TypeAdapter[Any] = TypeAdapter(Any if result is Response else result)
-    sealed = bool(extra.get("x-sealed"))
-    listed_at: str | None = extra.get("x-listed-at")
-    prepare: Callable[..., Awaitable[Any]] | None = getattr(endpoint, "prepare", None)
-
-    def render(path: str) -> Callable[[Any], StoredResponse]:
-        def as_stored(value: Any) -> StoredResponse:
-            final = getattr(value, "http_status", status)
-            location = f"{listed_at or path}/{value.id}" if final == 201 and hasattr(value, "id") else None
-            return StoredResponse(final, adapter.dump_json(value, by_alias=True), location)
-
-        return as_stored
-
-    @wraps(endpoint)
-    async def handler(**arguments: Any) -> Response:
-        unit: UnitOfWork = arguments[parameter]
-        if prepare is not None:
-            unit.prepared = await prepare(**arguments)
-        if not mutating:
-            value = await unit.read(lambda: endpoint(**arguments))
-            if isinstance(value, Response):
-                return value
-            return Response(adapter.dump_json(value, by_alias=True), status, media_type=JSON)
-        stored, replayed = await unit.write(lambda: endpoint(**arguments), render(unit.path), sealed=sealed)
-        return answer(stored, replayed)
-
-    return handler
-
-
-def answer(stored: StoredResponse, replayed: bool) -> Response:
-    """An answer as it was stored; a replay says so."""
-    headers = {"Location": stored.location} if stored.location else {}
-    if replayed:
-        headers["Idempotent-Replayed"] = "true"
-    return Response(stored.body, stored.status, headers, JSON if stored.status < 400 else PROBLEM)
-
-
 class ApiRoute(APIRoute):
-    """A route behind the door."""
+    """A route that runs the checks above. Raises ValueError if the operation is not public and declares no scope."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         extra: dict[str, Any] = options.get("openapi_extra") or {}
         methods = set(options.get("methods") or {"GET"})
         self.mutating = bool(methods & _MUTATING)
-        parameter = _unit_parameter(endpoint)
+        parameter = unit_parameter(endpoint)
         if parameter is not None:
-            endpoint = _in_one_transaction(endpoint, parameter, self.mutating, options.get("status_code") or 200, extra)
+            endpoint = transactional_handler(
+                endpoint, parameter, self.mutating, options.get("status_code") or 200, extra
+            )
         super().__init__(path, endpoint, **options)
         self.scope: str | None = extra.get("x-scope")
         self.public = extra.get("security") == []
@@ -160,7 +96,7 @@ class ApiRoute(APIRoute):
             raise ValueError(f"{sorted(methods)} {path} declares no scope")
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        direct = _direct(self.endpoint)
+        direct = direct_handler(self.endpoint)
         inner = direct or super().get_route_handler()
 
         async def handler(plain: Request) -> Response:
@@ -175,46 +111,24 @@ class ApiRoute(APIRoute):
             key = read_key(request.headers.get(HEADER)) if self.mutating else None
             plain.scope["spine.headers"] = await platform.limiter.take(caller.workspace_id)
             if direct is not None:
-                platform.backpressure.refuse_when_full()  # before the body is parsed: saying no must cost little
+                platform.backpressure.refuse_when_full()  # before the body is parsed, so that a refusal is cheap
             request.scope["spine.context"] = RequestContext(
                 platform, caller, request.scope["spine.request_id"], key, request
             )
             if self.mutating:
-                await request.json()  # refused here, with our own words; what follows finds it parsed
+                await request.json()  # invalid JSON gets our own error here; later readers find it parsed
             return await inner(request)
 
         return handler
 
 
-def _direct(endpoint: Callable[..., Awaitable[Response]]) -> Callable[[Request], Coroutine[Any, Any, Response]] | None:
-    """For a handler of a body and a gate that answers by itself: body to model to handler, without a dependency graph.
-
-    Accepting goes this way: solving dependencies costs as much as the database does. None for all other handlers.
-    """
-    hints = get_type_hints(endpoint)
-    if set(hints) != {"body", "context", "return"} or hints["return"] is not Response:
-        return None
-    model: TypeAdapter[Any] = TypeAdapter(hints["body"])
-
-    async def handler(request: Request) -> Response:
-        try:
-            body = model.validate_python(await request.json())
-        except ValidationError as error:
-            raise RequestValidationError(
-                [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
-            ) from error
-        return await endpoint(body, request.scope["spine.context"])
-
-    return handler
-
-
 async def request_context(request: Request) -> RequestContext:
-    """What the door learnt of this call."""
+    """Return the context of an authenticated request (a FastAPI dependency)."""
     context: RequestContext = request.scope["spine.context"]
     return context
 
 
-async def _unit_of(context: Annotated[RequestContext, Depends(request_context)]) -> UnitOfWork:
+async def _unit_of_work(context: Annotated[RequestContext, Depends(request_context)]) -> UnitOfWork:
     return UnitOfWork(
         context.platform, context.caller, context.request_id, context.request.url.path, await context.claim()
     )
@@ -222,7 +136,7 @@ async def _unit_of(context: Annotated[RequestContext, Depends(request_context)])
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which page of a list is asked for."""
+    """The page of a list that a request reads: at most `limit` rows, from `cursor` on."""
 
     cursor: str | None
     limit: int
@@ -237,13 +151,13 @@ async def _page_request(
     return PageRequest(cursor, limit)
 
 
-CurrentUnit = Annotated[UnitOfWork, Depends(_unit_of)]
+CurrentUnit = Annotated[UnitOfWork, Depends(_unit_of_work)]
 Paging = Annotated[PageRequest, Depends(_page_request)]
 IfMatch = Annotated[str | None, Header(alias="If-Match", description='The version you last saw, in quotes: "3".')]
 
 
 def version_of(if_match: str | None) -> int | None:
-    """The version in an If-Match header. Raises BadRequest where it is none."""
+    """Return the version in an If-Match header, or None without one. Raises BadRequest `invalid_if_match`."""
     if if_match is None:
         return None
     text = if_match.strip().removeprefix('"').removesuffix('"')
@@ -252,78 +166,6 @@ def version_of(if_match: str | None) -> int | None:
     return int(text)
 
 
-def router(prefix: str, tag: str) -> APIRouter:
-    """A router whose routes stand behind the door."""
+def new_router(prefix: str, tag: str) -> APIRouter:
+    """Return a router whose routes are `ApiRoute`s."""
     return APIRouter(prefix=prefix, tags=[tag], route_class=ApiRoute)
-
-
-def crud_router(resource: Resource, product: str, *verbs: str) -> APIRouter:
-    """The generated verbs of a resource (`create`, `get`, `list`, `update`), behind the door.
-
-    A verb that differs is left out of `verbs` and written by hand in the resource's room.
-    """
-    base = f"/{product}/v1" if product else "/v1"
-    made = router(f"{base}/{resource.plural}", resource.plural)
-    noun = resource.noun.replace("_", " ")
-    a_noun = f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
-    created, updated = resource.event("created"), resource.event("updated")
-
-    async def create(unit: CurrentUnit, body: Any) -> Any:
-        row = await store.create(unit, resource, **store.columns(body))
-        return await store.emit_event(unit, resource, row, "created")
-
-    async def get(id: str, unit: CurrentUnit) -> Any:
-        return resource.out.model_validate(await store.get(unit, resource, id))
-
-    async def list_(unit: CurrentUnit, paging: Paging) -> Any:
-        return await store.page(unit, resource, paging.cursor, paging.limit)
-
-    async def update(id: str, unit: CurrentUnit, body: Any, if_match: IfMatch = None) -> Any:
-        row = await store.get(unit, resource, id, lock=True)
-        if await store.change(unit, resource, row, store.columns(body), version_of(if_match)):
-            return await store.emit_event(unit, resource, row, "updated")
-        return resource.out.model_validate(row)
-
-    create.__annotations__ |= {"body": resource.create, "return": resource.out}
-    get.__annotations__["return"] = resource.out
-    list_.__annotations__["return"] = store.Page[resource.out]  # type: ignore[name-defined]  # the resource's own model
-    update.__annotations__ |= {"body": resource.update, "return": resource.out}
-    writes: dict[str, tuple[str, str, Callable[..., Any], int, dict[str, Any], str]] = {
-        "create": (
-            "POST",
-            "",
-            create,
-            201,
-            declares(f"{resource.scope}:write", *filter(None, [created])),
-            f"Create {a_noun}",
-        ),
-        "get": ("GET", "/{id}", get, 200, declares(f"{resource.scope}:read"), f"Read {a_noun}"),
-        "list": (
-            "GET",
-            "",
-            list_,
-            200,
-            declares(f"{resource.scope}:read"),
-            f"List {resource.plural.replace('_', ' ')}, newest first",
-        ),
-        "update": (
-            "PATCH",
-            "/{id}",
-            update,
-            200,
-            declares(f"{resource.scope}:write", *filter(None, [updated])),
-            f"Change {a_noun}",
-        ),
-    }
-    for verb in verbs:
-        method, path, endpoint, status, extra, summary = writes[verb]
-        made.add_api_route(
-            path,
-            endpoint,
-            methods=[method],
-            status_code=status,
-            openapi_extra=extra,
-            summary=summary,
-            name=f"{verb}_{resource.noun}",
-        )
-    return made

@@ -1,6 +1,6 @@
-"""Settings in small frozen groups, read from the environment at the front doors and passed down.
+"""Settings in small frozen groups, read from the environment at the entry points and passed down.
 
-Every name, its meaning and its default stand in `.env.example` too; a test holds the two together.
+`.env.example` lists every name, its meaning and its default too. A test compares the two.
 """
 
 from ipaddress import IPv4Network, IPv6Network
@@ -15,53 +15,53 @@ class _Group(BaseSettings):
 
 
 class DatabaseSettings(_Group):
-    """Where the truth is kept."""
+    """The connection to PostgreSQL, which holds all state."""
 
     database_url: str = Field(validation_alias="DATABASE_URL")
     database_pool_size: int = Field(default=16, ge=2, le=500)
-    """Connections of one process, in each of its pools."""
+    """Connections in each pool of a process."""
 
 
 class WakeupSettings(_Group):
-    """Where bells ring: Redis, whose loss costs time and never work."""
+    """The connection to Redis, which carries wakeups. Losing Redis costs time and never work."""
 
     redis_url: str = Field(validation_alias="REDIS_URL")
     """`redis://`, `rediss://`, `unix://`, or `sentinel://host:port,host:port/master-name/db`."""
     poll_delay_s: float = Field(default=0.05, gt=0, le=5)
-    """How often an idle worker looks for due bells; one that rings now is heard at once."""
+    """Seconds between an idle worker's polls for due wakeups. A wakeup for now arrives at once."""
 
 
 class HttpSettings(_Group):
-    """The API's front door."""
+    """The API's HTTP server and its limits."""
 
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=8080, ge=1, le=65535)
     http_processes: int = Field(default=1, ge=1, le=64)
     public_url: str | None = None
-    """How callers reach the API, when that is not http://host:port."""
+    """The API's URL for callers, if it is not http://host:port."""
     signup: Literal["open", "closed"] = "closed"
     operator_token: SecretStr | None = None
-    """Opens /metrics to callers that are not on this machine; without it they are refused."""
+    """The bearer token for /metrics from other machines. Without it they are refused."""
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_event_bytes: int = Field(default=256 * 1024, ge=1024)
     rate_limit_requests: int = Field(default=60_000, ge=1)
-    """Requests a workspace may make in each minute."""
+    """Requests per workspace and minute."""
     max_outbox: int = Field(default=2_000_000, ge=1)
-    """Events waiting for the relay beyond which accepting answers 429."""
+    """Events in the outbox beyond which accepting returns 429."""
 
 
 class VaultSettings(_Group):
-    """The key that seals secrets at rest."""
+    """The keys that encrypt secrets at rest."""
 
     encryption_key: SecretStr
-    """Base64 of 32 bytes; several, separated by commas, while rotating: the first seals, all open."""
+    """Base64 of 32 bytes. During a rotation several, separated by commas: the first one encrypts, all decrypt."""
 
 
 class EgressSettings(_Group):
-    """What calls to the outside may reach, and how much they may cost."""
+    """The addresses that outgoing calls may reach, and the limits of a call."""
 
     egress_allow: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
-    """CIDR ranges opened although they are not public, separated by commas."""
+    """CIDR ranges that calls may reach although they are not public, separated by commas."""
     egress_ca_file: str | None = None
     connect_timeout_s: float = Field(default=5, gt=0, le=60)
     attempt_timeout_s: float = Field(default=15, gt=0, le=60)
@@ -74,23 +74,23 @@ class EgressSettings(_Group):
 
 
 class WorkSettings(_Group):
-    """How a worker works."""
+    """The limits and intervals of a worker."""
 
     workers: int = Field(default=2, ge=1, le=64)
     """Worker processes that `make up` starts."""
     metrics_port: int = Field(default=9464, ge=0, le=65535)
-    """Port of the first worker's /metrics; each further one takes the next. 0 for none."""
+    """Port of the first worker's /metrics. Each further worker takes the next port. 0: no metrics port."""
     worker_index: int = Field(default=0, ge=0)
     metrics_host: str = "127.0.0.1"
     lease_s: float = Field(default=30, ge=5, le=600)
     max_in_flight: int = Field(default=512, ge=1)
-    """Calls to the outside that one worker makes at once."""
+    """Outgoing calls that one worker makes at the same time."""
     max_held: int = Field(default=4096, ge=1)
-    """Deliveries that one worker holds, waiting ones included."""
+    """Deliveries that one worker holds in memory, waiting ones included."""
     max_held_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
     commit_gap_s: float = Field(default=0.01, ge=0, le=1)
-    """Results are committed together: no sooner than this after the commit before them began."""
+    """Seconds from the start of one commit of results to the next. Results in between are committed together."""
     drain_s: float = Field(default=25, ge=0)
-    """How long a stopping worker waits for calls in flight before it gives their leases back."""
+    """Seconds that a stopping worker waits for calls in flight before it releases their leases."""
     sweep_s: float = Field(default=5, gt=0)
     retention_days: int = Field(default=30, ge=1, le=3650)

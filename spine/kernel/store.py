@@ -1,4 +1,4 @@
-"""The generic store: the one door to a resource's table. Hot paths have SQL of their own and never come here."""
+"""The generic store, which reads and writes the tables of resources. Hot paths use their own SQL instead."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ class Page(BaseModel, Generic[T]):
 
 
 def columns(body: Body) -> dict[str, Any]:
-    """What a body sets, by column."""
+    """Return the values that a body sets, by column."""
     values = body.model_dump(exclude_unset=True)
     if "metadata" in values:
         values["meta"] = values.pop("metadata")
@@ -35,7 +35,7 @@ def columns(body: Body) -> dict[str, Any]:
 
 
 async def get(unit: UnitOfWork, resource: Resource, id: str, *, lock: bool = False) -> Any:
-    """The row with this id in the unit's workspace. Raises NotFound, the same for foreign and unknown ids (P-15)."""
+    """Return the row with this id in the unit's workspace. Raises NotFound, the same for foreign and unknown ids (P-15)."""
     row = None
     if ids.is_id(id, resource.prefix):
         query = select(resource.row).where(resource.row.workspace_id == unit.workspace_id, resource.row.id == id)
@@ -46,12 +46,12 @@ async def get(unit: UnitOfWork, resource: Resource, id: str, *, lock: bool = Fal
 
 
 def not_found(resource: Resource) -> NotFound:
-    """The one answer for an id that is not there, whatever the reason."""
+    """Return the error for a missing id. It is the same for every reason."""
     return NotFound(f"there is no such {resource.noun.replace('_', ' ')}")
 
 
 async def create(unit: UnitOfWork, resource: Resource, **values: Any) -> Any:
-    """A new row. Raises what the row's `constraint_errors` say of a broken constraint."""
+    """Insert a row and return it. Raises the row's `constraint_errors` for a violated constraint, or Conflict."""
     id = ids.mint(resource.prefix)
     now = ids.created_at(id)
     row = resource.row(workspace_id=unit.workspace_id, id=id, created_at=now, updated_at=now, **values)
@@ -61,7 +61,7 @@ async def create(unit: UnitOfWork, resource: Resource, **values: Any) -> Any:
 
 
 async def flush(unit: UnitOfWork, row: type[TenantRow]) -> None:
-    """Write what is pending. Raises what the row's `constraint_errors` say of a broken constraint."""
+    """Write pending changes. Raises the row's `constraint_errors` for a violated constraint, or Conflict."""
     try:
         await unit.session.flush()
     except IntegrityError as error:
@@ -70,7 +70,7 @@ async def flush(unit: UnitOfWork, row: type[TenantRow]) -> None:
 
 
 def differs(old: Any, new: Any) -> bool:
-    """Whether a column's values differ; inside of JSON, unlike in Python, 1 is neither true nor 1.0."""
+    """True if two values of a column differ. In JSON, unlike in Python, 1 equals neither true nor 1.0."""
     if old != new:
         return True
     return isinstance(new, dict | list) and json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True)
@@ -79,7 +79,7 @@ def differs(old: Any, new: Any) -> bool:
 async def change(
     unit: UnitOfWork, resource: Resource, row: TenantRow, values: Mapping[str, Any], expected_version: int | None = None
 ) -> bool:
-    """Set what differs on a locked row; answers whether anything did. Raises Conflict `version_conflict`."""
+    """Set the values that differ on a locked row. Returns True if any did. Raises Conflict `version_conflict`."""
     if expected_version is not None and expected_version != row.version:
         raise Conflict(
             f"the version is {row.version} by now, not {expected_version}; read it again",
@@ -91,15 +91,15 @@ async def change(
         return False
     for name, value in different.items():
         setattr(row, name, value)
-        flag_modified(row, name)  # SQLAlchemy compares as Python does: see `differs`
+        flag_modified(row, name)  # SQLAlchemy compares as Python does, unlike `differs`
     row.version += 1
     row.updated_at = await unit.now()
     await flush(unit, resource.row)
     return True
 
 
-async def move(unit: UnitOfWork, resource: Resource, id: str, to: str, **values: Any) -> Any:
-    """Move a row to another state, if its state table lets it. Raises NotFound, IllegalTransition."""
+async def transition(unit: UnitOfWork, resource: Resource, id: str, to: str, **values: Any) -> Any:
+    """Change a row's state, if the resource's `states` allow the transition. Raises NotFound, IllegalTransition."""
     row = await get(unit, resource, id, lock=True)
     allowed = resource.states.get(row.status, frozenset())
     if to not in allowed:
@@ -112,7 +112,7 @@ async def move(unit: UnitOfWork, resource: Resource, id: str, to: str, **values:
 
 
 async def emit_event(unit: UnitOfWork, resource: Resource, row: TenantRow, verb: str) -> Any:
-    """Emit the resource's event for this verb, with the resource as its data; answers the resource as callers see it."""
+    """Emit the resource's event for this verb, with the resource as its data. Returns the response model."""
     out = resource.out.model_validate(row)
     event = resource.event(verb)
     if event is not None:
@@ -125,18 +125,21 @@ async def page(
     resource: Resource,
     cursor: str | None,
     limit: int,
-    *where: ColumnElement[bool],
+    *conditions: ColumnElement[bool],
     filters: str = "",
     out: Callable[[Any], Any] | None = None,
 ) -> Page[Any]:
-    """One page, newest first, of a traversal frozen at its first page. `filters` names `where` for the cursor's binding."""
+    """Return one page, newest first, of the rows that the first page's snapshot sees.
+
+    `filters` is the text of `conditions`; the cursor is bound to it. Raises BadRequest `invalid_cursor`.
+    """
     binding = f"{unit.workspace_id} {unit.path} {filters}"
     query: Any = select(resource.row, literal_column("pg_current_snapshot()::text")).where(
-        resource.row.workspace_id == unit.workspace_id, *where
+        resource.row.workspace_id == unit.workspace_id, *conditions
     )
     snapshot = None
     if cursor is not None:
-        position = unit.platform.cursors.read(binding, cursor)
+        position = unit.platform.cursors.decode(binding, cursor)
         snapshot = position.snapshot
         query = query.where(
             text("pg_visible_in_snapshot(xid, cast(cast(:snapshot AS text) AS pg_snapshot))").bindparams(
@@ -149,11 +152,13 @@ async def page(
     has_more = len(found) > limit
     next_cursor = None
     if has_more:
-        next_cursor = unit.platform.cursors.write(binding, Position(snapshot or cast(str, found[0][1]), (rows[-1].id,)))
+        next_cursor = unit.platform.cursors.encode(
+            binding, Position(snapshot or cast(str, found[0][1]), (rows[-1].id,))
+        )
     shape = out or cast(Callable[[Any], ResourceOut], resource.out.model_validate)
     return Page(data=[shape(row) for row in rows], has_more=has_more, next_cursor=next_cursor)
 
 
 def reference_not_found(param: str) -> SpineError:
-    """The one answer for a reference to something unknown or foreign (W-01)."""
+    """Return the error for a reference to an unknown or foreign object. It is the same for both (W-01)."""
     return Unprocessable(f"{param} names nothing in this workspace", code="reference_not_found", param=param)

@@ -1,50 +1,51 @@
-"""The test clock: brings the due and expiry times of one test workspace forward, and wakes the workers (conventions 2.13).
+"""The test clock: moves the due and expiry times of one test workspace, and wakes the workers (conventions 2.13).
 
-What is moved are the stored times themselves, each by the same amount; so every rule goes on comparing them with the
-one clock there is. What happened keeps its time: only what is to come moves.
+It changes the stored times themselves, each by the same amount, so every rule still compares them with the real clock.
+Only times in the future move. The times of past events stay.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from sqlalchemy import text
 
 from spine.kernel.errors import NotFound
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body
-from spine.kernel.routes import ApiRoute, CurrentUnit, declares
+from spine.kernel.routes import CurrentUnit, declares, new_router
 
 MAX_ADVANCE_S: Final = 366 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
-    """A column that holds a time to come, or the start of an age that a rule judges."""
+class TimeColumn:
+    """A column that holds a future time, or the start of a period that a rule measures. `condition` is SQL."""
 
     table: str
-    column: str
-    where: str = "true"
+    name: str
+    condition: str = "true"
 
 
-TIMED: Final = (
-    Timed("idempotency_keys", "expires_at", "status IS NOT NULL"),  # answered ones: the clock's own key stays good
-    Timed("api_keys", "expires_at"),
-    Timed("endpoint_secrets", "expires_at"),
-    Timed("endpoint_health", "failing_since"),
-    Timed("deliveries_open", "due_at", "leased_by IS NULL AND due_at < 'infinity'"),
-    Timed("deliveries_open", "accepted_at", "state = 'held'"),
-    Timed("replays", "due_at", "leased_by IS NULL"),
-    Timed("messages", "deadline_at", "ended_at IS NULL"),
-    Timed("messages", "send_at", "ended_at IS NULL"),
-    Timed("messages", "held_until", "ended_at IS NULL"),
-    Timed("attempts", "wait_until", "left_at IS NULL"),
-    Timed("attempts", "retry_at", "left_at IS NULL"),
-    Timed("sends_open", "due_at", "leased_by IS NULL"),  # after its message, the order in which everybody locks them
-    Timed("sandbox_receipts", "due_at", "leased_by IS NULL"),
+TIME_COLUMNS: Final = (
+    TimeColumn(
+        "idempotency_keys", "expires_at", "status IS NOT NULL"
+    ),  # only keys with a response: the clock's own key stays valid
+    TimeColumn("api_keys", "expires_at"),
+    TimeColumn("endpoint_secrets", "expires_at"),
+    TimeColumn("endpoint_health", "failing_since"),
+    TimeColumn("deliveries_open", "due_at", "leased_by IS NULL AND due_at < 'infinity'"),
+    TimeColumn("deliveries_open", "accepted_at", "state = 'held'"),
+    TimeColumn("replays", "due_at", "leased_by IS NULL"),
+    TimeColumn("messages", "deadline_at", "ended_at IS NULL"),
+    TimeColumn("messages", "send_at", "ended_at IS NULL"),
+    TimeColumn("messages", "held_until", "ended_at IS NULL"),
+    TimeColumn("attempts", "wait_until", "left_at IS NULL"),
+    TimeColumn("attempts", "retry_at", "left_at IS NULL"),
+    TimeColumn("sends_open", "due_at", "leased_by IS NULL"),  # after `messages`: every transaction locks in this order
+    TimeColumn("sandbox_receipts", "due_at", "leased_by IS NULL"),
 )
-"""Every column that the clock moves; a test holds this against all columns of type timestamptz."""
+"""Every column that the clock moves. A test compares this list with all columns of type timestamptz."""
 
 
 class ClockBody(Body):
@@ -60,7 +61,7 @@ class ClockOut(BaseModel):
 
 ADVANCED = EventType("test_clock.advanced", ClockOut, "The test clock of a test workspace was moved.")
 
-router = APIRouter(prefix="/v1/test_helpers", tags=["test_helpers"], route_class=ApiRoute)
+router = new_router("/v1/test_helpers", "test_helpers")
 
 
 @router.post(
@@ -71,10 +72,10 @@ router = APIRouter(prefix="/v1/test_helpers", tags=["test_helpers"], route_class
 async def advance_clock(body: ClockBody, unit: CurrentUnit) -> ClockOut:
     if unit.caller.env != "test":
         raise NotFound("there is no such path")
-    for timed in TIMED:
-        moved = f"UPDATE spine.{timed.table} SET {timed.column} = {timed.column} - make_interval(secs => :s)"  # noqa: S608  # our own names
+    for column in TIME_COLUMNS:
+        update = f"UPDATE spine.{column.table} SET {column.name} = {column.name} - make_interval(secs => :s)"  # noqa: S608  # our own names
         await unit.session.execute(
-            text(f"{moved} WHERE workspace_id = :ws AND {timed.column} IS NOT NULL AND {timed.where}"),
+            text(f"{update} WHERE workspace_id = :ws AND {column.name} IS NOT NULL AND {column.condition}"),
             {"ws": unit.workspace_id, "s": body.advance_s},
         )
     unit.after_commit(unit.platform.authenticator.clear_cache)

@@ -1,4 +1,4 @@
-"""The timeline: what happened to a contact, a message or a policy, in order, and who did it. Only ever added to."""
+"""Timelines of contacts, messages and policies: what happened, in order, and who did it. Entries are only appended."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -53,7 +53,7 @@ class TimelineEntry(BaseModel):
     at: datetime
 
 
-async def add_timeline_entry(
+async def append(
     unit: UnitOfWork,
     subject_id: str,
     kind: str,
@@ -61,7 +61,7 @@ async def add_timeline_entry(
     changes: Sequence[Change] = (),
     detail: dict[str, Any] | None = None,
 ) -> None:
-    """Add an entry in the unit's transaction, as done by its caller."""
+    """Append an entry to a subject's timeline, in the unit's transaction, with its caller as the actor."""
     await unit.session.execute(
         _INSERT,
         {
@@ -78,19 +78,19 @@ async def add_timeline_entry(
 
 
 async def page(unit: UnitOfWork, subject_id: str, paging: PageRequest) -> Page[TimelineEntry]:
-    """One page of a subject's timeline, oldest first."""
+    """Return one page of a subject's timeline, oldest first. Raises BadRequest `invalid_cursor`."""
     binding = f"{unit.workspace_id} {unit.path}"
     values: dict[str, Any] = {"ws": unit.workspace_id, "subject_id": subject_id, "limit": paging.limit + 1}
     later, snapshot = "", None
     if paging.cursor is not None:
-        position = unit.platform.cursors.read(binding, paging.cursor)
+        position = unit.platform.cursors.decode(binding, paging.cursor)
         later, snapshot = _LATER, position.snapshot
         values |= {"after": position.after[0], "snapshot": snapshot}
     rows = (await unit.session.execute(text(_PAGE.format(later=later)), values)).mappings().all()
     shown, has_more = rows[: paging.limit], len(rows) > paging.limit
     next_cursor = None
     if has_more:
-        next_cursor = unit.platform.cursors.write(
+        next_cursor = unit.platform.cursors.encode(
             binding, Position(snapshot or rows[0]["snapshot"], (str(shown[-1]["seq"]),))
         )
     return Page(

@@ -1,9 +1,9 @@
-"""The unit of work: one transaction per request, with its idempotency claim, its events and its stored answer.
+"""The unit of work: one transaction per request, with its idempotency claim, its events and its stored response.
 
-    claim the key ─► savepoint ─► work ─► events + answer ─► commit ─► ring the bell
-                        └─ a domain error rolls back to here; its answer is stored all the same (ruling X17)
+    claim the key ─► savepoint ─► work ─► events + response ─► commit ─► send the wakeups
+                        └─ a domain error rolls back to here; its response is stored too (ruling X17)
 
-The transaction sees one workspace, set locally, so that the database itself keeps the others out.
+The transaction sets one workspace, and the database's row-level security hides all others.
 """
 
 from collections.abc import Awaitable, Callable
@@ -34,37 +34,37 @@ _FINISH: Final = text(
     "SELECT spine.unit_finish(:key, cast(:status AS smallint), :location, :body, :sealed, "
     "cast(:ids AS text[]), cast(:types AS text[]), cast(:bodies AS bytea[]))"
 )
-_RETRIED_ONCE: Final = {"40001", "40P01"}
+_RETRYABLE: Final = {"40001", "40P01"}
 _NUL: Final = {"22021", "22P05"}
 _LOCK_TIMEOUT: Final = "55P03"
-# Lost connections, a server that stops or has no room, a statement over its time, a standby that takes no writes.
-_GONE_AWAY: Final = ("08", "57P", "53", "57014", "25P03", "25006")
+# A lost connection, a server that stops or is out of resources, a statement timeout, a read-only standby.
+_UNAVAILABLE: Final = ("08", "57P", "53", "57014", "25P03", "25006")
 
 _log = structlog.get_logger(__name__)
 
 
 def sqlstate(error: BaseException) -> str:
-    """The SQLSTATE of a database error, or an empty text."""
+    """Return the SQLSTATE of a database error, or an empty text."""
     if isinstance(error, DBAPIError):
         return str(getattr(error.orig, "sqlstate", None) or "")
     return str(getattr(error, "sqlstate", None) or "")
 
 
 def constraint(error: DBAPIError) -> str:
-    """The constraint that a database error names, or an empty text."""
+    """Return the name of the violated constraint, or an empty text."""
     cause = getattr(error.orig, "__cause__", None)
     return str(getattr(cause, "constraint_name", None) or "")
 
 
-def as_answer(error: Exception) -> SpineError | None:
-    """What a caller is told of a database error that is not our bug, or None where it is one."""
+def to_spine_error(error: Exception) -> SpineError | None:
+    """Return the API error for a database error, or None if the cause is a bug of ours."""
     state = sqlstate(error)
     if state in _NUL:
         return Unprocessable("texts must not hold the character U+0000", code="invalid_character")
-    if state in _RETRIED_ONCE or state == _LOCK_TIMEOUT or state.startswith(_GONE_AWAY):
+    if state in _RETRYABLE or state == _LOCK_TIMEOUT or state.startswith(_UNAVAILABLE):
         return Unavailable()
     if isinstance(getattr(getattr(error, "orig", error), "__cause__", None) or error, ValueError):
-        return None  # a parameter that its column cannot hold: our models should have refused it
+        return None  # the parameter does not fit its column: our models should have refused it
     if isinstance(
         error, (PoolTimeout, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, InterfaceError)
     ) or (isinstance(error, OperationalError) and not state):
@@ -75,11 +75,11 @@ def as_answer(error: Exception) -> SpineError | None:
 
 
 class UnitOfWork:
-    """One request's work in one workspace. Rooms use `session`, `emit` and `wake`; the door runs the rest."""
+    """One request's transaction in one workspace. Handlers use `session`, `emit` and `wake`; the route calls the rest."""
 
     session: AsyncSession
     prepared: Any = None
-    """What the handler's preparation answered (`spine.kernel.routes.prepared_by`)."""
+    """The result of the handler's preparation (`spine.kernel.handlers.prepared_by`)."""
 
     def __init__(self, platform: Platform, caller: Caller, request_id: str, path: str, claim: Claim | None) -> None:
         self.platform = platform
@@ -93,13 +93,16 @@ class UnitOfWork:
 
     @property
     def workspace_id(self) -> str:
-        """The workspace that this unit sees, and nothing beside it."""
+        """The only workspace that this unit sees."""
         return self.caller.workspace_id
 
     def emit(
         self, type: EventType, data: BaseModel, *, sequence: int, actor: Actor | None = None, at: datetime | None = None
     ) -> str:
-        """Put an event in this transaction; it is delivered if, and only if, the transaction commits. Answers its id."""
+        """Insert an event in this transaction and return its id. It is delivered if, and only if, the transaction commits.
+
+        Raises ValueError if the type is not in the catalogue.
+        """
         if type.name not in self.platform.catalogue.types:
             raise ValueError(f"event type {type.name} is not in the catalogue")
         id = ids.mint(ids.PREFIXES["event"])
@@ -119,20 +122,20 @@ class UnitOfWork:
         return id
 
     async def now(self) -> datetime:
-        """The transaction's time, by the database's clock."""
+        """Return the transaction's time, by the database's clock."""
         now: datetime = await self.session.scalar(_NOW)
         return now
 
     def wake(self, kind: WakeupKind) -> None:
-        """Ring this bell once the transaction has committed."""
+        """Send a wakeup of this kind after the commit."""
         self._wakeups.add(kind)
 
     def after_commit(self, act: Callable[[], None]) -> None:
-        """Do this once the transaction has committed."""
+        """Call `act` after the commit."""
         self._after_commit.append(act)
 
     async def read(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Run a reading handler."""
+        """Run a read-only handler and return its result."""
         async with AsyncSession(self.platform.engine, expire_on_commit=False, autoflush=False) as self.session:
             await self.session.execute(_SET_WORKSPACE, {"ws": self.workspace_id})
             return await work()
@@ -140,12 +143,12 @@ class UnitOfWork:
     async def write(
         self, work: Callable[[], Awaitable[Any]], render: Callable[[Any], StoredResponse], *, sealed: bool = False
     ) -> tuple[StoredResponse, bool]:
-        """Run a mutating handler under its claim; answers what to send and whether it is a replay."""
+        """Run a mutating handler under its claim. Returns the response, and True if it is a replay."""
         if self.claim is None:
-            stored, replayed = await self._twice(work, render, sealed)
+            stored, replayed = await self._transaction_with_retry(work, render, sealed)
         else:
             async with self.platform.key_locks.hold(self.workspace_id, self.claim.key):
-                stored, replayed = await self._twice(work, render, sealed)
+                stored, replayed = await self._transaction_with_retry(work, render, sealed)
         if not replayed:
             for kind in self._wakeups:
                 self.platform.wakeups.wake(kind)
@@ -153,13 +156,13 @@ class UnitOfWork:
                 act()
         return stored, replayed
 
-    async def _twice(
+    async def _transaction_with_retry(
         self, work: Callable[[], Awaitable[Any]], render: Callable[[Any], StoredResponse], sealed: bool
     ) -> tuple[StoredResponse, bool]:
         try:
             return await self._transaction(work, render, sealed)
         except DBAPIError as error:
-            if sqlstate(error) not in _RETRIED_ONCE:
+            if sqlstate(error) not in _RETRYABLE:
                 raise
             _log.info("transaction retried", sqlstate=sqlstate(error))
             return await self._transaction(work, render, sealed)

@@ -1,4 +1,4 @@
-"""Secrets at rest: sealed with AES-256-GCM under the installation's key (settings: SPINE_ENCRYPTION_KEY)."""
+"""The vault: encrypts secrets at rest with AES-256-GCM under the installation's key (SPINE_ENCRYPTION_KEY)."""
 
 import base64
 import binascii
@@ -16,11 +16,11 @@ _NONCE_BYTES = 12
 
 
 class Unsealable(Exception):
-    """The sealed text was changed, or sealed with a key that SPINE_ENCRYPTION_KEY no longer lists."""
+    """The ciphertext was changed, or its key is no longer in SPINE_ENCRYPTION_KEY."""
 
 
 class Vault:
-    """Seals with the first key, opens with any: put a new key in front to rotate."""
+    """Encrypts (`seal`) with the first key and decrypts (`open`) with any. To rotate, put a new key first."""
 
     def __init__(self, keys: list[bytes]) -> None:
         if not keys or any(len(key) != 32 for key in keys):
@@ -32,24 +32,24 @@ class Vault:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """From the setting's text. ValueError says how to mend it."""
+        """Return a vault for the setting's text. Raises ValueError that says how to correct it."""
         try:
             return cls([base64.b64decode(part.strip(), validate=True) for part in text.split(",") if part.strip()])
         except binascii.Error:
             return cls([])
 
     def derive(self, purpose: bytes) -> bytes:
-        """A key for another purpose, such as signing cursors; it changes when the first key does."""
+        """Return a key for another purpose, such as signing cursors. It changes with the first key."""
         return hmac.digest(self._first, b"spine." + purpose, "sha256")
 
     def seal(self, plain: bytes) -> bytes:
-        """Ciphertext that names its version and key."""
+        """Return the ciphertext, prefixed with the format version and the id of the key."""
         key_id, cipher = next(iter(self._ciphers.items()))
         nonce = os.urandom(_NONCE_BYTES)
         return _VERSION + key_id + nonce + cipher.encrypt(nonce, plain, _VERSION)
 
     def open(self, sealed: bytes) -> bytes:
-        """The plain bytes again. Raises Unsealable."""
+        """Return the plain bytes. Raises Unsealable."""
         key_id = sealed[1 : 1 + _KEY_ID_BYTES]
         nonce = sealed[1 + _KEY_ID_BYTES : 1 + _KEY_ID_BYTES + _NONCE_BYTES]
         cipher = self._ciphers.get(key_id)

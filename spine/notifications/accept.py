@@ -10,10 +10,10 @@ from typing import Final
 
 import asyncpg
 
-from spine.kernel.accept import AcceptRequest, naming_item, render_batch
+from spine.kernel.accept import AcceptRequest, prefix_error_params, render_batch
 from spine.kernel.authentication import Caller
 from spine.kernel.errors import SpineError
-from spine.kernel.idempotency import KEY_TTL, StoredResponse, check
+from spine.kernel.idempotency import KEY_TTL, StoredResponse, require_replayable
 from spine.kernel.metrics import idempotent_replay, messages_accepted
 from spine.kernel.platform import Platform
 from spine.notifications.message_plan import MessagePlan, plan_message
@@ -34,7 +34,7 @@ async def accept(
     request: AcceptRequest, messages: Sequence[MessageCreate], *, batch: bool
 ) -> tuple[StoredResponse, bool]:
     """Commit the messages. Returns the response, and whether it is a replay of an earlier one. Raises Conflict."""
-    async with request.holding_key():
+    async with request.hold_key():
         return await _accept(request, messages, batch)
 
 
@@ -66,7 +66,7 @@ async def _accept(
 
 
 def _replay(request: AcceptRequest, row: asyncpg.Record) -> tuple[StoredResponse, bool]:
-    check(row, request.claim)
+    require_replayable(row, request.claim)
     idempotent_replay()
     return StoredResponse(row["status"], row["body"], row["location"]), True
 
@@ -77,13 +77,13 @@ async def plan_messages(
     """Plan each of these requests. Raises Unprocessable for the first one that cannot be sent."""
     recipients: list[tuple[str | None, str | None]] = []
     for n, request in enumerate(requests):
-        with naming_item(f"messages.{n}" if batch else None):
+        with prefix_error_params(f"messages.{n}" if batch else None):
             recipients.append(parse_recipient(request.to))
     lookup = await _lookup(platform, caller, requests, recipients)
     plans: list[MessagePlan] = []
     now = datetime.now(UTC)
     for n, request in enumerate(requests):
-        with naming_item(f"messages.{n}" if batch else None):
+        with prefix_error_params(f"messages.{n}" if batch else None):
             plans.append(plan_message(request, lookup, _TEMPLATES, caller.env, now))
     return plans
 

@@ -17,8 +17,7 @@ from spine.kernel import ids, store, timeline
 from spine.kernel.errors import Conflict, Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Metadata, Out, Resource, ResourceOut, TenantRow
-from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, version_of
-from spine.kernel.routes import router as new_router
+from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, new_router, version_of
 from spine.kernel.store import Page
 from spine.kernel.timeline import Change
 from spine.kernel.unit_of_work import UnitOfWork
@@ -211,7 +210,7 @@ async def put_policy(
         for name in _AUDITED_FIELDS
         if before.get(name) != after[name]
     ]
-    await timeline.add_timeline_entry(unit, row.id, "policy.updated", changes=changes, detail={"version": row.version})
+    await timeline.append(unit, row.id, "policy.updated", changes=changes, detail={"version": row.version})
     return out
 
 

@@ -9,8 +9,8 @@ from sqlalchemy import select, text
 from spine.kernel import store, timeline
 from spine.kernel.errors import IllegalTransition
 from spine.kernel.resource import Body, Resource
-from spine.kernel.routes import CurrentUnit, Paging, RequestContext, answer, declares, request_context
-from spine.kernel.routes import router as new_router
+from spine.kernel.responses import to_response
+from spine.kernel.routes import CurrentUnit, Paging, RequestContext, declares, new_router, request_context
 from spine.kernel.store import Page
 from spine.kernel.timeline import TimelineEntry
 from spine.kernel.unit_of_work import UnitOfWork
@@ -65,7 +65,7 @@ Context = Annotated[RequestContext, Depends(request_context)]
 
 
 async def _accept(context: RequestContext, messages: list[MessageCreate], *, batch: bool) -> Response:
-    return answer(*await accept(await context.accept_request(), messages, batch=batch))
+    return to_response(*await accept(await context.accept_request(), messages, batch=batch))
 
 
 @router.post(
@@ -152,7 +152,7 @@ async def cancel_message(id: str, unit: CurrentUnit) -> MessageOut:
     await unit.session.execute(
         text("DELETE FROM spine.sends_open WHERE workspace_id = :ws AND id = :id"), {"ws": unit.workspace_id, "id": id}
     )
-    await timeline.add_timeline_entry(unit, id, "message.cancelled", detail={"status": Status.CANCELLED})
+    await timeline.append(unit, id, "message.cancelled", detail={"status": Status.CANCELLED})
     out = (await _with_attempts(unit, [row]))[0]
     unit.emit(CANCELLED, MessageEvent(**out.model_dump(), message_id=id), sequence=row.sequence)
     return out

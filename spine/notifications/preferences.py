@@ -10,8 +10,7 @@ from spine.directory.contacts import CONTACT, ContactRow
 from spine.kernel import ids, store, timeline
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Resource, ResourceOut, TenantRow
-from spine.kernel.routes import CurrentUnit, Paging, declares
-from spine.kernel.routes import router as new_router
+from spine.kernel.routes import CurrentUnit, Paging, declares, new_router
 from spine.kernel.store import Page
 from spine.kernel.timeline import Change
 from spine.notifications.provider_kinds import Channel
@@ -88,7 +87,7 @@ async def put_preference(body: PreferencePut, unit: CurrentUnit) -> PreferenceOu
         return PreferenceOut.model_validate(row)
     change = Change(field="opted_out", old=row.opted_out if row is not None else None, new=body.opted_out)
     row = await store.create(unit, PREFERENCE, source="api", **body.model_dump())
-    await timeline.add_timeline_entry(
+    await timeline.append(
         unit,
         body.contact_id,
         "preference.changed",

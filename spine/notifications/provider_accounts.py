@@ -10,10 +10,12 @@ from sqlalchemy.types import Double, LargeBinary
 
 from policies.url_targets import TargetRefused
 from spine.kernel import ids, store
+from spine.kernel.crud import crud_router
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
+from spine.kernel.handlers import prepared_by
 from spine.kernel.resource import Body, Metadata, Name, PatchBody, Resource, ResourceOut, TenantRow
-from spine.kernel.routes import CurrentUnit, IfMatch, crud_router, declares, prepared_by, version_of
+from spine.kernel.routes import CurrentUnit, IfMatch, declares, version_of
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.account_credentials import seal, unseal, validate_account
 from spine.notifications.provider_kinds import (

@@ -9,8 +9,7 @@ from policies.simulation import ScriptedOutcome, SimulatedWorld, simulate
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Timestamp
-from spine.kernel.routes import CurrentUnit, declares
-from spine.kernel.routes import router as new_router
+from spine.kernel.routes import CurrentUnit, declares, new_router
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.accept import plan_messages
 from spine.notifications.channel_policies import PolicyOut, PolicyRow, get_policy_row, parse_policy

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Text
 
 from spine.kernel import store
+from spine.kernel.crud import crud_router
 from spine.kernel.errors import FieldError, Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Metadata, Out, Resource, ResourceOut, TenantRow
-from spine.kernel.routes import CurrentUnit, Paging, crud_router, declares
+from spine.kernel.routes import CurrentUnit, Paging, declares
 from spine.kernel.store import Page
 from spine.notifications.provider_kinds import Channel
 from spine.notifications.rendering import Unrenderable, VariableMissing, parse, parse_bodies

@@ -18,7 +18,7 @@ from spine.kernel import ids
 from spine.kernel.accept import AcceptRequest, render_batch
 from spine.kernel.errors import SpineError, TooLarge, TooManyRequests
 from spine.kernel.events import NewEvent, event_body, timestamp
-from spine.kernel.idempotency import KEY_TTL, StoredResponse, check
+from spine.kernel.idempotency import KEY_TTL, StoredResponse, require_replayable
 from spine.kernel.metrics import events_accepted, idempotent_replay, pool_acquire_seconds
 from spine.webhooks.registered_types import IncomingEvent, RegisteredTypesCache
 
@@ -44,7 +44,7 @@ class EventIntake:
 
         Raises Conflict, TooLarge, TooManyRequests.
         """
-        async with request.holding_key():
+        async with request.hold_key():
             return await self._accept(request, events, batch)
 
     async def _accept(
@@ -110,7 +110,7 @@ class EventIntake:
 
 async def _replay(request: AcceptRequest, row: asyncpg.Record) -> tuple[StoredResponse, bool]:
     """The response to a used key: the stored refusal, or the events as they are now."""
-    check(row, request.claim)
+    require_replayable(row, request.claim)
     idempotent_replay()
     event_ids = row["event_ids"]
     if event_ids is None:  # the first request was refused, and the refusal was its result

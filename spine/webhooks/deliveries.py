@@ -13,8 +13,7 @@ from spine.kernel.cursors import Position
 from spine.kernel.errors import IllegalTransition, NotFound, Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Timestamp
-from spine.kernel.routes import CurrentUnit, PageRequest, Paging, declares
-from spine.kernel.routes import router as new_router
+from spine.kernel.routes import CurrentUnit, PageRequest, Paging, declares, new_router
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.webhooks.patterns import Pattern, type_condition
@@ -166,7 +165,7 @@ async def _page(
     binding = f"{unit.workspace_id} {unit.path} {sorted((name, str(value)) for name, value in values.items())}"
     snapshot = None
     if paging.cursor:
-        position = unit.platform.cursors.read(binding, paging.cursor)
+        position = unit.platform.cursors.decode(binding, paging.cursor)
         snapshot = position.snapshot
         conditions = [
             *conditions,
@@ -181,7 +180,7 @@ async def _page(
     page = rows[: paging.limit]
     has_more = len(rows) > paging.limit
     next_cursor = (
-        unit.platform.cursors.write(binding, Position(snapshot or rows[0].snapshot, (page[-1].id,)))
+        unit.platform.cursors.encode(binding, Position(snapshot or rows[0].snapshot, (page[-1].id,)))
         if has_more
         else None
     )

@@ -17,9 +17,9 @@ from policies.url_targets import TargetRefused
 from spine.kernel import store
 from spine.kernel.errors import IllegalTransition, Unprocessable
 from spine.kernel.events import EventType
+from spine.kernel.handlers import prepared_by
 from spine.kernel.resource import Body, Metadata, PatchBody, Resource, ResourceOut, TenantRow, Timestamp
-from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, prepared_by, version_of
-from spine.kernel.routes import router as new_router
+from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, new_router, version_of
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.webhooks.filters import Filter, Json, read, written

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Text
 
 from spine.kernel import store
+from spine.kernel.crud import crud_router
 from spine.kernel.errors import Conflict
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Metadata, Resource, ResourceOut, TenantRow
-from spine.kernel.routes import CurrentUnit, crud_router, declares
+from spine.kernel.routes import CurrentUnit, declares
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.webhooks.registered_types import reserved
 from spine.webhooks.schemas import usable
@@ -111,7 +112,7 @@ async def create_event_type(body: EventTypeCreate, unit: CurrentUnit) -> EventTy
 
 @router.post("/{id}/archive", openapi_extra=declares("events:write", ARCHIVED), summary="Archive an event type")
 async def archive_event_type(id: str, unit: CurrentUnit) -> EventTypeOut:
-    row = await store.move(unit, EVENT_TYPE, id, TypeStatus.ARCHIVED)
+    row = await store.transition(unit, EVENT_TYPE, id, TypeStatus.ARCHIVED)
     await _types_changed(unit)
     out: EventTypeOut = await store.emit_event(unit, EVENT_TYPE, row, "archived")
     return out

@@ -13,7 +13,8 @@ from spine.kernel.cursors import Position
 from spine.kernel.errors import NotFound
 from spine.kernel.events import Actor, Catalogue, EventType
 from spine.kernel.resource import Body, Timestamp
-from spine.kernel.routes import JSON, ApiRoute, CurrentUnit, Paging, RequestContext, answer, declares, request_context
+from spine.kernel.responses import JSON, to_response
+from spine.kernel.routes import ApiRoute, CurrentUnit, Paging, RequestContext, declares, request_context
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.webhooks.accept import EventIntake, body_of, event_json
@@ -91,7 +92,7 @@ _INTAKE: Final = EventIntake()
 
 async def _accept(context: RequestContext, events: list[EventCreate], *, batch: bool) -> Response:
     incoming = [IncomingEvent(event.type, event.data, event.occurred_at) for event in events]
-    return answer(*await _INTAKE.accept(await context.accept_request(), incoming, batch=batch))
+    return to_response(*await _INTAKE.accept(await context.accept_request(), incoming, batch=batch))
 
 
 @router.post(
@@ -184,7 +185,7 @@ async def list_events(
     binding = f"{unit.workspace_id} {unit.path} {sorted(type or [])}"
     if start == "now" and not paging.cursor:
         return await _from_now_on(unit, binding)
-    position = unit.platform.cursors.read(binding, paging.cursor) if paging.cursor else Position("")
+    position = unit.platform.cursors.decode(binding, paging.cursor) if paging.cursor else Position("")
     conditions, values = _conditions(position, type)
     query = text(_FEED.format(conditions="".join(f" AND {condition}" for condition in conditions)))
     rows = (await unit.session.execute(query, {"ws": unit.workspace_id, "limit": paging.limit + 1, **values})).all()
@@ -194,11 +195,11 @@ async def list_events(
     if page:
         snapshot = position.snapshot or page[0].snapshot
         reached = (
-            Position(snapshot, (page[-1].transaction, page[-1].id), position.read)
+            Position(snapshot, (page[-1].transaction, page[-1].id), position.read_snapshot)
             if has_more
             else Position("", (), snapshot)
         )
-        next_cursor = unit.platform.cursors.write(binding, reached)
+        next_cursor = unit.platform.cursors.encode(binding, reached)
     data = b",".join(
         event_json(body_of(row._mapping)) for row in page
     )  # SQLAlchemy's public name for a row as a mapping
@@ -208,7 +209,7 @@ async def list_events(
 
 async def _from_now_on(unit: UnitOfWork, binding: str) -> Response:
     snapshot: str = await unit.session.scalar(text("SELECT pg_current_snapshot()::text"))
-    cursor = unit.platform.cursors.write(binding, Position("", (), snapshot))
+    cursor = unit.platform.cursors.encode(binding, Position("", (), snapshot))
     return Response(orjson.dumps({"data": [], "has_more": False, "next_cursor": cursor}), media_type=JSON)
 
 
@@ -218,9 +219,9 @@ def _conditions(position: Position, types: list[str] | None) -> tuple[list[str],
     if position.snapshot:
         conditions.append("pg_visible_in_snapshot(xid, cast(cast(:snapshot AS text) AS pg_snapshot))")
         values["snapshot"] = position.snapshot
-    if position.read:
+    if position.read_snapshot:
         conditions.append(_LATER)
-        values["read"] = position.read
+        values["read"] = position.read_snapshot
     if position.after:
         conditions.append("(xid, id) > (cast(cast(:xid AS text) AS xid8), :after)")
         values |= {"xid": position.after[0], "after": position.after[1]}

@@ -15,10 +15,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import BigInteger, Double, Text
 
 from spine.kernel import store
+from spine.kernel.crud import crud_router
 from spine.kernel.errors import IllegalTransition, NotFound
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Out, Resource, ResourceOut, TenantRow, Timestamp
-from spine.kernel.routes import CurrentUnit, crud_router, declares
+from spine.kernel.routes import CurrentUnit, declares
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.webhooks.deliveries import closed_conditions
 from spine.webhooks.endpoints import Rate, find
@@ -218,7 +219,7 @@ async def _count_meeting(unit: UnitOfWork, wanted: Json, query: str, values: dic
 
 
 async def _move(unit: UnitOfWork, id: str, to: ReplayStatus, **values: Any) -> ReplayOut:
-    row = await store.move(unit, REPLAY, id, to, **values)
+    row = await store.transition(unit, REPLAY, id, to, **values)
     out: ReplayOut = await store.emit_event(unit, REPLAY, row, "updated")
     return out
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from spine.kernel.unit_of_work import as_answer
+from spine.kernel.unit_of_work import to_spine_error
 from tests.api import Api, Organisation, unique_key
 from tests.contract.specification import BEHIND_THE_DOOR, OPERATIONS, SPINE, Operation
 from tests.one_of_each import Things, make_things
@@ -216,8 +216,8 @@ def test_a_caller_that_leaves_mid_body_harms_nobody(api: Api, founded: Organisat
 
 def test_an_unknown_failure_tells_nothing_of_the_inside() -> None:
     """What is not known to be harmless is no answer: the door says 500 and logs it."""
-    assert as_answer(RuntimeError("x")) is None
-    assert as_answer(ValueError("x")) is None
-    unreachable = as_answer(ConnectionRefusedError())
+    assert to_spine_error(RuntimeError("x")) is None
+    assert to_spine_error(ValueError("x")) is None
+    unreachable = to_spine_error(ConnectionRefusedError())
     assert unreachable is not None
     assert unreachable.status == 503

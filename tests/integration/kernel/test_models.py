@@ -5,7 +5,7 @@ from sqlalchemy.dialects import postgresql
 
 import products.catalogue  # noqa: F401  # imports every module that declares row classes
 from spine.kernel.resource import Row
-from spine.kernel.test_clock import TIMED
+from spine.kernel.test_clock import TIME_COLUMNS
 
 UNMOVED = {
     "created_at": "creation of the row",
@@ -76,7 +76,7 @@ async def test_the_test_clock_covers_every_time_column(module_database: str) -> 
     finally:
         await connection.close()
     times = {(row["table_name"], row["column_name"]) for row in found}
-    moved = {(timed.table, timed.column) for timed in TIMED}
+    moved = {(column.table, column.name) for column in TIME_COLUMNS}
     assert moved <= times
     assert sorted((table, column) for table, column in times - moved if column not in UNMOVED) == []
 

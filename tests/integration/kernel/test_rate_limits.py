@@ -1,15 +1,29 @@
-"""The limit of a workspace's requests, and what becomes of it while Redis is away."""
+"""The rate limit of a workspace, with Redis and without it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
 
-from tests.api import Api, Organisation, client, serve, unique_key
+from tests.api import Account, Api, Organisation, client, serve, unique_key
 
 EVENT = {"type": "order.paid", "data": {}}
 
 
-def test_every_answer_tells_where_the_caller_stands(http: httpx.Client) -> None:
-    """RateLimit and RateLimit-Policy stand on answers of every kind, refusals included (conventions 2.10)."""
+@contextmanager
+def limited(api: Api, account: Account, requests: int, redis_url: str | None = None) -> Iterator[httpx.Client]:
+    """A client of an API that allows this many requests per workspace and minute."""
+    settings = {"SPINE_RATE_LIMIT_REQUESTS": str(requests)}
+    with (
+        serve(api.database_url, redis_url or api.redis_url, **settings) as server,
+        client(server.url, account.key) as http,
+    ):
+        yield http
+
+
+def test_every_response_has_rate_limit_headers(http: httpx.Client) -> None:
+    """Every kind of response has RateLimit and RateLimit-Policy, refusals included (conventions 2.10)."""
     answers = [
         http.get("/v1/users"),
         http.post("/v1/events", json=EVENT),
@@ -24,55 +38,50 @@ def test_every_answer_tells_where_the_caller_stands(http: httpx.Client) -> None:
 
 
 def test_over_the_limit_is_429(api: Api, org: Organisation) -> None:
-    """Beyond the limit: 429 as a problem, with Retry-After; nothing is done, and other workspaces go on."""
-    with serve(api.database_url, api.redis_url, SPINE_RATE_LIMIT_REQUESTS="5") as tight:
-        with client(tight.url, org.test.key) as http:
-            answers = [http.post("/v1/events", json=EVENT) for _ in range(12)]
-            refused = [answer for answer in answers if answer.status_code == 429]
-            assert 2 <= len(refused) <= 7  # a minute may end between two of them
-            for answer in refused:
-                assert answer.headers["content-type"] == "application/problem+json"
-                assert answer.json()["code"] == "rate_limited"
-                assert 1 <= int(answer.headers["retry-after"]) <= 60
-                assert answer.headers.get_list("ratelimit") == [f'"default";r=0;t={answer.headers["retry-after"]}']
-        with client(tight.url, org.live.key) as elsewhere:
+    """Over the limit a request is 429 with Retry-After and has no effect. Other workspaces are served."""
+    with limited(api, org.test, 5) as http:
+        answers = [http.post("/v1/events", json=EVENT) for _ in range(12)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert 2 <= len(refused) <= 7  # a minute may end between two of them
+        for answer in refused:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["code"] == "rate_limited"
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+            assert answer.headers.get_list("ratelimit") == [f'"default";r=0;t={answer.headers["retry-after"]}']
+        with client(str(http.base_url), org.live.key) as elsewhere:
             assert elsewhere.get("/v1/events").status_code == 200
     with org.test.client() as http:
-        kept = http.get("/v1/events", params={"limit": 100}).json()["data"]
-    assert len(kept) == len(answers) - len(refused)
+        stored = http.get("/v1/events", params={"limit": 100}).json()["data"]
+    assert len(stored) == len(answers) - len(refused)
 
 
-def test_a_refused_key_is_free(api: Api, org: Organisation) -> None:
-    """429 is not stored: the same Idempotency-Key does its work when there is room again (X17)."""
-    key = {"Idempotency-Key": unique_key()}
-    with (
-        serve(api.database_url, api.redis_url, SPINE_RATE_LIMIT_REQUESTS="1") as tight,
-        client(tight.url, org.test.key) as http,
-    ):
-        statuses = [http.post("/v1/events", json=EVENT, headers=key).status_code for _ in range(3)]
-    assert 429 in statuses
+def test_a_refused_request_does_not_use_its_key(api: Api, org: Organisation) -> None:
+    """429 is not stored: the same Idempotency-Key is executed once the limit allows it (X17)."""
+    with limited(api, org.test, 1) as http:
+        answers = [http.post("/v1/events", json=EVENT) for _ in range(3)]
+    refused = next(answer for answer in answers if answer.status_code == 429)
     with org.test.client() as http:
-        assert http.post("/v1/events", json=EVENT, headers=key).status_code == 201
+        key = {"Idempotency-Key": refused.request.headers["idempotency-key"]}
+        answer = http.post("/v1/events", json=EVENT, headers=key)
+    assert answer.status_code == 201
+    assert "idempotent-replayed" not in answer.headers
 
 
 def test_replays_count(api: Api, org: Organisation) -> None:
-    """Asking for a stored answer is a request like any other (conventions 2.10)."""
+    """A replay counts as a request like any other (conventions 2.10)."""
     key = {"Idempotency-Key": unique_key()}
-    with (
-        serve(api.database_url, api.redis_url, SPINE_RATE_LIMIT_REQUESTS="3") as tight,
-        client(tight.url, org.test.key) as http,
-    ):
+    with limited(api, org.test, 3) as http:
         statuses = [http.post("/v1/events", json=EVENT, headers=key).status_code for _ in range(10)]
     assert set(statuses) == {201, 429}
 
 
-@pytest.mark.parametrize("away", ["redis://127.0.0.1:1/0", "unix:///nowhere/redis.sock"])
-def test_without_redis_all_is_served(away: str, api: Api, org: Organisation) -> None:
-    """Redis is a bell: while it is away requests are answered, counted by each process for itself, and events accepted."""
-    with serve(api.database_url, away, SPINE_RATE_LIMIT_REQUESTS="8") as alone, client(alone.url, org.test.key) as http:
+@pytest.mark.parametrize("unreachable", ["redis://127.0.0.1:1/0", "unix:///nowhere/redis.sock"])
+def test_requests_are_served_without_redis(unreachable: str, api: Api, org: Organisation) -> None:
+    """Redis only carries wakeups and counts. Without it requests are served, and each process counts its own."""
+    with limited(api, org.test, 8, unreachable) as http:
         statuses = [http.post("/v1/events", json=EVENT).status_code for _ in range(20)]
         assert statuses.count(201) >= 8
         assert statuses.count(429) >= 1
-        ready = httpx.get(f"{alone.url}/readyz", trust_env=False)
+        ready = httpx.get(f"{http.base_url}/readyz", trust_env=False)
     assert ready.status_code == 200
     assert ready.json()["missing"][0].startswith("redis")

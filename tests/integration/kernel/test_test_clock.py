@@ -1,29 +1,29 @@
-"""The test clock: for test workspaces only, and only what is to come moves."""
+"""The test clock: it works in test workspaces only, and moves only their own times."""
 
 import asyncio
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from tests.api import Api, Organisation
+from tests.database import owner_connection
 
 
 def test_a_live_key_gets_404(live_http: httpx.Client) -> None:
-    """There is no such path for a live workspace (conventions 2.13)."""
+    """With a live key the path does not exist (conventions 2.13)."""
     answer = live_http.post("/v1/test_helpers/clock", json={"advance_s": 1})
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize("advance_s", [0, -1, 366 * 24 * 3600 + 1, "60", None, True, 1e308])
-def test_only_forward_and_not_too_far(advance_s: object, http: httpx.Client) -> None:
-    """A move is a number of seconds, up to a year."""
+def test_an_invalid_advance_is_422(advance_s: object, http: httpx.Client) -> None:
+    """`advance_s` is a positive number of seconds, up to 366 days."""
     assert http.post("/v1/test_helpers/clock", json={"advance_s": advance_s}).status_code == 422
 
 
-def test_a_move_is_told(http: httpx.Client) -> None:
-    """The answer says how far; an event says so too (P-04)."""
+def test_an_advance_is_returned_and_emitted(http: httpx.Client) -> None:
+    """The response and an event hold the seconds of the advance (P-04)."""
     assert http.post("/v1/test_helpers/clock", json={"advance_s": 0.5}).json() == {
         "object": "test_clock",
         "advance_s": 0.5,
@@ -32,20 +32,13 @@ def test_a_move_is_told(http: httpx.Client) -> None:
     assert event["data"]["advance_s"] == 0.5
 
 
-def test_nobody_elses_clock_moves(http: httpx.Client, api: Api, org: Organisation) -> None:
-    """Another workspace's times stay where they were."""
+def test_other_workspaces_do_not_move(http: httpx.Client, api: Api, org: Organisation) -> None:
+    """Another workspace's times stay the same."""
 
     async def times() -> list[Any]:
-        owner = await asyncpg.connect(api.database_url)
-        try:
-            return [
-                tuple(row)
-                for row in await owner.fetch(
-                    "SELECT key, expires_at FROM spine.idempotency_keys WHERE workspace_id = $1", org.live.workspace_id
-                )
-            ]
-        finally:
-            await owner.close()
+        query = "SELECT key, expires_at FROM spine.idempotency_keys WHERE workspace_id = $1"
+        async with owner_connection(api) as owner:
+            return [tuple(row) for row in await owner.fetch(query, org.live.workspace_id)]
 
     with org.live.client() as live:
         live.post("/v1/users", json={"name": "Ann", "email": "ann@example.com"})

@@ -11,7 +11,7 @@ BASE62 = string.digits + string.ascii_letters
 
 
 def test_a_key_is_well_formed() -> None:
-    """A minted key has its environment, 38 base62 characters and a checksum that holds (wire.md)."""
+    """A new key has its environment, 38 base62 characters and a right checksum (wire.md)."""
     envs: tuple[Env, ...] = ("test", "live")
     for env in envs:
         key = mint_key(env)
@@ -23,27 +23,27 @@ def test_a_key_is_well_formed() -> None:
 
 
 def test_no_two_keys_are_the_same() -> None:
-    """Keys are random."""
+    """A thousand new keys are all different."""
     assert len({mint_key("test") for _ in range(1000)}) == 1000
 
 
 @given(st.integers(0, 45), st.sampled_from(BASE62))
-def test_one_changed_character_is_a_typo(position: int, other: str) -> None:
-    """The checksum finds any single wrong character without asking anybody."""
+def test_one_changed_character_is_detected(position: int, other: str) -> None:
+    """The checksum detects any single wrong character without a query."""
     key = mint_key("test")
     if position < len(key) and key[position] != other:
         assert not is_well_formed(key[:position] + other + key[position + 1 :])
 
 
 @given(st.text(max_size=60))
-def test_nonsense_is_no_key(text: str) -> None:
-    """Whatever is not of a key's shape is refused, and breaks nothing."""
+def test_any_other_text_is_no_key(text: str) -> None:
+    """A text that is not in the format of a key is refused without an error."""
     assert not is_well_formed(text)
     assert not is_well_formed(mint_key("live") + "\n")
 
 
-def test_what_is_kept_is_a_hash() -> None:
-    """At rest there are 32 bytes that do not hold the key."""
+def test_only_a_hash_is_stored() -> None:
+    """The stored value is 32 bytes that do not contain the key."""
     key = mint_key("test")
     assert len(key_hash(key)) == 32
     assert key.encode() not in key_hash(key)

@@ -1,4 +1,4 @@
-""".env.example and the settings say the same."""
+""".env.example and the settings agree."""
 
 import inspect
 import re
@@ -22,12 +22,12 @@ GROUPS: list[type[BaseSettings]] = [
 
 
 def in_example() -> dict[str, str]:
-    """The settings that the example names, with the values it shows."""
+    """The settings in the example, with their values."""
     return dict(re.findall(r"^# ([A-Z][A-Z_]+)=(.*)$", EXAMPLE.read_text(), flags=re.MULTILINE))
 
 
 def in_code() -> set[str]:
-    """The names that the processes read from their environment."""
+    """The names that the settings classes read from the environment."""
     return {
         str(field.validation_alias or f"SPINE_{name.upper()}")
         for group in GROUPS
@@ -35,14 +35,14 @@ def in_code() -> set[str]:
     }
 
 
-def test_every_setting_is_in_the_example_and_no_other() -> None:
-    """A setting that is added or dropped is added or dropped in .env.example."""
+def test_the_example_lists_every_setting_and_no_other() -> None:
+    """The example has exactly the settings that the code reads."""
     assert set(in_example()) == in_code()
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_example_shows_the_defaults(group: type[BaseSettings], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Uncommenting any line of the example changes nothing, where the setting has a default."""
+    """If a setting has a default, the example shows it."""
     for name, value in in_example().items():
         monkeypatch.setenv(name, value)
     read = group()
