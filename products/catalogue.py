@@ -1,6 +1,6 @@
 """The catalogue: everything that the API serves and emits.
 
-A new resource costs two lines here besides its import: its definition in RESOURCES and its router in ROUTERS.
+A new resource costs two lines here: the import of its module and its router in ROUTERS.
 """
 
 from itertools import chain
@@ -14,6 +14,7 @@ from spine.kernel import test_clock
 from spine.kernel.events import Catalogue
 from spine.kernel.platform import WorkspaceSeed
 from spine.kernel.resource import Resource
+from spine.kernel.routes import ResourceRouter
 from spine.notifications import (
     channel_policies,
     message_models,
@@ -24,20 +25,6 @@ from spine.notifications import (
     templates,
 )
 from spine.webhooks import deliveries, endpoints, event_types, events, replays, testing
-
-RESOURCES: tuple[Resource, ...] = (
-    api_keys.API_KEY,
-    users.USER,
-    endpoints.ENDPOINT,
-    event_types.EVENT_TYPE,
-    replays.REPLAY,
-    contacts.CONTACT,
-    templates.TEMPLATE,
-    channel_policies.POLICY,
-    provider_accounts.ACCOUNT,
-    preferences.PREFERENCE,
-    messages.MESSAGE,
-)
 
 ROUTERS: tuple[APIRouter, ...] = (
     signup.router,
@@ -60,6 +47,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     inbound.router,
 )
 
+RESOURCES: tuple[Resource, ...] = tuple(
+    router.resource for router in ROUTERS if isinstance(router, ResourceRouter) and router.resource is not None
+)
+"""The resources of these routers."""
+
 OTHER_EVENTS = (
     events.ERASED,
     deliveries.DEAD_LETTERED,
@@ -81,15 +73,8 @@ SCHEMA_NAMES: dict[type[BaseModel], str] = {
 }
 """Public schema names of models that share a class name. Generated clients use these names, so they never change."""
 
-PRODUCTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
-    "platform": (
-        ("/v1/", "/.well-known/"),
-        frozenset({"api_key", "user", "webhook_endpoint", "delivery", "event_type", "event", "replay", "test_clock"}),
-    ),
-    "notifications": (
-        ("/notifications/v1/",),
-        frozenset({"message", "template", "policy", "preference", "provider_account"}),
-    ),
-    "crm": (("/crm/v1/",), frozenset({"contact"})),
+PRODUCTS: dict[str, tuple[str, ...]] = {"platform": ("/v1/", "/.well-known/")} | {
+    name: (f"/{name}/v1/",)
+    for name in sorted({router.prefix.split("/")[1] for router in ROUTERS} - {"v1", ".well-known"})
 }
-"""The OpenAPI document of each product: the path prefixes it covers, and the families of its event types."""
+"""The path prefixes of each product. A product has an OpenAPI document of its own."""

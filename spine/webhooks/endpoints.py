@@ -200,7 +200,7 @@ ENDPOINT = Resource(
     },
 )
 
-router = new_router("/v1/webhook_endpoints", "webhook_endpoints")
+router = new_router("/v1/webhook_endpoints", "webhook_endpoints", ENDPOINT)
 
 
 def shown(unit: UnitOfWork, row: EndpointRow) -> EndpointOut:
