@@ -23,12 +23,28 @@ from spine.notifications import (
     simulation,
     templates,
 )
-from spine.webhooks import deliveries, endpoints, event_types, events, replays, testing
+from spine.webhooks import (
+    dead_letters,
+    deliveries,
+    endpoint_lifecycle,
+    endpoint_models,
+    endpoint_secrets,
+    endpoints,
+    event_catalogue,
+    event_erasure,
+    event_feed,
+    event_types,
+    events,
+    missing_deliveries,
+    public_keys,
+    replays,
+    test_events,
+)
 
 RESOURCES: tuple[Resource, ...] = (
     api_keys.API_KEY,
     users.USER,
-    endpoints.ENDPOINT,
+    endpoint_models.ENDPOINT,
     event_types.EVENT_TYPE,
     replays.REPLAY,
     contacts.CONTACT,
@@ -44,11 +60,19 @@ ROUTERS: tuple[APIRouter, ...] = (
     api_keys.router,
     users.router,
     endpoints.router,
+    endpoint_lifecycle.router,
+    endpoint_secrets.router,
+    missing_deliveries.router,
+    test_events.router,
+    public_keys.router,
     event_types.router,
     events.router,
+    event_catalogue.router,
+    event_feed.router,
+    event_erasure.router,
     deliveries.router,
+    dead_letters.router,
     replays.router,
-    testing.router,
     test_clock.router,
     contacts.router,
     templates.router,
@@ -61,10 +85,10 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 OTHER_EVENTS = (
-    events.ERASED,
-    deliveries.DEAD_LETTERED,
+    event_erasure.ERASED,
+    dead_letters.DEAD_LETTERED,
     deliveries.REPLAYED,
-    testing.TESTED,
+    test_events.TESTED,
     test_clock.ADVANCED,
     simulation.SIMULATED,
 )

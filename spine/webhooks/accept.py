@@ -122,12 +122,12 @@ async def _replay(request: AcceptRequest, row: asyncpg.Record) -> tuple[StoredRe
             request.caller.workspace_id,
             event_ids,
         )
-    bodies = {found["id"]: event_json(body_of(found)) for found in rows}
+    bodies = {found["id"]: event_json(stored_body(found)) for found in rows}
     body = render_batch([bodies[id] for id in event_ids if id in bodies], batch=row["location"] is None)
     return StoredResponse(row["status"], body, row["location"]), True
 
 
-def body_of(row: Any) -> bytes:
+def stored_body(row: Any) -> bytes:
     """The event's body as it was signed; where its payload was erased, a body with null data."""
     if row["body"] is not None:
         return bytes(row["body"])
