@@ -92,10 +92,7 @@ def build() -> FastAPI:
 
 def _documents(app: FastAPI) -> dict[str, dict[str, Any]]:
     """Build the OpenAPI documents by name. This is done on first use, because it would make the start too slow."""
-    documents = {
-        name: build_document(app, CATALOGUE, prefixes, families, SCHEMA_NAMES)
-        for name, (prefixes, families) in PRODUCTS.items()
-    }
+    documents = {name: build_document(app, CATALOGUE, prefixes, SCHEMA_NAMES) for name, prefixes in PRODUCTS.items()}
     return {"spine": build_document(app, CATALOGUE, schema_names=SCHEMA_NAMES), **documents}
 
 

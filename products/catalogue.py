@@ -1,6 +1,6 @@
 """The catalogue: everything that the API serves and emits.
 
-A new resource costs two lines here besides its import: its definition in RESOURCES and its router in ROUTERS.
+A new resource costs two lines here: the import of its module and its router in ROUTERS.
 """
 
 from itertools import chain
@@ -14,6 +14,7 @@ from spine.kernel import test_clock
 from spine.kernel.events import Catalogue
 from spine.kernel.platform import WorkspaceSeed
 from spine.kernel.resource import Resource
+from spine.kernel.routes import ResourceRouter
 from spine.notifications import (
     channel_policies,
     message_models,
@@ -27,7 +28,6 @@ from spine.webhooks import (
     dead_letters,
     deliveries,
     endpoint_lifecycle,
-    endpoint_models,
     endpoint_secrets,
     endpoints,
     event_catalogue,
@@ -39,20 +39,6 @@ from spine.webhooks import (
     public_keys,
     replays,
     test_events,
-)
-
-RESOURCES: tuple[Resource, ...] = (
-    api_keys.API_KEY,
-    users.USER,
-    endpoint_models.ENDPOINT,
-    event_types.EVENT_TYPE,
-    replays.REPLAY,
-    contacts.CONTACT,
-    templates.TEMPLATE,
-    channel_policies.POLICY,
-    provider_accounts.ACCOUNT,
-    preferences.PREFERENCE,
-    messages.MESSAGE,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
@@ -84,6 +70,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     inbound.router,
 )
 
+RESOURCES: tuple[Resource, ...] = tuple(
+    router.resource for router in ROUTERS if isinstance(router, ResourceRouter) and router.resource is not None
+)
+"""The resources of these routers."""
+
 OTHER_EVENTS = (
     event_erasure.ERASED,
     dead_letters.DEAD_LETTERED,
@@ -105,15 +96,8 @@ SCHEMA_NAMES: dict[type[BaseModel], str] = {
 }
 """Public schema names of models that share a class name. Generated clients use these names, so they never change."""
 
-PRODUCTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
-    "platform": (
-        ("/v1/", "/.well-known/"),
-        frozenset({"api_key", "user", "webhook_endpoint", "delivery", "event_type", "event", "replay", "test_clock"}),
-    ),
-    "notifications": (
-        ("/notifications/v1/",),
-        frozenset({"message", "template", "policy", "preference", "provider_account"}),
-    ),
-    "crm": (("/crm/v1/",), frozenset({"contact"})),
+PRODUCTS: dict[str, tuple[str, ...]] = {"platform": ("/v1/", "/.well-known/")} | {
+    name: (f"/{name}/v1/",)
+    for name in sorted({router.prefix.split("/")[1] for router in ROUTERS} - {"v1", ".well-known"})
 }
-"""The OpenAPI document of each product: the path prefixes it covers, and the families of its event types."""
+"""The path prefixes of each product. A product has an OpenAPI document of its own."""

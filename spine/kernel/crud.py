@@ -4,11 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter
-
 from spine.kernel import store
 from spine.kernel.resource import Resource
-from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, new_router, version_of
+from spine.kernel.routes import CurrentUnit, IfMatch, Paging, ResourceRouter, declares, new_router, version_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +19,13 @@ class _Operation:
     status: int = 200
 
 
-def crud_router(resource: Resource, product: str, *verbs: str) -> APIRouter:
+def crud_router(resource: Resource, product: str, *verbs: str) -> ResourceRouter:
     """Return a router with the generated operations of a resource: `create`, `get`, `list`, `update`.
 
     A verb that differs is left out of `verbs` and written by hand in the resource's module.
     """
     base = f"/{product}/v1" if product else "/v1"
-    router = new_router(f"{base}/{resource.plural}", resource.plural)
+    router = new_router(f"{base}/{resource.plural}", resource.plural, resource)
     operations = _operations(resource)
     for verb in verbs:
         operation = operations[verb]

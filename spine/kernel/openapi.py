@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from spine import __version__
 from spine.kernel import ids
 from spine.kernel.errors import Error
-from spine.kernel.events import Actor, Catalogue
+from spine.kernel.events import Actor, Catalogue, EventType
 from spine.kernel.idempotency import HEADER
 from spine.kernel.resource import plural
 from spine.kernel.responses import PROBLEM
@@ -59,10 +59,9 @@ def build_document(
     app: FastAPI,
     catalogue: Catalogue,
     prefixes: Iterable[str] = ("/",),
-    families: frozenset[str] | None = None,
     schema_names: Mapping[type[BaseModel], str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return the document of the paths under `prefixes`, with the webhooks of these event families (None: all).
+    """Return the document of the paths under `prefixes`, with the webhooks of the event families that they emit.
 
     `schema_names` are the public names of models that share a class name. FastAPI would name those by their modules.
     """
@@ -78,7 +77,7 @@ def build_document(
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas |= _schemas([Error, Event, Page[Any]])
     schemas["Page"] = schemas.pop("Page_Any_", None) or schemas["Page"]
-    document["webhooks"] = _webhooks(catalogue, families, schemas)
+    document["webhooks"] = _webhooks(_emitted_by(document["paths"], catalogue), schemas)
     document["components"]["responses"] = _problem_responses()
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "sk_test_… or sk_live_…"}
@@ -118,10 +117,14 @@ def _schemas(models: list[Any]) -> dict[str, Any]:
     return {re.sub(r"[^A-Za-z0-9_]", "_", name): schema for name, schema in found.items()}
 
 
-def _webhooks(catalogue: Catalogue, families: frozenset[str] | None, schemas: dict[str, Any]) -> dict[str, Any]:
-    chosen = [
-        event for event in catalogue.types.values() if families is None or event.name.partition(".")[0] in families
-    ]
+def _emitted_by(paths: dict[str, Any], catalogue: Catalogue) -> list[EventType]:
+    """The types of the families that these operations emit: a family that one of them emits belongs to its product."""
+    names = [name for item in paths.values() for operation in item.values() for name in operation.get("x-events", ())]
+    families = {name.partition(".")[0] for name in names}
+    return [event for event in catalogue.types.values() if event.name.partition(".")[0] in families]
+
+
+def _webhooks(chosen: list[EventType], schemas: dict[str, Any]) -> dict[str, Any]:
     models = {event.data.__qualname__: event.data for event in chosen}
     for name, schema in _schemas([models[name] for name in sorted(models)]).items():
         schemas.setdefault(name, schema)

@@ -23,6 +23,7 @@ from spine.kernel.handlers import direct_handler, transactional_handler, unit_pa
 from spine.kernel.idempotency import HEADER, Claim, fingerprint, read_key
 from spine.kernel.platform import Platform
 from spine.kernel.request_body import BodyRequest
+from spine.kernel.resource import Resource
 from spine.kernel.unit_of_work import UnitOfWork
 
 _MUTATING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -166,6 +167,14 @@ def version_of(if_match: str | None) -> int | None:
     return int(text)
 
 
-def new_router(prefix: str, tag: str) -> APIRouter:
-    """Return a router whose routes are `ApiRoute`s."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=ApiRoute)
+class ResourceRouter(APIRouter):
+    """A router of `ApiRoute`s. `resource` is the resource that it serves, if it is the router of one."""
+
+    def __init__(self, prefix: str, tag: str, resource: Resource | None) -> None:
+        super().__init__(prefix=prefix, tags=[tag], route_class=ApiRoute)
+        self.resource = resource
+
+
+def new_router(prefix: str, tag: str, resource: Resource | None = None) -> ResourceRouter:
+    """Return a router. The catalogue reads the resource and its event types off it."""
+    return ResourceRouter(prefix, tag, resource)

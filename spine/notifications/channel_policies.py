@@ -137,7 +137,7 @@ POLICY = Resource(
     events=(UPDATED,),
 )
 
-router = new_router("/notifications/v1/channel_policies", "channel_policies")
+router = new_router("/notifications/v1/channel_policies", "channel_policies", POLICY)
 
 
 def parse_policy(strategy: dict[str, Any]) -> Policy:

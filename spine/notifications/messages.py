@@ -60,7 +60,7 @@ class MessagesOut(BaseModel):
     data: list[MessageOut]
 
 
-router = new_router("/notifications/v1/messages", "messages")
+router = new_router("/notifications/v1/messages", "messages", MESSAGE)
 Context = Annotated[RequestContext, Depends(request_context)]
 
 

@@ -58,7 +58,7 @@ PREFERENCE = Resource(
     events=(CHANGED,),
 )
 
-router = new_router("/notifications/v1/preferences", "preferences")
+router = new_router("/notifications/v1/preferences", "preferences", PREFERENCE)
 
 
 @router.put("", openapi_extra=declares("notifications:write", CHANGED), summary="Note what a person does not want")

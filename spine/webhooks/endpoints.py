@@ -29,7 +29,7 @@ from spine.webhooks.endpoint_store import endpoint_out, find_endpoint
 from spine.webhooks.filters import written
 from spine.webhooks.subscriptions import replace_subscriptions
 
-router = new_router("/v1/webhook_endpoints", "webhook_endpoints")
+router = new_router("/v1/webhook_endpoints", "webhook_endpoints", ENDPOINT)
 
 
 async def _check_target(unit: UnitOfWork, body: EndpointCreate | EndpointUpdate, **_: Any) -> TargetRefused | None:
