@@ -24,18 +24,41 @@ from spine.notifications import (
     simulation,
     templates,
 )
-from spine.webhooks import deliveries, endpoints, event_types, events, replays, testing
+from spine.webhooks import (
+    dead_letters,
+    deliveries,
+    endpoint_lifecycle,
+    endpoint_secrets,
+    endpoints,
+    event_catalogue,
+    event_erasure,
+    event_feed,
+    event_types,
+    events,
+    missing_deliveries,
+    public_keys,
+    replays,
+    test_events,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     signup.router,
     api_keys.router,
     users.router,
     endpoints.router,
+    endpoint_lifecycle.router,
+    endpoint_secrets.router,
+    missing_deliveries.router,
+    test_events.router,
+    public_keys.router,
     event_types.router,
     events.router,
+    event_catalogue.router,
+    event_feed.router,
+    event_erasure.router,
     deliveries.router,
+    dead_letters.router,
     replays.router,
-    testing.router,
     test_clock.router,
     contacts.router,
     templates.router,
@@ -53,10 +76,10 @@ RESOURCES: tuple[Resource, ...] = tuple(
 """The resources of these routers."""
 
 OTHER_EVENTS = (
-    events.ERASED,
-    deliveries.DEAD_LETTERED,
+    event_erasure.ERASED,
+    dead_letters.DEAD_LETTERED,
     deliveries.REPLAYED,
-    testing.TESTED,
+    test_events.TESTED,
     test_clock.ADVANCED,
     simulation.SIMULATED,
 )

@@ -126,7 +126,7 @@ class Maintenance:
             await connection.execute(
                 "SET LOCAL enable_seqscan TO on"
             )  # counting a whole table is best done by reading it
-            row = await connection.fetchrow(queries.QUEUE_FIGURES)
+            row = await connection.fetchrow(queries.QUEUE_STATS)
         failing = await connection.fetch(queries.FAILING_SINCE)
         observe_queue(_stats(row, [float(one["seconds"]) for one in failing], self._dead_letters))
 

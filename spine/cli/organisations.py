@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cli.errors import MISUSED, Failure
 from spine.directory.api_keys import CREATED, ApiKeyCreate, ApiKeyOut, ApiKeyRow, ApiKeyWithSecret, key_columns
-from spine.directory.signup import SignupBody, SignupOut, create_organisation
+from spine.directory.signup import SignupBody
+from spine.directory.workspaces import SignupOut, create_organisation
 from spine.kernel import ids
 from spine.kernel.database import open_engine
 from spine.kernel.events import SYSTEM, event_body

@@ -1,0 +1,1 @@
+"""Directory: workspaces, users, API keys, signup and contacts, the nouns that every product refers to."""

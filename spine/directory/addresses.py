@@ -1,4 +1,4 @@
-"""Phone numbers and e-mail addresses in one form each, and the sandbox's own, which belong to nobody."""
+"""Normalised phone numbers and e-mail addresses, and the reserved addresses of the sandbox."""
 
 import re
 from typing import Annotated, Any, Final
@@ -7,26 +7,27 @@ import email_validator
 import phonenumbers
 from pydantic import AfterValidator, WithJsonSchema
 
-HOME_REGION: Final = "IN"
-"""Where a number without a country code is dialled."""
+DEFAULT_REGION: Final = "IN"
+"""The region of a number without a country code."""
 _SANDBOX_PHONE: Final = re.compile(r"\+910000000[0-9]{3}")
 _SANDBOX_DOMAIN: Final = "sandbox.test"
 SANDBOX_READER: Final = f"delivered@{_SANDBOX_DOMAIN}"
-"""A recipient that every mail reaches and that is nobody."""
-_DRESS: Final = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]|^tel:", re.IGNORECASE)
+"""A reserved recipient: mail to it is always delivered, and no person reads it."""
+_PUNCTUATION: Final = re.compile(r"[\s().\-/\u00a0\u2010-\u2015]|^tel:", re.IGNORECASE)
 _MAX_PHONE_CHARS: Final = 40
 
 
 def phone_e164(text: str) -> str:
-    """The number as `+` and digits (E.164), from any common way of writing it. ValueError for what is no number."""
+    """Return the number in E.164 form (`+` and digits), from any common notation. Raises ValueError if it is no number."""
     if len(text) > _MAX_PHONE_CHARS or "\x00" in text:
         raise ValueError("this is not a phone number")
-    bare = _DRESS.sub("", text.strip())
-    bare = "+" + bare[2:] if bare.startswith("00") and not bare.startswith("0000") else bare
-    if _SANDBOX_PHONE.fullmatch(bare):
-        return bare
+    digits = _PUNCTUATION.sub("", text.strip())
+    if digits.startswith("00") and not digits.startswith("0000"):
+        digits = "+" + digits[2:]
+    if _SANDBOX_PHONE.fullmatch(digits):
+        return digits
     try:
-        number = phonenumbers.parse(text, HOME_REGION)
+        number = phonenumbers.parse(text, DEFAULT_REGION)
     except phonenumbers.NumberParseException as error:
         raise ValueError(
             "this is not a phone number; give it with its country code, such as +91 98765 43210"
@@ -37,7 +38,7 @@ def phone_e164(text: str) -> str:
 
 
 def email_address(text: str) -> str:
-    """The address in lower case. ValueError for what is none; whether anybody reads it is not asked."""
+    """Return the address in lower case. Raises ValueError if it is no address. Deliverability is not checked."""
     try:
         checked = email_validator.validate_email(text, check_deliverability=False, test_environment=True)
     except email_validator.EmailNotValidError as error:
@@ -46,7 +47,7 @@ def email_address(text: str) -> str:
 
 
 def is_sandbox_address(address: str) -> bool:
-    """Whether it is one of the sandbox's recipients (notifications.md, "Sandbox")."""
+    """Return True for a recipient of the sandbox (notifications.md, "Sandbox")."""
     return _SANDBOX_PHONE.fullmatch(address) is not None or address.endswith("@" + _SANDBOX_DOMAIN)
 
 

@@ -1,4 +1,4 @@
-"""API keys: made, listed, rolled with an overlap, revoked. A key's text is shown once and kept only as a hash (P-01)."""
+"""API keys: create, list, roll with an overlap, revoke. A key is shown once and stored only as a hash (P-01)."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -93,17 +93,17 @@ router = crud_router(API_KEY, "", "get", "list")
 
 
 def key_columns(key: str) -> dict[str, object]:
-    """What is kept of a key's text."""
+    """Return the columns that are stored of a key: its hash, its first eight characters and its last four."""
     return {"hash": key_hash(key), "prefix": key[:8], "last4": key[-4:]}
 
 
-def _refuse_more_than_own(caller: Caller, scopes: list[str]) -> None:
+def _require_own_scopes(caller: Caller, scopes: list[str]) -> None:
     for scope in scopes:
         if not ({"*", scope, scope.partition(":")[0] + ":*"} & caller.scopes):
             raise Forbidden(f"a key can only give scopes that it has itself; this one lacks {scope}")
 
 
-async def _make(unit: CurrentUnit, body: ApiKeyCreate) -> ApiKeyWithSecret:
+async def _create(unit: CurrentUnit, body: ApiKeyCreate) -> ApiKeyWithSecret:
     key = mint_key(unit.caller.env)
     row = await store.create(unit, API_KEY, **store.columns(body), **key_columns(key))
     out = await store.emit_event(unit, API_KEY, row, "created")
@@ -112,10 +112,10 @@ async def _make(unit: CurrentUnit, body: ApiKeyCreate) -> ApiKeyWithSecret:
 
 @router.post("", status_code=201, openapi_extra=declares("keys:write", CREATED, sealed=True), summary="Make an API key")
 async def create_api_key(body: ApiKeyCreate, unit: CurrentUnit) -> ApiKeyWithSecret:
-    _refuse_more_than_own(unit.caller, body.scopes)
+    _require_own_scopes(unit.caller, body.scopes)
     if body.expires_at is not None and body.expires_at <= await unit.now():
         raise Unprocessable("expires_at lies in the past", param="expires_at")
-    return await _make(unit, body)
+    return await _create(unit, body)
 
 
 @router.post(
@@ -126,7 +126,7 @@ async def roll_api_key(id: str, unit: CurrentUnit, body: RollBody | None = None)
     old = await store.get(unit, API_KEY, id, lock=True)
     if old.status != KeyStatus.ACTIVE:
         raise IllegalTransition(f"a {old.status} key cannot be rolled", allowed=sorted(API_KEY.states[old.status]))
-    _refuse_more_than_own(unit.caller, old.scopes)
+    _require_own_scopes(unit.caller, old.scopes)
     ends = await unit.now() + overlap
     await store.change(
         unit,
@@ -135,7 +135,7 @@ async def roll_api_key(id: str, unit: CurrentUnit, body: RollBody | None = None)
         {"status": KeyStatus.ROLLED, "expires_at": min(ends, old.expires_at) if old.expires_at else ends},
     )
     unit.after_commit(unit.platform.authenticator.clear_cache)
-    return await _make(unit, ApiKeyCreate(name=old.name, scopes=old.scopes, metadata=old.meta))
+    return await _create(unit, ApiKeyCreate(name=old.name, scopes=old.scopes, metadata=old.meta))
 
 
 @router.post("/{id}/revoke", openapi_extra=declares("keys:write", REVOKED), summary="Revoke an API key, at once")

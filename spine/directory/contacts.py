@@ -1,4 +1,4 @@
-"""Contacts: the suite's one address book (ruling X22), served under /crm/v1; every change is told field by field (C-11)."""
+"""Contacts: the address book of all products (ruling X22), under /crm/v1. Change events list each changed field (C-11)."""
 
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ Fields = Annotated[
     dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], JsonValue],
     Field(max_length=200, description="Whatever else you know of the person."),
 ]
-_TOLD = ("name", "phone_e164", "email", "owner_id", "fields", "metadata")
+_TRACKED_FIELDS = ("name", "phone_e164", "email", "owner_id", "fields", "metadata")
 
 
 class ContactRow(TenantRow):
@@ -91,8 +91,8 @@ router = crud_router(CONTACT, "crm", "get")
 
 
 def _exists(id: str | None, param: str) -> Conflict:
-    named = f": {id}" if id else ""
-    return Conflict(f"a contact with this {param} exists{named}", code="contact_exists", param=param, existing_id=id)
+    suffix = f": {id}" if id else ""
+    return Conflict(f"a contact with this {param} exists{suffix}", code="contact_exists", param=param, existing_id=id)
 
 
 def _columns(body: Body) -> dict[str, Any]:
@@ -103,16 +103,16 @@ def _columns(body: Body) -> dict[str, Any]:
 
 
 async def _refuse_duplicate(unit: UnitOfWork, values: dict[str, Any], own_id: str = "") -> None:
-    """Raises Conflict `contact_exists` with the other contact's id where one has this phone or email."""
-    same: list[ColumnElement[bool]] = [
+    """Raise Conflict `contact_exists`, with the id of the other contact, if one has this phone or email."""
+    matches: list[ColumnElement[bool]] = [
         column == values[column.key]
         for column in (ContactRow.phone_e164, ContactRow.email)
         if values.get(column.key) is not None
     ]
-    if not same:
+    if not matches:
         return
     query = select(ContactRow.id, ContactRow.phone_e164).where(
-        ContactRow.workspace_id == unit.workspace_id, ContactRow.id != own_id, or_(*same)
+        ContactRow.workspace_id == unit.workspace_id, ContactRow.id != own_id, or_(*matches)
     )
     found = (await unit.session.execute(query.order_by(ContactRow.id).limit(1))).first()
     if found is not None:
@@ -129,8 +129,8 @@ async def _refuse_unknown_owner(unit: UnitOfWork, values: dict[str, Any]) -> Non
         raise store.reference_not_found("owner_id")
 
 
-async def _told_apart(unit: UnitOfWork, values: dict[str, Any], write: Any, own_id: str = "") -> Any:
-    """Do a write that may meet a duplicate; when somebody else was faster, name the contact that they made."""
+async def _write_unique(unit: UnitOfWork, values: dict[str, Any], write: Any, own_id: str = "") -> Any:
+    """Run a write that may violate uniqueness. Raises Conflict with the id of the existing contact, also after a race."""
     await _refuse_duplicate(unit, values, own_id)
     try:
         async with unit.session.begin_nested():
@@ -142,9 +142,9 @@ async def _told_apart(unit: UnitOfWork, values: dict[str, Any], write: Any, own_
 
 
 async def create(unit: UnitOfWork, values: dict[str, Any]) -> ContactOut:
-    """A new contact, its event and its first timeline entry. Raises Conflict, Unprocessable."""
+    """Create a contact with its event and its first timeline entry. Raises Conflict, Unprocessable."""
     await _refuse_unknown_owner(unit, values)
-    row = await _told_apart(unit, values, lambda: store.create(unit, CONTACT, **values))
+    row = await _write_unique(unit, values, lambda: store.create(unit, CONTACT, **values))
     await timeline.append(unit, row.id, "contact.created")
     out: ContactOut = await store.emit_event(unit, CONTACT, row, "created")
     return out
@@ -159,12 +159,12 @@ async def create_contact(body: ContactCreate, unit: CurrentUnit) -> ContactOut:
 async def list_contacts(
     unit: CurrentUnit, paging: Paging, phone: Phone | None = None, email: Email | None = None
 ) -> Page[ContactOut]:
-    where = [
+    conditions = [
         column == value
         for column, value in ((ContactRow.phone_e164, phone), (ContactRow.email, email))
         if value is not None
     ]
-    return await store.page(unit, CONTACT, paging.cursor, paging.limit, *where, filters=f"{phone} {email}")
+    return await store.page(unit, CONTACT, paging.cursor, paging.limit, *conditions, filters=f"{phone} {email}")
 
 
 @router.patch("/{id}", openapi_extra=declares("crm:write", UPDATED), summary="Change a contact")
@@ -174,13 +174,13 @@ async def update_contact(id: str, body: ContactUpdate, unit: CurrentUnit, if_mat
     await _refuse_unknown_owner(unit, values)
     before = ContactOut.model_validate(row).model_dump(mode="json")
     expected = version_of(if_match)
-    changed = await _told_apart(unit, values, lambda: store.change(unit, CONTACT, row, values, expected), row.id)
+    changed = await _write_unique(unit, values, lambda: store.change(unit, CONTACT, row, values, expected), row.id)
     out = ContactOut.model_validate(row)
     if changed:
         after = out.model_dump(mode="json")
         changes = [
             Change(field=name, old=before[name], new=after[name])
-            for name in _TOLD
+            for name in _TRACKED_FIELDS
             if store.differs(before[name], after[name])
         ]
         unit.emit(UPDATED, ContactUpdated(**out.model_dump(), changes=changes), sequence=row.version)

@@ -1,1 +1,1 @@
-"""Webhooks: endpoints, deliveries, replays, and the signatures that receivers check."""
+"""Webhooks: events, endpoints, deliveries, dead letters, replays, and the signatures that receivers verify."""

@@ -1,10 +1,10 @@
-"""Accept events: from a caller's POST to committed rows in one round trip; 201 is answered after the commit.
+"""Accept events: from a caller's POST to committed rows in one round trip. The 201 is sent after the commit.
 
     registered types (cached) ─► check ─► one statement: claim + events + outbox rows, if the types' version still holds
                                    └─ a refusal is stored as the key's result
 
-The body that subscribers receive is serialised here, once. The response is made of that body, so a replay of the
-Idempotency-Key renders it again from the event, and an erased payload is gone from everywhere.
+The body that subscribers receive is serialised here, once. The response contains that body. A replay of the
+Idempotency-Key renders the response again from the stored event, so an erased payload is in no stored response either.
 """
 
 import time
@@ -22,7 +22,7 @@ from spine.kernel.idempotency import KEY_TTL, StoredResponse, require_replayable
 from spine.kernel.metrics import events_accepted, idempotent_replay, pool_acquire_seconds
 from spine.webhooks.registered_types import IncomingEvent, RegisteredTypesCache
 
-PATH: Final = "/v1/events"
+_PATH: Final = "/v1/events"
 _ACCEPT: Final = (
     "SELECT * FROM spine.events_accept($1, $2, $3, $4, $5, $6::smallint, $7, $8::text[], $9::text[], $10::bytea[])"
 )
@@ -52,7 +52,7 @@ class EventIntake:
     ) -> tuple[StoredResponse, bool]:
         caller, claim, pool = request.caller, request.claim, request.platform.pool
         created = [self._new(request, event, f"events.{n}.data" if batch else "data") for n, event in enumerate(events)]
-        location = None if batch else f"{PATH}/{created[0].id}"
+        location = None if batch else f"{_PATH}/{created[0].id}"
         for _ in range(_MAX_TRIES):
             types = await self._types.get(pool, caller.workspace_id)
             try:
@@ -71,7 +71,7 @@ class EventIntake:
                 )  # fmt: skip
             if row is not None:
                 break
-            self._types.invalidate(caller.workspace_id)  # somebody registered or archived a type meanwhile
+            self._types.invalidate(caller.workspace_id)  # a type was registered or archived meanwhile
         else:
             raise TooManyRequests(
                 "the event types of this workspace change too fast", retry_after_s=1, code="event_types_changing"
@@ -92,7 +92,7 @@ class EventIntake:
                 f"an event's data may have {max_bytes} bytes; this has {len(data)}", code="event_too_large", param=param
             )
         id = ids.mint(ids.PREFIXES["event"])
-        # Microseconds, made unique within the process: later events of a caller have larger numbers, without a counter to store.
+        # Microseconds, unique in this process: later events of a caller get larger numbers, and no counter is stored.
         self._last_sequence = max(self._last_sequence + 1, time.time_ns() // 1000)
         body = event_body(
             id=id,
@@ -109,7 +109,7 @@ class EventIntake:
 
 
 async def _replay(request: AcceptRequest, row: asyncpg.Record) -> tuple[StoredResponse, bool]:
-    """The response to a used key: the stored refusal, or the events as they are now."""
+    """Return the response to a used key: the stored refusal, or the events in their present state."""
     require_replayable(row, request.claim)
     idempotent_replay()
     event_ids = row["event_ids"]
@@ -122,13 +122,13 @@ async def _replay(request: AcceptRequest, row: asyncpg.Record) -> tuple[StoredRe
             request.caller.workspace_id,
             event_ids,
         )
-    bodies = {found["id"]: event_json(body_of(found)) for found in rows}
+    bodies = {found["id"]: event_json(stored_body(found)) for found in rows}
     body = render_batch([bodies[id] for id in event_ids if id in bodies], batch=row["location"] is None)
     return StoredResponse(row["status"], body, row["location"]), True
 
 
-def body_of(row: Any) -> bytes:
-    """The event's body as it was signed; where its payload was erased, a body with null data."""
+def stored_body(row: Any) -> bytes:
+    """Return the event's body as it is signed. If the payload was erased, the body has null data."""
     if row["body"] is not None:
         return bytes(row["body"])
     return orjson.dumps(
@@ -143,7 +143,7 @@ def body_of(row: Any) -> bytes:
 
 
 def event_json(body: bytes) -> bytes:
-    """An event as the API returns it: `object` and `created_at` in front of its signed body."""
+    """Return the event as the API shows it: `object` and `created_at` before the fields of its body."""
     id_at = body.index(b'"id":"') + 6
     created = timestamp(ids.created_at(body[id_at : body.index(b'"', id_at)].decode()))
     return b'{"object":"event","created_at":"' + created.encode() + b'",' + body[1:]

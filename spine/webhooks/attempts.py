@@ -1,4 +1,4 @@
-"""Attempts at a delivery, as they are stored in the `attempts` column of its row."""
+"""Attempts of a delivery, as stored in the `attempts` column of its row."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +11,7 @@ EXCERPT_CHARS: Final = 8192
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """One attempt as the ledger keeps it. Numbers start anew in each series; a replay begins a new series."""
+    """One stored attempt. A replay starts a new series, and numbers start at 1 in each series."""
 
     number: int
     series: int
@@ -24,7 +24,7 @@ class AttemptRecord:
     next_attempt_at: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The element that is appended to a row's `attempts`."""
+        """Return the element that is appended to a row's `attempts`."""
         return {
             "number": self.number,
             "series": self.series,
@@ -39,12 +39,12 @@ class AttemptRecord:
 
 
 def excerpt(body: bytes) -> str:
-    """A response body as text that jsonb can hold: broken UTF-8 and U+0000, which it refuses, become U+FFFD."""
+    """Return the start of a response body as text. Invalid UTF-8 and U+0000, which jsonb refuses, become U+FFFD."""
     if not body:
         return ""
     return body[:EXCERPT_CHARS].decode("utf-8", "replace").replace("\x00", "\ufffd")
 
 
 def as_jsonb_text(attempt: AttemptRecord) -> str:
-    """The attempt as JSON text."""
+    """Return the attempt as JSON text."""
     return orjson.dumps(attempt.as_json(), option=orjson.OPT_UTC_Z).decode()

@@ -1,4 +1,4 @@
-"""Event types of the caller's own, with an optional JSON Schema that their data must fit."""
+"""Event types that callers register, each with an optional JSON Schema for its data."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -16,8 +16,8 @@ from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Metadata, Resource, ResourceOut, TenantRow
 from spine.kernel.routes import CurrentUnit, declares
 from spine.kernel.unit_of_work import UnitOfWork
-from spine.webhooks.registered_types import reserved
-from spine.webhooks.schemas import usable
+from spine.webhooks.registered_types import reserved_type_error
+from spine.webhooks.schemas import validate_schema
 
 TypeName = Annotated[
     str,
@@ -59,8 +59,8 @@ class EventTypeCreate(Body):
 
     @field_validator("schema_")
     @classmethod
-    def _usable(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
-        return None if schema is None else usable(schema)
+    def _validate_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if schema is None else validate_schema(schema)
 
 
 class EventTypeOut(ResourceOut):
@@ -89,7 +89,7 @@ EVENT_TYPE = Resource(
 router = crud_router(EVENT_TYPE, "", "get", "list")
 
 
-async def _types_changed(unit: UnitOfWork) -> None:
+async def _increment_types_version(unit: UnitOfWork) -> None:
     await unit.session.execute(
         text("UPDATE spine.workspaces SET event_types_version = event_types_version + 1 WHERE workspace_id = :ws"),
         {"ws": unit.workspace_id},
@@ -101,11 +101,11 @@ async def _types_changed(unit: UnitOfWork) -> None:
 )
 async def create_event_type(body: EventTypeCreate, unit: CurrentUnit) -> EventTypeOut:
     if unit.platform.catalogue.is_reserved(body.name):
-        raise reserved(body.name, "name")
+        raise reserved_type_error(body.name, "name")
     row = await store.create(
         unit, EVENT_TYPE, name=body.name, description=body.description, schema=body.schema_, meta=body.metadata
     )
-    await _types_changed(unit)
+    await _increment_types_version(unit)
     out: EventTypeOut = await store.emit_event(unit, EVENT_TYPE, row, "created")
     return out
 
@@ -113,6 +113,6 @@ async def create_event_type(body: EventTypeCreate, unit: CurrentUnit) -> EventTy
 @router.post("/{id}/archive", openapi_extra=declares("events:write", ARCHIVED), summary="Archive an event type")
 async def archive_event_type(id: str, unit: CurrentUnit) -> EventTypeOut:
     row = await store.transition(unit, EVENT_TYPE, id, TypeStatus.ARCHIVED)
-    await _types_changed(unit)
+    await _increment_types_version(unit)
     out: EventTypeOut = await store.emit_event(unit, EVENT_TYPE, row, "archived")
     return out

@@ -1,7 +1,7 @@
-"""Filters of payloads: an endpoint's wish to get only the events whose `data` holds a piece of JSON.
+"""Payload filters: an endpoint with a filter gets only the events whose `data` contains a given JSON object.
 
-They are judged here, on the very bytes that are sent, and not in SQL, whose jsonb cannot take every payload that is
-JSON. What cannot be judged counts as meeting every filter: nothing is dropped on a guess (ADR 11).
+Filters are evaluated here, on the bytes that are sent, and not in SQL, because jsonb does not accept every JSON payload.
+A payload that cannot be evaluated matches every filter, so no event is dropped by mistake (ADR 11).
 """
 
 from typing import Annotated, Any, Final
@@ -14,17 +14,17 @@ from policies.json_containment import Steps, TooManySteps, contains
 MAX_BYTES: Final = 1024
 MAX_DEPTH: Final = 5
 STEPS_OF_AN_EVENT: Final = 100_000
-"""For all filters of one event: some 50 ms. One array element is looked for to the end in the largest payload."""
+"""The limit for all filters of one event, about 50 ms. It suffices to search the largest payload for one array element."""
 STEPS_OF_A_BATCH: Final = 200_000
-"""Where a batch of events is cut, so that the process turns to its other work."""
+"""The limit for one batch of events. The batch ends there, so that the process can do its other work."""
 _BYTES_A_STEP: Final = 100
-"""Payload that is parsed in the time of a step."""
+"""Bytes of payload that are parsed in the time of one step."""
 
 Json = dict[str, Any]
 
 
 def usable(filter: Json) -> Json:
-    """The filter as it was given. ValueError says why it cannot be one."""
+    """Return the filter unchanged. Raises ValueError with the reason if it is invalid."""
     _check(filter, MAX_DEPTH)
     size = len(orjson.dumps(filter))
     if size > MAX_BYTES:
@@ -32,16 +32,16 @@ def usable(filter: Json) -> Json:
     return filter
 
 
-def _check(part: Any, deeper: int) -> None:
+def _check(part: Any, depth_left: int) -> None:
     if isinstance(part, str) and "\x00" in part:
         raise ValueError("a filter's names and texts must not hold the character U+0000: leave that field out")
     if isinstance(part, (dict, list)):
-        if not deeper:
+        if not depth_left:
             raise ValueError(f"a filter may be nested {MAX_DEPTH} deep: leave the inner ones out")
         for name in part if isinstance(part, dict) else ():
-            _check(name, deeper)
+            _check(name, depth_left)
         for item in part.values() if isinstance(part, dict) else part:
-            _check(item, deeper - 1)
+            _check(item, depth_left - 1)
 
 
 Filter = Annotated[
@@ -57,12 +57,12 @@ Filter = Annotated[
 
 
 def written(filter: Json | None) -> str | None:
-    """A filter as its column has it: two that mean the same read the same."""
+    """Return the filter as stored in its column. Equal filters have equal texts."""
     return None if filter is None else orjson.dumps(filter, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def read(text: str | None) -> Json | None:
-    """A filter from its column; None where there is none."""
+    """Return a filter from its column, or None if there is none."""
     if text is None:
         return None
     filter: Json = orjson.loads(text)
@@ -70,7 +70,7 @@ def read(text: str | None) -> Json | None:
 
 
 class Payload:
-    """One event's payload before the filters of those who listen; parsed when the first of them asks."""
+    """The payload of one event, matched against the filters of its subscribers. The first match parses it."""
 
     __slots__ = ("_body", "_data", "_steps", "spent")
 
@@ -79,12 +79,12 @@ class Payload:
         self._data: Any = None
         self._steps: Steps | None = None
         self.spent = 0
-        """Steps that judging it took."""
+        """Steps that its filters have used."""
 
     def meets(self, filter: Json) -> bool:
-        """Whether the payload holds the filter, or cannot be judged: erased, unreadable, or too costly."""
+        """Return True if the payload contains the filter, or cannot be evaluated: erased, invalid, or too many steps."""
         if self._steps is None:
-            self._open()
+            self._parse()
         if self._body is None or self._steps is None:
             return True
         try:
@@ -94,7 +94,7 @@ class Payload:
         finally:
             self.spent = STEPS_OF_AN_EVENT - max(self._steps.left, 0)
 
-    def _open(self) -> None:
+    def _parse(self) -> None:
         if self._body is None:
             return
         try:

@@ -1,6 +1,7 @@
-"""Patterns of event types: `ticket.created`, `ticket.*`, `*`; one meaning for endpoints, feeds, lists and replays.
+"""Patterns of event types: `ticket.created`, `ticket.*`, `*`, with one meaning for endpoints, feeds, lists and replays.
 
-Which endpoints listen to a type is asked the other way round: `spine.patterns_met` lists the patterns that a type meets.
+The search for an event's subscribers uses the inverse: the SQL function `spine.patterns_met` returns the patterns that
+match a type.
 """
 
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ Pattern = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z][a-z0-9_]*(\.[a-z
 
 
 def type_condition(patterns: list[str] | None) -> tuple[list[str], dict[str, Any]]:
-    """The SQL condition that a column `type` matches one of these patterns, and its values; none where all do."""
+    """Return the SQL condition that a column `type` matches one of the patterns, and its values. Empty if all types match."""
     if not patterns or "*" in patterns:
         return [], {}
     condition = (

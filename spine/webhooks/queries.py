@@ -1,11 +1,12 @@
-"""The hot SQL of the delivery engine, by name. Everything here runs as the worker role, across workspaces.
+"""Hot SQL of the delivery engine. All statements run as the worker role, across workspaces.
 
-Rows are found by `ctid` or by their whole key through a lateral subquery: both keep the plan an index walk, whatever
-the planner believes of a table that was empty a minute ago.
+Rows are found by `ctid`, or by their whole key through a lateral subquery. Both keep an index scan in the plan, even if
+the statistics come from a time when the table was empty.
 
-A row found by `ctid` and changed by somebody else before it is locked may be passed over, for `ctid` names the version
-that was seen. Claims want that; what must reach its row goes through `workers.connection.write_each`, which looks again. What
-must hold of the row is asked once more in the statement that changes it: not every Postgres asks for `ctid` again.
+`ctid` names one version of a row. If another transaction changes the row before it is locked, the statement may skip it.
+Claims need this. Writes that must reach their row go through `workers.connection.write_each`, which retries skipped
+rows. The statement that changes a row repeats the conditions on it, because not every Postgres version checks `ctid`
+again after it waited for a lock.
 """
 
 from typing import Final
@@ -13,10 +14,10 @@ from typing import Final
 _SEEN: Final = """
          CROSS JOIN LATERAL (
                SELECT ctid FROM spine.deliveries_open o
-                WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND {still} LIMIT 1
+                WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND {condition} LIMIT 1
            ) o
 """
-"""The open delivery of each `r`, found by its key; `still` says what must hold of it."""
+"""The open delivery of each row of `r`, found by its key. `condition` is a further condition on it."""
 _SAME_SERIES: Final = "o.series = {r}.series"
 _SAME_ATTEMPT: Final = "o.series = {r}.series AND o.failures = {r}.failures"
 
@@ -47,7 +48,7 @@ _SUBSCRIBERS: Final = """
                SELECT * FROM spine.webhook_endpoints w WHERE w.workspace_id = s.workspace_id AND w.id = s.endpoint_id LIMIT 1
            ) w
 """
-"""Who listened to the types of `events` at any time from the first to the last; the relay looks at the very instant of each."""
+"""Subscribers to the types of `events` at any time from the first event to the last. The relay compares the time of each event."""
 
 OUTBOX_READ: Final = f"""
     {_PICKED.format(lock="")}
@@ -62,50 +63,50 @@ OUTBOX_READ: Final = f"""
       FROM ({_SUBSCRIBERS.format(events="picked WHERE (SELECT count(*) FROM picked) <= $3")}) l
      ORDER BY seq
 """
-"""The `$1` oldest and the `$2` newest rows, with their payloads; behind them, without a `seq`, who listened to them, if they
-are `$3` at most.
+"""The `$1` oldest and the `$2` newest rows with their payloads. After them come the subscribers, without a `seq`, if there are
+at most `$3` rows.
 """
 OUTBOX_TAKE: Final = f"""
     {_PICKED.format(lock="FOR UPDATE SKIP LOCKED")}
     SELECT p.workspace_id, p.type, p.seq, p.event_id, p.accepted_at, p.not_endpoint_id, e.body FROM picked p {_BODIES} ORDER BY seq
 """
-"""The `$1` oldest and the `$2` newest rows that nobody else has locked, with their payloads; locks them."""
+"""Locks the `$1` oldest and the `$2` newest rows that no other transaction has locked. Returns them with their payloads."""
 
 SUBSCRIBERS_FIND: Final = _SUBSCRIBERS.format(
     events="unnest($1::text[], $2::text[], $3::timestamptz[]) AS e (workspace_id, type, accepted_at)"
 )
-"""Who listened to events of these workspaces, types and times of acceptance."""
+"""Subscribers to events of these workspaces, types and times of acceptance."""
 
 OUTBOX_DONE: Final = """
-    WITH mine AS MATERIALIZED (
+    WITH locked AS MATERIALIZED (
         SELECT ctid FROM spine.outbox WHERE seq = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM spine.outbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM mine)) RETURNING seq
-    ), alive AS (
+    ), deleted AS (
+        DELETE FROM spine.outbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM locked)) RETURNING seq
+    ), opened AS (
         INSERT INTO spine.deliveries_open
             (workspace_id, id, event_id, type, endpoint_id, accepted_at, state, due_at, leased_by)
         SELECT u.workspace_id, u.id, u.event_id, u.type, u.endpoint_id, u.accepted_at,
-               CASE u.way WHEN 3 THEN 'held' ELSE 'pending' END,
-               CASE u.way WHEN 0 THEN now() + $3::interval WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END,
-               CASE u.way WHEN 0 THEN $2::text END
+               CASE u.placement WHEN 3 THEN 'held' ELSE 'pending' END,
+               CASE u.placement WHEN 0 THEN now() + $3::interval WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END,
+               CASE u.placement WHEN 0 THEN $2::text END
           FROM unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::smallint[])
-            AS u (seq, workspace_id, id, event_id, type, endpoint_id, accepted_at, way)
-         WHERE (u.seq IN (SELECT seq FROM gone)) IS TRUE
-    ), stillborn AS (
+            AS u (seq, workspace_id, id, event_id, type, endpoint_id, accepted_at, placement)
+         WHERE (u.seq IN (SELECT seq FROM deleted)) IS TRUE
+    ), discarded AS (
         INSERT INTO spine.deliveries_closed
             (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, accepted_at, created_at, xid)
         SELECT u.workspace_id, u.id, u.event_id, u.type, u.endpoint_id, 'dead', u.reason, 1, '[]', u.accepted_at,
                clock_timestamp(), pg_current_xact_id()
           FROM unnest($12::bigint[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::timestamptz[], $19::text[])
             AS u (seq, workspace_id, id, event_id, type, endpoint_id, accepted_at, reason)
-         WHERE (u.seq IN (SELECT seq FROM gone)) IS TRUE
+         WHERE (u.seq IN (SELECT seq FROM deleted)) IS TRUE
     )
-    SELECT seq FROM gone
+    SELECT seq FROM deleted
 """
-"""Deletes what the relay took and writes its deliveries: each its way (`workers.webhooks.jobs.Placement`), or dead at once with a reason.
+"""Deletes outbox rows and writes their deliveries, each with its placement (`workers.webhooks.jobs.Placement`) or dead with a reason.
 
-Only of the events that it could delete: no other worker had them, and nobody changed them meanwhile. Answers these. `IS
-TRUE` makes the planner hash them, where it would join two lists that it takes for ten rows each in a loop.
+Writes only deliveries of the events that it deleted: no other worker had locked or changed them. Returns their `seq`. `IS
+TRUE` makes the planner hash them. Without it, the planner estimates ten rows for each list and joins them in a nested loop.
 """
 
 # --- claims ----------------------------------------------------------------------------------------------------------
@@ -135,8 +136,8 @@ DUE_CLAIM: Final = f"""
          WHERE due_at <= now() AND due_at < 'infinity' ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED
     ), ranked AS MATERIALIZED (
         SELECT d.ctid, d.id, d.due_at,
-               lane.room IS NOT NULL AND row_number() OVER (PARTITION BY d.endpoint_id ORDER BY d.due_at) > lane.room AS waits
-          FROM due d LEFT JOIN unnest($4::text[], $5::integer[]) AS lane (endpoint_id, room) USING (endpoint_id)
+               queue.capacity IS NOT NULL AND row_number() OVER (PARTITION BY d.endpoint_id ORDER BY d.due_at) > queue.capacity AS waits
+          FROM due d LEFT JOIN unnest($4::text[], $5::integer[]) AS queue (endpoint_id, capacity) USING (endpoint_id)
     ), parked AS (
         UPDATE spine.deliveries_open o SET due_at = 'infinity', leased_by = NULL
          WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM ranked WHERE waits))
@@ -146,35 +147,35 @@ DUE_CLAIM: Final = f"""
     SELECT n.picked, n.parked, l.*
       FROM (SELECT count(*) AS picked, count(*) FILTER (WHERE waits) AS parked FROM ranked) n LEFT JOIN loaded l ON true
 """
-"""Leases up to `$3` due rows, the longest due first: new work, retries, and what a dead worker left.
+"""Leases up to `$3` due rows, longest due first: new deliveries, retries, and rows that a dead worker had leased.
 
-Of the endpoints `$4` no more than their room `$5`; the rest of theirs is parked without being loaded. Always answers a
-row, for the counts; one without an id where nothing was leased.
+Leases at most the capacity `$5` for each of the endpoints `$4`. Further rows of these endpoints are parked without being
+loaded. Always returns a row with the counts. Its id is null if nothing was leased.
 """
 
 PARKED_CLAIM: Final = f"""
     WITH picked AS MATERIALIZED (
-        SELECT o.ctid, o.id, o.due_at FROM unnest($3::text[], $4::integer[]) AS lane (endpoint_id, room)
+        SELECT o.ctid, o.id, o.due_at FROM unnest($3::text[], $4::integer[]) AS queue (endpoint_id, capacity)
          CROSS JOIN LATERAL (
                SELECT ctid, id, NULL::timestamptz AS due_at FROM spine.deliveries_open o
-                WHERE o.endpoint_id = lane.endpoint_id AND o.due_at = 'infinity'
-                ORDER BY o.id LIMIT lane.room FOR UPDATE SKIP LOCKED
+                WHERE o.endpoint_id = queue.endpoint_id AND o.due_at = 'infinity'
+                ORDER BY o.id LIMIT queue.capacity FOR UPDATE SKIP LOCKED
            ) o
     ), {_CLAIMED}
     SELECT * FROM loaded
 """
-"""Leases rows that were parked behind these endpoints' lanes, each up to its room, the oldest first."""
+"""Leases parked rows of these endpoints, oldest first, each up to the capacity of its endpoint queue."""
 
 PARKED_FIND: Final = """
-    WITH RECURSIVE lane AS (
+    WITH RECURSIVE endpoint AS (
         (SELECT endpoint_id FROM spine.deliveries_open WHERE due_at = 'infinity' AND endpoint_id > $1 ORDER BY endpoint_id LIMIT 1)
         UNION ALL
         SELECT (SELECT o.endpoint_id FROM spine.deliveries_open o
-                 WHERE o.due_at = 'infinity' AND o.endpoint_id > lane.endpoint_id ORDER BY o.endpoint_id LIMIT 1)
-          FROM lane WHERE lane.endpoint_id IS NOT NULL
+                 WHERE o.due_at = 'infinity' AND o.endpoint_id > endpoint.endpoint_id ORDER BY o.endpoint_id LIMIT 1)
+          FROM endpoint WHERE endpoint.endpoint_id IS NOT NULL
     )
     SELECT w.workspace_id, w.id AS endpoint_id, w.version, w.max_in_flight, w.rate_per_s
-      FROM (SELECT endpoint_id FROM lane WHERE endpoint_id IS NOT NULL LIMIT $2) l
+      FROM (SELECT endpoint_id FROM endpoint WHERE endpoint_id IS NOT NULL LIMIT $2) l
       JOIN LATERAL (
                SELECT o.workspace_id FROM spine.deliveries_open o
                 WHERE o.due_at = 'infinity' AND o.endpoint_id = l.endpoint_id ORDER BY o.id LIMIT 1
@@ -182,31 +183,31 @@ PARKED_FIND: Final = """
       JOIN spine.webhook_endpoints w ON w.workspace_id = o.workspace_id AND w.id = l.endpoint_id
      ORDER BY w.id
 """
-"""The next `$2` endpoints above `$1` that have parked rows: a loose index scan, one probe for each."""
+"""The next `$2` endpoints with an id above `$1` that have parked rows: a loose index scan with one probe per endpoint."""
 
 LEASES_RELEASE: Final = f"""
     WITH seen AS MATERIALIZED (
-        SELECT o.ctid, r.way FROM unnest($1::text[], $2::text[], $3::smallint[]) AS r (workspace_id, id, way)
-        {_SEEN.format(still="o.leased_by = $4")}
+        SELECT o.ctid, r.placement FROM unnest($1::text[], $2::text[], $3::smallint[]) AS r (workspace_id, id, placement)
+        {_SEEN.format(condition="o.leased_by = $4")}
     )
     UPDATE spine.deliveries_open o
-       SET due_at = CASE seen.way WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END, leased_by = NULL,
-           state = CASE seen.way WHEN 3 THEN 'held' ELSE o.state END
+       SET due_at = CASE seen.placement WHEN 1 THEN 'infinity'::timestamptz WHEN 2 THEN now() END, leased_by = NULL,
+           state = CASE seen.placement WHEN 3 THEN 'held' ELSE o.state END
       FROM seen WHERE o.ctid = seen.ctid AND o.leased_by = $4
     RETURNING o.id
 """
-"""Gives leased rows back, each its way (parked, due or held), and answers which were."""
+"""Releases leased rows, each with its placement (parked, due or held). Returns the ids of the released rows."""
 
 LEASES_RENEW: Final = f"""
     WITH seen AS MATERIALIZED (
-        SELECT o.ctid FROM unnest($2::text[], $3::text[]) AS r (workspace_id, id) {_SEEN.format(still="o.leased_by = $1")}
+        SELECT o.ctid FROM unnest($2::text[], $3::text[]) AS r (workspace_id, id) {_SEEN.format(condition="o.leased_by = $1")}
     )
     UPDATE spine.deliveries_open o SET due_at = now() + $4::interval FROM seen WHERE o.ctid = seen.ctid AND o.leased_by = $1
     RETURNING o.id
 """
-"""Moves the end of the worker's leases to `$4` from now; returns the ids that it still holds.
+"""Renews the worker's leases until `$4` from now. Returns the ids that it still holds.
 
-A row that is written meanwhile is passed over: its result is being recorded, or another worker has it.
+Skips a row that another transaction writes: its result is being recorded, or another worker has leased it.
 """
 
 ENDPOINTS_LOAD: Final = """
@@ -225,7 +226,7 @@ ENDPOINTS_LOAD: Final = """
 _COUNTED: Final = """
     counted AS (
         UPDATE spine.replays p SET {column} = p.{column} + n.count, updated_at = now()
-          FROM (SELECT workspace_id, replay_id, count(*) FROM gone WHERE replay_id IS NOT NULL GROUP BY 1, 2) n
+          FROM (SELECT workspace_id, replay_id, count(*) FROM deleted WHERE replay_id IS NOT NULL GROUP BY 1, 2) n
          WHERE p.workspace_id = n.workspace_id AND p.id = n.replay_id
     )
 """
@@ -234,11 +235,11 @@ DELIVERED_PUT: Final = f"""
     WITH seen AS MATERIALIZED (
         SELECT o.ctid, r.series, r.attempt
           FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[]) AS r (workspace_id, id, series, attempt)
-          {_SEEN.format(still=_SAME_SERIES.format(r="r"))}
-    ), gone AS (
+          {_SEEN.format(condition=_SAME_SERIES.format(r="r"))}
+    ), deleted AS (
         DELETE FROM spine.deliveries_open o USING seen WHERE o.ctid = seen.ctid AND {_SAME_SERIES.format(r="seen")}
         RETURNING o.*, seen.attempt
-    ), {_COUNTED.format(column="done")}, mended AS (
+    ), {_COUNTED.format(column="done")}, recovered AS (
         UPDATE spine.endpoint_health h SET failing_since = NULL
           FROM unnest($5::text[], $6::text[]) AS u (workspace_id, endpoint_id)
          WHERE h.workspace_id = u.workspace_id AND h.endpoint_id = u.endpoint_id AND h.failing_since IS NOT NULL
@@ -247,41 +248,41 @@ DELIVERED_PUT: Final = f"""
         (workspace_id, id, event_id, type, endpoint_id, state, series, attempts, replay_id, accepted_at, created_at, xid)
     SELECT workspace_id, id, event_id, type, endpoint_id, 'delivered', series, attempts || attempt::jsonb, replay_id,
            accepted_at, created_at, xid
-      FROM gone
+      FROM deleted
 """
-"""Closes what was delivered, whoever holds the lease by now; ends the failing of the endpoints `($5, $6)`."""
+"""Closes delivered rows, also if another worker holds the lease by now. Resets `failing_since` of the endpoints `($5, $6)`."""
 
 FAILED_PUT: Final = f"""
     WITH seen AS MATERIALIZED (
         SELECT o.ctid, r.series, r.failures, r.due_at, r.attempt
           FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::timestamptz[], $6::text[])
             AS r (workspace_id, id, series, failures, due_at, attempt)
-          {_SEEN.format(still=_SAME_ATTEMPT.format(r="r"))}
+          {_SEEN.format(condition=_SAME_ATTEMPT.format(r="r"))}
     )
     UPDATE spine.deliveries_open o
        SET state = 'retrying', failures = o.failures + 1, attempts = o.attempts || seen.attempt::jsonb, due_at = seen.due_at,
            leased_by = NULL
       FROM seen WHERE o.ctid = seen.ctid AND {_SAME_ATTEMPT.format(r="seen")}
 """
-"""Sets the next attempt, only where no other result of this attempt came first."""
+"""Schedules the next attempt, unless another result of this attempt was recorded before."""
 
 DEAD_PUT: Final = f"""
     WITH seen AS MATERIALIZED (
         SELECT o.ctid, r.series, r.failures, r.reason, r.attempt
           FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::text[], $6::text[])
             AS r (workspace_id, id, series, failures, reason, attempt)
-          {_SEEN.format(still=_SAME_ATTEMPT.format(r="r"))}
-    ), gone AS (
+          {_SEEN.format(condition=_SAME_ATTEMPT.format(r="r"))}
+    ), deleted AS (
         DELETE FROM spine.deliveries_open o USING seen WHERE o.ctid = seen.ctid AND {_SAME_ATTEMPT.format(r="seen")}
         RETURNING o.*, seen.reason, coalesce(o.attempts || seen.attempt::jsonb, o.attempts) AS all_attempts
     ), {_COUNTED.format(column="failed")}
     INSERT INTO spine.deliveries_closed
         (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, accepted_at, created_at, xid)
     SELECT workspace_id, id, event_id, type, endpoint_id, 'dead', reason, series, all_attempts, replay_id, accepted_at, created_at, xid
-      FROM gone
+      FROM deleted
     RETURNING workspace_id, id, event_id, type, endpoint_id, reason, series, attempts, closed_at
 """
-"""Moves what will not be attempted again to the dead letters; answers what it moved."""
+"""Moves deliveries that get no further attempt to the dead letters. Returns them."""
 
 FAILING_PUT: Final = """
     WITH u AS (
@@ -298,7 +299,7 @@ FAILING_PUT: Final = """
     )
     SELECT workspace_id, endpoint_id, failing_since, now() AS now FROM known
 """
-"""Notes since when endpoints fail; touches nothing for those that are known to, and answers these."""
+"""Records since when endpoints fail. Writes nothing for endpoints already recorded as failing, and returns those."""
 
 ENDPOINTS_DISABLE: Final = """
     UPDATE spine.webhook_endpoints w
@@ -307,14 +308,14 @@ ENDPOINTS_DISABLE: Final = """
      WHERE w.workspace_id = u.workspace_id AND w.id = u.id AND w.status = 'enabled' AND w.deleted_at IS NULL
     RETURNING w.*
 """
-"""Disables endpoints that are not yet; answers those, so that each is told of once."""
+"""Disables enabled endpoints. Returns the rows it changed, so that each gets one event."""
 
 ENDPOINTS_HOLD: Final = """
     UPDATE spine.deliveries_open o SET state = 'held', due_at = NULL
       FROM unnest($1::text[], $2::text[]) AS u (workspace_id, id)
      WHERE o.workspace_id = u.workspace_id AND o.endpoint_id = u.id AND o.leased_by IS NULL AND o.state <> 'held'
 """
-"""Holds what waits for these endpoints; what is leased is held when its claim or its result finds out."""
+"""Holds the waiting deliveries of these endpoints. Leased ones are held later, when their claim or result sees the status."""
 
 WORKSPACES_ENV: Final = "SELECT workspace_id, env FROM spine.workspaces WHERE workspace_id = ANY ($1::text[])"
 
@@ -335,7 +336,7 @@ REPLAY_TAKE: Final = """
     SELECT * FROM spine.replays
      WHERE status = 'running' AND due_at <= now() ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """
-"""A running replay whose next step is due, locked: whoever pauses or cancels it waits for the end of the step."""
+"""Locks a running replay whose next step is due. A call that pauses or cancels it waits until the step ends."""
 
 _OF_TYPES: Final = """
     ($4::text[] IS NULL OR {table}.type = ANY ($4)
@@ -350,19 +351,19 @@ CLOSED_REOPEN: Final = f"""
            AND ($7::timestamptz IS NULL OR c.accepted_at >= $7) AND ($8::timestamptz IS NULL OR c.accepted_at < $8)
            AND c.closed_at < $9
          ORDER BY c.id LIMIT $10
-    ), gone AS (
+    ), deleted AS (
         DELETE FROM spine.deliveries_closed c USING picked p WHERE c.workspace_id = p.workspace_id AND c.id = p.id
         RETURNING c.*
     ), reopened AS (
         INSERT INTO spine.deliveries_open
             (workspace_id, id, event_id, type, endpoint_id, state, series, attempts, replay_id, due_at, accepted_at, created_at, xid)
         SELECT workspace_id, id, event_id, type, endpoint_id, 'pending', series + 1, attempts, $11, now(), accepted_at, created_at, xid
-          FROM gone
+          FROM deleted
         RETURNING id
     )
     SELECT (SELECT max(id) FROM picked) AS position, (SELECT count(*) FROM picked) AS walked, (SELECT count(*) FROM reopened) AS started
 """
-"""Puts the next `$10` matching deliveries above `$2` back to the queue, in a new series."""
+"""Opens the next `$10` matching deliveries with an id above `$2` again, in a new series."""
 
 MISSING_FIND: Final = f"""
     SELECT e.id, e.type, e.accepted_at,
@@ -375,9 +376,10 @@ MISSING_FIND: Final = f"""
        AND NOT EXISTS (SELECT FROM spine.deliveries_open o WHERE o.workspace_id = $1 AND o.event_id = e.id AND o.endpoint_id = $3)
      ORDER BY e.id LIMIT $8
 """
-"""The next events above `$2` that endpoint `$3` never had a delivery of; those still in the outbox are marked.
+"""The next events with an id above `$2` that endpoint `$3` has no delivery of. Events still in the outbox are marked.
 
-Bodies come for notices, which may be about the endpoint itself, and, with `$9`, for all: its filter asks for them.
+Returns the bodies of dead letter events, which may be about the endpoint itself, and with `$9` those of all events, for
+the endpoint's filter.
 """
 
 MISSING_PUT: Final = """
@@ -399,43 +401,43 @@ REPLAY_FINISH: Final = """
     RETURNING *
 """
 
-# --- upkeep ----------------------------------------------------------------------------------------------------------
+# --- maintenance -----------------------------------------------------------------------------------------------------
 
-_HELD_LANES: Final = """
-    WITH RECURSIVE lane AS (
+_HELD_ENDPOINTS: Final = """
+    WITH RECURSIVE endpoint AS (
         (SELECT endpoint_id FROM spine.deliveries_open WHERE state = 'held' ORDER BY endpoint_id LIMIT 1)
         UNION ALL
         SELECT (SELECT o.endpoint_id FROM spine.deliveries_open o
-                 WHERE o.state = 'held' AND o.endpoint_id > lane.endpoint_id ORDER BY o.endpoint_id LIMIT 1)
-          FROM lane WHERE lane.endpoint_id IS NOT NULL
+                 WHERE o.state = 'held' AND o.endpoint_id > endpoint.endpoint_id ORDER BY o.endpoint_id LIMIT 1)
+          FROM endpoint WHERE endpoint.endpoint_id IS NOT NULL
     )
 """
 
 HELD_RELEASE: Final = f"""
-    {_HELD_LANES}, picked AS (
+    {_HELD_ENDPOINTS}, picked AS (
         SELECT o.workspace_id, o.id
-          FROM lane CROSS JOIN LATERAL (
+          FROM endpoint CROSS JOIN LATERAL (
                    SELECT workspace_id, id FROM spine.deliveries_open o
-                    WHERE o.endpoint_id = lane.endpoint_id AND o.state = 'held' ORDER BY o.id LIMIT 1000
+                    WHERE o.endpoint_id = endpoint.endpoint_id AND o.state = 'held' ORDER BY o.id LIMIT 1000
                ) o
-          JOIN spine.webhook_endpoints w ON w.workspace_id = o.workspace_id AND w.id = lane.endpoint_id
+          JOIN spine.webhook_endpoints w ON w.workspace_id = o.workspace_id AND w.id = endpoint.endpoint_id
          WHERE w.status = 'enabled' OR w.deleted_at IS NOT NULL
     )
     UPDATE spine.deliveries_open o
        SET state = CASE WHEN o.failures = 0 THEN 'pending' ELSE 'retrying' END, due_at = 'infinity', leased_by = NULL
       FROM picked p WHERE o.workspace_id = p.workspace_id AND o.id = p.id AND o.state = 'held'
 """
-"""Parks what was held although its endpoint is enabled: the relay saw it disabled a moment before it was enabled."""
+"""Parks held rows of enabled endpoints. They occur if the relay read the endpoint just before it was enabled."""
 
 HELD_EXPIRE: Final = f"""
-    {_HELD_LANES}, old AS (
+    {_HELD_ENDPOINTS}, old AS (
         SELECT o.workspace_id, o.id
-          FROM lane CROSS JOIN LATERAL (
+          FROM endpoint CROSS JOIN LATERAL (
                    SELECT workspace_id, id, accepted_at FROM spine.deliveries_open o
-                    WHERE o.endpoint_id = lane.endpoint_id AND o.state = 'held' ORDER BY o.id LIMIT 1000
+                    WHERE o.endpoint_id = endpoint.endpoint_id AND o.state = 'held' ORDER BY o.id LIMIT 1000
                ) o
          WHERE o.accepted_at < now() - $1::interval
-    ), gone AS (
+    ), deleted AS (
         DELETE FROM spine.deliveries_open o USING old
          WHERE o.workspace_id = old.workspace_id AND o.id = old.id AND o.state = 'held'
         RETURNING o.*
@@ -443,16 +445,18 @@ HELD_EXPIRE: Final = f"""
     INSERT INTO spine.deliveries_closed
         (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, accepted_at, created_at, xid)
     SELECT workspace_id, id, event_id, type, endpoint_id, 'dead', 'expired', series, attempts, replay_id, accepted_at, created_at, xid
-      FROM gone
+      FROM deleted
     RETURNING workspace_id, id, event_id, type, endpoint_id, reason, series, attempts, closed_at
 """
-"""Held work is kept for the time of retention, no longer."""
+"""Moves held rows to the dead letters when their event is older than the retention period `$1`."""
 
 LATE_CLOSED_DROP: Final = """
     DELETE FROM spine.deliveries_closed
      WHERE id < 'dlv_' || spine.ulid_time(now() - $1::interval) AND closed_at < now() - $1::interval
 """
-"""What ended after the partition of its day was dropped lies in the default partition; it is kept from its end on."""
+"""Deletes rows of the default partition. A delivery is there if it closed after the partition of its day was dropped; its
+retention period starts when it closes.
+"""
 
 IDEMPOTENCY_DROP: Final = """
     DELETE FROM spine.idempotency_keys
@@ -460,7 +464,7 @@ IDEMPOTENCY_DROP: Final = """
 """
 SECRETS_DROP: Final = "DELETE FROM spine.endpoint_secrets WHERE expires_at < now()"
 
-QUEUE_FIGURES: Final = """
+QUEUE_STATS: Final = """
     SELECT (SELECT count(*) FROM spine.outbox) AS outbox_rows,
            (SELECT extract(epoch FROM now() - accepted_at) FROM spine.outbox ORDER BY seq LIMIT 1) AS outbox_age_s,
            o.*, e.*, m.*

@@ -1,4 +1,4 @@
-"""The event types that a workspace has registered, cached per process and checked by version at each accept."""
+"""Registered event types of a workspace: cached per process, with a version that each accept compares."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _MAX_WORKSPACES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class IncomingEvent:
-    """One event as a caller sent it."""
+    """An event as a caller sent it."""
 
     type: str
     data: dict[str, Any]
@@ -26,45 +26,45 @@ class IncomingEvent:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredTypes:
-    """A workspace's registered types, as of a version that the database compares at each accept."""
+    """A workspace's registered types at one version. The database compares the version at each accept."""
 
     version: int
     archived: frozenset[str]
     schemas: dict[str, Validator]
 
     def check(self, catalogue: Catalogue, events: Sequence[IncomingEvent], *, batch: bool) -> None:
-        """Raise Conflict for a reserved or archived type, and Unprocessable for data that its type's schema refuses."""
-        schemas.begin()
+        """Check types and data. Raises Conflict for a reserved or archived type, Unprocessable for data that violates its schema."""
+        schemas.reset_budget()
         for n, event in enumerate(events):
-            at = f"events.{n}." if batch else ""
+            prefix = f"events.{n}." if batch else ""
             if catalogue.is_reserved(event.type):
-                raise reserved(event.type, f"{at}type")
+                raise reserved_type_error(event.type, f"{prefix}type")
             if event.type in self.archived:
                 raise Conflict(
-                    f"the event type {event.type} is archived", code="event_type_archived", param=f"{at}type"
+                    f"the event type {event.type} is archived", code="event_type_archived", param=f"{prefix}type"
                 )
             validator = self.schemas.get(event.type)
             if validator is not None:
-                _check_data(validator, event, at)
+                _check_data(validator, event, prefix)
 
 
 class RegisteredTypesCache:
-    """Registered types of the workspaces that this process has accepted events of."""
+    """Registered types of the workspaces that sent events to this process."""
 
     def __init__(self) -> None:
         self._by_workspace: dict[str, RegisteredTypes] = {}
 
     async def get(self, pool: "asyncpg.Pool[asyncpg.Record]", workspace_id: str) -> RegisteredTypes:
-        """The workspace's types; read from the database where they are not cached."""
-        known = self._by_workspace.get(workspace_id)
-        if known is None:
+        """Return the workspace's types, from the cache or the database."""
+        types = self._by_workspace.get(workspace_id)
+        if types is None:
             if len(self._by_workspace) >= _MAX_WORKSPACES:
                 self._by_workspace.clear()
-            known = self._by_workspace[workspace_id] = await _load(pool, workspace_id)
-        return known
+            types = self._by_workspace[workspace_id] = await _load(pool, workspace_id)
+        return types
 
     def invalidate(self, workspace_id: str) -> None:
-        """Read the workspace's types again at the next use: somebody registered or archived one."""
+        """Evict the workspace's types after one was registered or archived."""
         self._by_workspace.pop(workspace_id, None)
 
 
@@ -81,12 +81,12 @@ async def _load(pool: "asyncpg.Pool[asyncpg.Record]", workspace_id: str) -> Regi
     return RegisteredTypes(
         version=version,
         archived=frozenset(row["name"] for row in rows if row["archived"]),
-        schemas={row["name"]: schemas.compiled(row["schema"]) for row in rows if row["schema"] is not None},
+        schemas={row["name"]: schemas.compile_schema(row["schema"]) for row in rows if row["schema"] is not None},
     )
 
 
-def reserved(name: str, param: str) -> Conflict:
-    """The error for a name in one of the suite's own event families."""
+def reserved_type_error(name: str, param: str) -> Conflict:
+    """Return the error for a name in one of Spine's own event families."""
     return Conflict(
         f"the family {name.partition('.')[0]}.* belongs to the suite; take another first word",
         code="event_type_reserved",
@@ -94,19 +94,19 @@ def reserved(name: str, param: str) -> Conflict:
     )
 
 
-def _check_data(validator: Validator, event: IncomingEvent, at: str) -> None:
+def _check_data(validator: Validator, event: IncomingEvent, prefix: str) -> None:
     try:
-        errors = schemas.faults(validator, event.data)
-    except schemas.TooCostly as error:
+        errors = schemas.find_errors(validator, event.data)
+    except schemas.BudgetExceeded as error:
         raise Unprocessable(
-            f"checking {at}data against the schema of {event.type} takes too many steps",
+            f"checking {prefix}data against the schema of {event.type} takes too many steps",
             code="event_data_too_costly",
-            param=f"{at}data",
+            param=f"{prefix}data",
         ) from error
     if errors:
         found = [
             FieldError(
-                param=".".join([f"{at}data", *map(str, error.absolute_path)]),
+                param=".".join([f"{prefix}data", *map(str, error.absolute_path)]),
                 code=str(error.validator),
                 detail=error.message[:500],
             )

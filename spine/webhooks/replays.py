@@ -1,9 +1,8 @@
-"""Replays: many deliveries put back at once, counted before they start, with progress, pause and a rate (promise 5).
+"""Replays: many deliveries opened again at once, counted before the start, with progress, pause and a rate (promise 5).
 
-This room says what is to be replayed; the workers walk through it, batch by batch.
+This module creates and controls replays. The workers run them batch by batch (`workers.webhooks.replay`).
 """
 
-import asyncio
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -21,16 +20,13 @@ from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Out, Resource, ResourceOut, TenantRow, Timestamp
 from spine.kernel.routes import CurrentUnit, declares
 from spine.kernel.unit_of_work import UnitOfWork
-from spine.webhooks.deliveries import closed_conditions
-from spine.webhooks.endpoints import Rate, find
-from spine.webhooks.endpoints import router as endpoints_router
-from spine.webhooks.filters import Json, Payload, read
-from spine.webhooks.patterns import Pattern, type_condition
+from spine.webhooks.dead_letters import closed_conditions
+from spine.webhooks.endpoint_models import Rate
+from spine.webhooks.endpoint_store import find_endpoint
+from spine.webhooks.patterns import Pattern
 
-LAST: Final = "~"
-"""Sorts behind every id."""
-_READ_AT_ONCE: Final = 50
-_STEPS_AT_ONCE: Final = 10_000
+MAX_ID: Final = "~"
+"""Sorts after every id."""
 
 
 class ReplayStatus(StrEnum):
@@ -71,11 +67,6 @@ class ReplayFilter(Body):
 class ReplayCreate(Body):
     filter: ReplayFilter
     dry_run: bool = Field(default=False, description="Only count.")
-    rate_per_s: Rate | None = None
-
-
-class MissingBody(Body):
-    since: Timestamp = Field(description="Events accepted at this time or later.")
     rate_per_s: Rate | None = None
 
 
@@ -137,12 +128,13 @@ REPLAY = Resource(
 router = crud_router(REPLAY, "", "get", "list")
 
 
-async def _start(
+async def start_replay(
     unit: UnitOfWork, kind: str, filter: dict[str, Any], total: int, rate_per_s: float | None
 ) -> ReplayOut:
+    """Create a running replay with its event, and wake the workers after the commit."""
     now = await unit.now()
     row = await store.create(
-        unit, REPLAY, kind=kind, filter=filter, total=total, rate_per_s=rate_per_s, upto=LAST, due_at=now
+        unit, REPLAY, kind=kind, filter=filter, total=total, rate_per_s=rate_per_s, upto=MAX_ID, due_at=now
     )
     unit.wake("deliver")
     out: ReplayOut = await store.emit_event(unit, REPLAY, row, "created")
@@ -158,67 +150,23 @@ async def _start(
     summary="Replay ended deliveries, or count them first",
 )
 async def create_replay(body: ReplayCreate, unit: CurrentUnit) -> ReplayOut | CountOut:
-    wish = body.filter
-    if wish.endpoint_id is not None:
+    filter = body.filter
+    if filter.endpoint_id is not None:
         try:
-            await find(unit, wish.endpoint_id)
+            await find_endpoint(unit, filter.endpoint_id)
         except NotFound as error:
             raise store.reference_not_found("filter.endpoint_id") from error
-    conditions, values = closed_conditions(wish.endpoint_id, wish.types, wish.since, wish.until)
+    conditions, values = closed_conditions(filter.endpoint_id, filter.types, filter.since, filter.until)
     query = "SELECT count(*) FROM spine.deliveries_closed WHERE workspace_id = :ws AND state = :state"
     query += "".join(f" AND {condition}" for condition in conditions)
-    total = await unit.session.scalar(text(query), {"ws": unit.workspace_id, "state": wish.status, **values})
+    total = await unit.session.scalar(text(query), {"ws": unit.workspace_id, "state": filter.status, **values})
     if body.dry_run:
         return CountOut(total=total or 0)
-    return await _start(unit, "closed", wish.model_dump(mode="json", exclude_none=True), total or 0, body.rate_per_s)
+    stored_filter = filter.model_dump(mode="json", exclude_none=True)
+    return await start_replay(unit, "closed", stored_filter, total or 0, body.rate_per_s)
 
 
-# What an endpoint should have and has not: events of its types with no delivery to it, and none about to be made.
-_MISSING: Final = """
-    SELECT {what} FROM spine.events e
-     WHERE workspace_id = :ws AND accepted_at >= :since AND body IS NOT NULL {conditions}
-       AND NOT EXISTS (SELECT FROM spine.deliveries d WHERE d.workspace_id = :ws AND d.event_id = e.id AND d.endpoint_id = :endpoint)
-       AND NOT EXISTS (SELECT FROM spine.outbox o WHERE o.workspace_id = :ws AND o.event_id = e.id)
-"""
-
-
-@endpoints_router.post(
-    "/{id}/replay_missing",
-    status_code=201,
-    openapi_extra=declares("webhooks:write", CREATED, listed_at="/v1/replays"),
-    summary="Deliver the events that this endpoint never got",
-)
-async def replay_missing(id: str, body: MissingBody, unit: CurrentUnit) -> ReplayOut:
-    endpoint = await find(unit, id)
-    wanted = read(endpoint.filter)
-    conditions, of_types = type_condition(endpoint.events)
-    query = _MISSING.format(
-        what="body" if wanted else "count(*)", conditions="".join(f" AND {condition}" for condition in conditions)
-    )
-    values = {"ws": unit.workspace_id, "since": body.since, "endpoint": id, **of_types}
-    total = await (_count_meeting(unit, wanted, query, values) if wanted else unit.session.scalar(text(query), values))
-    filter: Json = {"endpoint_id": id, "types": endpoint.events, "since": body.since.isoformat()}
-    if wanted:
-        filter["data"] = wanted
-    return await _start(unit, "missing", filter, total or 0, body.rate_per_s)
-
-
-async def _count_meeting(unit: UnitOfWork, wanted: Json, query: str, values: dict[str, Any]) -> int:
-    """How many of the bodies that the query answers meet the filter; other requests get their turn meanwhile."""
-    total = steps = 0
-    options = {"yield_per": _READ_AT_ONCE}
-    bodies = await unit.session.stream_scalars(text(query), values, execution_options=options)
-    async for body in bodies:
-        payload = Payload(body)
-        total += payload.meets(wanted)
-        steps += payload.spent
-        if steps > _STEPS_AT_ONCE:
-            await asyncio.sleep(0)
-            steps = 0
-    return total
-
-
-async def _move(unit: UnitOfWork, id: str, to: ReplayStatus, **values: Any) -> ReplayOut:
+async def _transition(unit: UnitOfWork, id: str, to: ReplayStatus, **values: Any) -> ReplayOut:
     row = await store.transition(unit, REPLAY, id, to, **values)
     out: ReplayOut = await store.emit_event(unit, REPLAY, row, "updated")
     return out
@@ -226,7 +174,7 @@ async def _move(unit: UnitOfWork, id: str, to: ReplayStatus, **values: Any) -> R
 
 @router.post("/{id}/pause", openapi_extra=declares("webhooks:write", UPDATED), summary="Pause a replay")
 async def pause_replay(id: str, unit: CurrentUnit) -> ReplayOut:
-    return await _move(unit, id, ReplayStatus.PAUSED, due_at=None)
+    return await _transition(unit, id, ReplayStatus.PAUSED, due_at=None)
 
 
 @router.post("/{id}/resume", openapi_extra=declares("webhooks:write", UPDATED), summary="Resume a paused replay")
@@ -235,7 +183,7 @@ async def resume_replay(id: str, unit: CurrentUnit) -> ReplayOut:
     row = await store.get(unit, REPLAY, id, lock=True)
     if row.status != ReplayStatus.PAUSED:
         raise IllegalTransition(f"it is {row.status}, not paused", allowed=sorted(REPLAY.states[row.status]))
-    return await _move(unit, id, ReplayStatus.RUNNING, due_at=await unit.now())
+    return await _transition(unit, id, ReplayStatus.RUNNING, due_at=await unit.now())
 
 
 @router.post(
@@ -244,4 +192,4 @@ async def resume_replay(id: str, unit: CurrentUnit) -> ReplayOut:
     summary="Cancel a replay; what it put back already goes on",
 )
 async def cancel_replay(id: str, unit: CurrentUnit) -> ReplayOut:
-    return await _move(unit, id, ReplayStatus.CANCELLED, due_at=None)
+    return await _transition(unit, id, ReplayStatus.CANCELLED, due_at=None)

@@ -1,4 +1,4 @@
-"""An example of what a JSON Schema describes: small, valid for the common keywords, the same each time."""
+"""Examples for JSON Schemas: small, valid for the common keywords, and always the same."""
 
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ _MAX_DEPTH: Final = 8
 
 
 def example(schema: dict[str, Any]) -> Any:
-    """A value for the schema; `$ref` may point inside it."""
+    """Return a value that matches the schema. `$ref` may point inside the schema."""
     return _example(schema, schema, 0)
 
 

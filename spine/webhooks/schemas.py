@@ -1,7 +1,7 @@
-"""JSON Schemas of callers: judged when they are registered, and applied so that none of them can stop a process.
+"""JSON Schemas of callers: validated at registration, and applied with a limit on their cost.
 
-A schema comes from a tenant and runs in everybody's process. So references stay inside it, patterns are matched in
-linear time (Rust's regular expressions, the ones that pydantic uses), and each request gets a budget of steps.
+A schema comes from one tenant and runs in a process that all tenants share. Therefore references may only point inside the
+schema, patterns match in linear time (with pydantic's Rust regular expressions), and each request has a budget of steps.
 """
 
 import functools
@@ -21,23 +21,23 @@ from referencing.exceptions import Unresolvable
 
 MAX_BYTES: Final = 64 * 1024
 _BUDGET: Final = 50_000
-"""Steps for one request: under a second of the slowest kind."""
+"""Steps for one request: less than 1 s of the slowest kind."""
 _REFUSED: Final = re.compile(r'"(\$id|\$dynamicRef|\$recursiveRef|patternProperties|unevaluatedProperties)":')
 _REMOTE: Final = re.compile(r'"\$ref":"(?!#)')
-_MAX_FAULTS: Final = 20
+_MAX_ERRORS: Final = 20
 
 _left: ContextVar[int] = ContextVar("steps left for this request")
 _Keyword = Callable[[Any, Any, Any, dict[str, Any]], Iterator[ValidationError] | None]
 
 
-class TooCostly(Exception):
-    """The schemas take too many steps for this request's data."""
+class BudgetExceeded(Exception):
+    """The schemas take too many steps for the data of this request."""
 
 
 def _spend(steps: int) -> None:
     left = _left.get() - steps
     if left < 0:
-        raise TooCostly
+        raise BudgetExceeded
     _left.set(left)
 
 
@@ -80,8 +80,8 @@ _Bounded = extend(  # type: ignore[no-untyped-call]  # the library leaves it so
 )
 
 
-def usable(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema as it was given. ValueError says why it cannot be registered."""
+def validate_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema unchanged. Raises ValueError with the reason if it cannot be registered."""
     try:
         text = orjson.dumps(schema).decode()
         if len(text) > MAX_BYTES:
@@ -101,7 +101,7 @@ def usable(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_parts(part: Any, root: dict[str, Any]) -> None:
-    """Every pattern must be one that we can match, every reference must lead somewhere."""
+    """Check that each pattern is supported and that each reference resolves. Raises ValueError."""
     if isinstance(part, list):
         for item in part:
             _check_parts(item, root)
@@ -115,27 +115,27 @@ def _check_parts(part: Any, root: dict[str, Any]) -> None:
             raise ValueError(f"the pattern {pattern[:100]!r} is none that we support (no look-around)") from error
     if isinstance(reference, str):
         try:
-            compiled(root)._resolver.lookup(reference)  # type: ignore[attr-defined]  # the library offers no other way
+            compile_schema(root)._resolver.lookup(reference)  # type: ignore[attr-defined]  # the library offers no other way
         except Unresolvable as error:
             raise ValueError(f"$ref {reference[:100]!r} leads nowhere") from error
     for item in part.values():
         _check_parts(item, root)
 
 
-def compiled(schema: dict[str, Any]) -> Validator:
-    """The schema, ready for use; it fetches nothing from anywhere."""
+def compile_schema(schema: dict[str, Any]) -> Validator:
+    """Return a validator for the schema. It never fetches a remote reference."""
     return cast(Validator, _Bounded(schema, registry=Registry()))
 
 
-def begin() -> None:
-    """Give the running request its budget."""
+def reset_budget() -> None:
+    """Set the budget of the current request to its full size."""
     _left.set(_BUDGET)
 
 
-def faults(validator: Validator, data: Any) -> list[ValidationError]:
-    """What does not fit, in the order of the places, the first of them. Raises TooCostly."""
+def find_errors(validator: Validator, data: Any) -> list[ValidationError]:
+    """Return the first 20 violations, ordered by their path in the data. Raises BudgetExceeded."""
     try:
         found = sorted(validator.iter_errors(data), key=lambda error: list(map(str, error.absolute_path)))
     except RecursionError as error:
-        raise TooCostly from error
-    return found[:_MAX_FAULTS]
+        raise BudgetExceeded from error
+    return found[:_MAX_ERRORS]

@@ -1,7 +1,7 @@
-"""Standard Webhooks signatures, both ways: `v1` (HMAC-SHA256) and `v1a` (ed25519).
+"""Standard Webhooks signatures, for signing and verification: `v1` (HMAC-SHA256) and `v1a` (ed25519).
 
-What is signed is `id.timestamp.body`, over the very bytes that are sent. A secret names its scheme by its prefix:
-`whsec_` signs and verifies v1, `whsk_` signs v1a, `whpk_` verifies v1a.
+The signed content is `id.timestamp.body`, over the bytes that are sent. The prefix of a key names its scheme: `whsec_` signs
+and verifies v1, `whsk_` signs v1a, `whpk_` verifies v1a.
 """
 
 import hmac
@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 TOLERANCE_S: Final = 300
-"""How far a timestamp may lie from the verifier's clock, either way: what limits the replay of a captured request."""
+"""Largest difference between a timestamp and the verifier's clock, both ways. It limits the replay of a captured request."""
 
 _SYMMETRIC: Final = "whsec_"
 _PRIVATE: Final = "whsk_"
@@ -25,41 +25,41 @@ _MAX_SIGNATURES: Final = 32
 
 
 def new_secret() -> str:
-    """A v1 secret: `whsec_` and 32 random bytes in base64."""
+    """Return a new v1 secret: `whsec_` and 32 random bytes in base64."""
     return _SYMMETRIC + b64encode(random_source.token_bytes(32)).decode()
 
 
 def new_private_key() -> str:
-    """A v1a private key: `whsk_` and its 32 bytes in base64."""
+    """Return a new v1a private key: `whsk_` and its 32 bytes in base64."""
     return _PRIVATE + b64encode(Ed25519PrivateKey.generate().private_bytes_raw()).decode()
 
 
 def public_key(private_key: str) -> str:
-    """The `whpk_` key that verifies what this `whsk_` key signs, for publication."""
+    """Return the `whpk_` key that verifies the signatures of this `whsk_` key. It may be published."""
     return _PUBLIC + b64encode(_private(private_key).public_key().public_bytes_raw()).decode()
 
 
 class Signer:
-    """Signs for one endpoint; built once per version of its secrets, for decoding keys costs more than signing."""
+    """Signs for one endpoint. Build it once per version of the secrets, because decoding keys costs more than signing."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        """One signature per secret, in this order: the newest first, then those that a rotation keeps alive.
+        """Create one signature per secret, in the given order: the newest first, then those that a rotation keeps valid.
 
-        ValueError for a secret that is not base64 or not of its scheme's length.
+        Raises ValueError for a secret that is not base64 or has the wrong length for its scheme.
         """
-        held = tuple(secrets)
-        if not held:
+        texts = tuple(secrets)
+        if not texts:
             raise ValueError("a signer needs at least one secret")
-        self._keys = tuple(_private(text) if text.startswith(_PRIVATE) else _secret(text) for text in held)
+        self._keys = tuple(_private(text) if text.startswith(_PRIVATE) else _secret(text) for text in texts)
 
     def sign(self, message_id: str, timestamp_s: int, body: bytes) -> str:
-        """The value of the `webhook-signature` header."""
+        """Return the value of the `webhook-signature` header."""
         content = _content(message_id, timestamp_s, body)
         return " ".join([_signature(key, content) for key in self._keys])
 
 
 class Verifier:
-    """Verifies what holders of these secrets (`whsec_`) or public keys (`whpk_`) have signed."""
+    """Verifies signatures with these secrets (`whsec_`) or public keys (`whpk_`)."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = tuple(_public(text) if text.startswith(_PUBLIC) else _secret(text) for text in keys)
@@ -67,22 +67,22 @@ class Verifier:
     def verify(
         self, message_id: str | None, timestamp: str | None, signatures: str | None, body: bytes, now_s: float
     ) -> bool:
-        """Whether the three `webhook-` header values, as received, vouch for this body at this moment.
+        """Return True if the values of the three `webhook-` headers, as received, are valid for this body at this time.
 
-        False for a header that is missing or malformed, a timestamp more than `TOLERANCE_S` away, and no match; a
-        caller has one answer to all of them, and a sender learns nothing from it.
+        False if a header is missing or malformed, if the timestamp differs by more than `TOLERANCE_S`, or if no signature
+        matches. All three have the same result, so a sender learns nothing from it.
         """
         if not message_id or not timestamp or not signatures or not _is_seconds(timestamp):
             return False
         if abs(now_s - int(timestamp)) > TOLERANCE_S:
             return False
         content = _content(message_id, timestamp, body)
-        offered = [_split(text) for text in signatures.split(" ", _MAX_SIGNATURES)[:_MAX_SIGNATURES]]
-        return any(_matches(key, content, scheme, value) for key in self._keys for scheme, value in offered)
+        received = [_split(text) for text in signatures.split(" ", _MAX_SIGNATURES)[:_MAX_SIGNATURES]]
+        return any(_matches(key, content, scheme, value) for key in self._keys for scheme, value in received)
 
 
 def sign(message_id: str, timestamp_s: int, body: bytes, secrets: Iterable[str]) -> str:
-    """`Signer.sign` for a single use."""
+    """Sign once with these secrets, like `Signer.sign`."""
     return Signer(secrets).sign(message_id, timestamp_s, body)
 
 

@@ -14,7 +14,7 @@ import orjson
 from spine.kernel import ids
 from spine.kernel.wakeups import WakeupKind
 from spine.webhooks import queries
-from spine.webhooks.deliveries import DEAD_LETTERED
+from spine.webhooks.dead_letters import DEAD_LETTERED
 from spine.webhooks.filters import STEPS_OF_A_BATCH, Json, Payload
 from workers.connection import Connection, DedicatedConnection
 from workers.pipeline import WorkerContext, run_forever, wait_for_wakeup

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from spine.kernel import ids
 from spine.kernel.events import SYSTEM, EventType, event_body
 from spine.webhooks import queries
-from spine.webhooks.deliveries import DEAD_LETTERED, DeadLettered
-from spine.webhooks.endpoints import DISABLED, EndpointData
+from spine.webhooks.dead_letters import DEAD_LETTERED, DeadLettered
+from spine.webhooks.endpoint_models import DISABLED, EndpointData
 from spine.webhooks.replays import COMPLETED, ReplayOut
 from workers.connection import Connection
 
