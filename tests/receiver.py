@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class ScriptedResponse:
     """What becomes of one call: an answer after a delay, a call never answered (`hang`), or a connection cut (`reset`)."""
 
     status: int = 200
@@ -41,9 +41,9 @@ class Call:
         return self.headers.get("webhook-id", "")
 
 
-OK = Fate()
-HANG = Fate(hang=True)
-RESET = Fate(reset=True)
+OK = ScriptedResponse()
+HANG = ScriptedResponse(hang=True)
+RESET = ScriptedResponse(reset=True)
 
 
 class Receiver:
@@ -55,8 +55,8 @@ class Receiver:
         self.in_flight: Counter[str] = Counter()
         self.most_in_flight: Counter[str] = Counter()
         self.keep = keep
-        self._script: dict[str, deque[Fate]] = defaultdict(deque)
-        self._always: dict[str, Fate] = {}
+        self._script: dict[str, deque[ScriptedResponse]] = defaultdict(deque)
+        self._always: dict[str, ScriptedResponse] = {}
         self._connections: set[_Connection] = set()
         self._changed = asyncio.Event()
 
@@ -75,11 +75,11 @@ class Receiver:
         """Where this path is called."""
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def script(self, path: str, *fates: Fate) -> None:
+    def script(self, path: str, *fates: ScriptedResponse) -> None:
         """The fates of the next calls to a path, in turn; the usual one after them."""
         self._script[path].extend(fates)
 
-    def always(self, path: str, fate: Fate) -> None:
+    def always(self, path: str, fate: ScriptedResponse) -> None:
         """The usual fate of calls to a path."""
         self._always[path] = fate
 
@@ -109,7 +109,7 @@ class Receiver:
         await self.until(lambda: self.count[path] >= calls, timeout_s)
         return self.to(path)
 
-    def _came(self, path: str, headers: dict[str, str], body: bytes) -> Fate:
+    def _came(self, path: str, headers: dict[str, str], body: bytes) -> ScriptedResponse:
         self.count[path] += 1
         if self.keep:
             self.calls.append(Call(path, headers, body, time.time()))
@@ -163,7 +163,7 @@ class _Connection(asyncio.Protocol):
         else:
             self._reply(fate)
 
-    def _reply(self, fate: Fate) -> None:
+    def _reply(self, fate: ScriptedResponse) -> None:
         self._ended()
         if not self._transport.is_closing():
             self._transport.write(_PLAIN if fate is OK else fate.encoded())

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.delivery_engine import Engine
-from tests.receiver import HANG, Fate, Receiver
+from tests.receiver import HANG, Receiver, ScriptedResponse
 
 
 async def test_hanging_receivers_do_not_stop_the_others(engine: Engine, receiver: Receiver) -> None:
@@ -22,14 +22,14 @@ async def test_hanging_receivers_do_not_stop_the_others(engine: Engine, receiver
         await receiver.until_calls("/good", 300)
         hanging = sum(receiver.in_flight[f"/hang/{n}"] for n in range(6))
         for n in range(6):
-            receiver.always(f"/hang/{n}", Fate(500))
+            receiver.always(f"/hang/{n}", ScriptedResponse(500))
             receiver.release(f"/hang/{n}")
     assert 6 <= hanging <= 30
 
 
 async def test_the_cap_holds_in_one_worker(engine: Engine, receiver: Receiver) -> None:
     """No more calls to an endpoint are under way at once than its max_in_flight."""
-    receiver.always("/hook", Fate(delay_s=0.03))
+    receiver.always("/hook", ScriptedResponse(delay_s=0.03))
     await engine.endpoint(receiver.url("/hook"), max_in_flight=4)
     async with engine.at_work():
         await engine.publish(count=100)
@@ -40,7 +40,7 @@ async def test_the_cap_holds_in_one_worker(engine: Engine, receiver: Receiver) -
 @pytest.mark.parametrize("cap", [1, 3])
 async def test_the_cap_holds_over_two_workers(engine: Engine, receiver: Receiver, cap: int) -> None:
     """Two workers share an endpoint's cap: together they never exceed it, and all is delivered."""
-    receiver.always("/hook", Fate(delay_s=0.01))
+    receiver.always("/hook", ScriptedResponse(delay_s=0.01))
     async with engine.at_work() as one, engine.at_work() as two:
 
         async def both_know() -> bool:
@@ -106,7 +106,7 @@ async def test_a_lapsed_lease_is_taken_over(engine: Engine, receiver: Receiver) 
 
 async def test_a_lease_is_renewed_while_a_call_lasts(engine: Engine, receiver: Receiver) -> None:
     """A call that outlasts the lease is not taken over: the lease is renewed, and the receiver is called once."""
-    receiver.script("/hook", Fate(delay_s=8))
+    receiver.script("/hook", ScriptedResponse(delay_s=8))
     await engine.endpoint(receiver.url("/hook"))
     async with engine.at_work(lease_s=5), engine.at_work(lease_s=5):
         await engine.publish()
@@ -116,7 +116,7 @@ async def test_a_lease_is_renewed_while_a_call_lasts(engine: Engine, receiver: R
 
 async def test_a_stopping_worker_gives_back_what_waits(engine: Engine, receiver: Receiver) -> None:
     """Draining lets calls in flight end and records them; what only waited is due at once for others (P-20)."""
-    receiver.always("/hook", Fate(delay_s=0.5))
+    receiver.always("/hook", ScriptedResponse(delay_s=0.5))
     await engine.endpoint(receiver.url("/hook"), max_in_flight=2)
     async with engine.at_work():
         await engine.publish(count=4)

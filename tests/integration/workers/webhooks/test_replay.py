@@ -4,7 +4,7 @@ from typing import Any
 
 from spine.kernel import ids
 from tests.delivery_engine import Engine
-from tests.receiver import Fate, Receiver
+from tests.receiver import Receiver, ScriptedResponse
 
 
 async def _replay(
@@ -31,7 +31,7 @@ async def _until_done(engine: Engine, id: str) -> Any:
 
 async def _dead(engine: Engine, receiver: Receiver, path: str, events: int, type: str = "thing.happened") -> list[str]:
     """Make dead letters: every attempt fails, and the schedule is gone through by the clock."""
-    receiver.always(path, Fate(500))
+    receiver.always(path, ScriptedResponse(500))
     made = await engine.publish(type, events)
 
     async def dead() -> bool:
@@ -50,7 +50,7 @@ async def test_dead_letters_come_back_with_the_same_id_and_bytes(engine: Engine,
     async with engine.at_work():
         made = await _dead(engine, receiver, "/hook", 3)
         first = {call.event_id: call.body for call in receiver.to("/hook")}
-        receiver.always("/hook", Fate(200))
+        receiver.always("/hook", ScriptedResponse(200))
         calls = receiver.count["/hook"]
         replay = await _until_done(engine, await _replay(engine, "closed", {"status": "dead"}, 3))
         (told,) = await receiver.until_calls("/told", 1)

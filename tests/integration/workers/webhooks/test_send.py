@@ -7,7 +7,7 @@ from standardwebhooks import Webhook
 
 from policies.retry import SCHEDULE_S
 from tests.delivery_engine import Engine
-from tests.receiver import OK, RESET, Fate, Receiver
+from tests.receiver import OK, RESET, Receiver, ScriptedResponse
 
 
 async def test_the_bytes_that_were_accepted_are_signed_and_sent(engine: Engine, receiver: Receiver) -> None:
@@ -26,7 +26,7 @@ async def test_the_bytes_that_were_accepted_are_signed_and_sent(engine: Engine, 
 
 async def test_a_delivered_row_tells_of_its_attempt(engine: Engine, receiver: Receiver) -> None:
     """What was delivered leaves the queue with its attempt: number, times, status and the answer's text."""
-    receiver.script("/hook", Fate(201, body=b"caf\xe9 \x00 ok"))
+    receiver.script("/hook", ScriptedResponse(201, body=b"caf\xe9 \x00 ok"))
     await engine.endpoint(receiver.url("/hook"))
     async with engine.at_work():
         await engine.publish()
@@ -44,7 +44,7 @@ def _seconds(start: str, end: str) -> float:
 
 async def test_failures_are_retried_by_the_schedule_until_dead(engine: Engine, receiver: Receiver) -> None:
     """Failure n waits its step from the end of the attempt, n = 1..7; the eighth makes the delivery dead, and it is told of."""
-    receiver.always("/hook", Fate(500, body=b"no"))
+    receiver.always("/hook", ScriptedResponse(500, body=b"no"))
     endpoint = await engine.endpoint(receiver.url("/hook"))
     await engine.endpoint(receiver.url("/told"), ["delivery.*"])
     failed = "SELECT failures = $1 FROM spine.deliveries_open WHERE leased_by IS NULL"
@@ -69,7 +69,7 @@ async def test_failures_are_retried_by_the_schedule_until_dead(engine: Engine, r
 
 async def test_no_attempt_starts_before_it_is_due(engine: Engine, receiver: Receiver) -> None:
     """An attempt starts no earlier than due (Verdicts)."""
-    receiver.script("/hook", Fate(500), RESET)
+    receiver.script("/hook", ScriptedResponse(500), RESET)
     await engine.endpoint(receiver.url("/hook"))
     async with engine.at_work():
         await engine.publish()
@@ -82,8 +82,8 @@ async def test_no_attempt_starts_before_it_is_due(engine: Engine, receiver: Rece
 
 async def test_retry_after_is_honoured_on_429_and_503(engine: Engine, receiver: Receiver) -> None:
     """429 and 503 with Retry-After wait for the longer of the step and what was asked."""
-    receiver.script("/busy", Fate(503, headers={"Retry-After": "90"}))
-    receiver.script("/hurry", Fate(429, headers={"Retry-After": "0"}))
+    receiver.script("/busy", ScriptedResponse(503, headers={"Retry-After": "90"}))
+    receiver.script("/hurry", ScriptedResponse(429, headers={"Retry-After": "0"}))
     await engine.endpoint(receiver.url("/busy"))
     await engine.endpoint(receiver.url("/hurry"))
     async with engine.at_work():
@@ -98,13 +98,13 @@ async def test_retry_after_is_honoured_on_429_and_503(engine: Engine, receiver: 
 
 async def test_410_ends_the_delivery_and_disables_the_endpoint(engine: Engine, receiver: Receiver) -> None:
     """410: dead at once, endpoint disabled, what waits for it held, `webhook_endpoint.disabled` told once."""
-    receiver.always("/gone", Fate(500))
+    receiver.always("/gone", ScriptedResponse(500))
     endpoint = await engine.endpoint(receiver.url("/gone"), ["thing.*"])
     await engine.endpoint(receiver.url("/told"), ["webhook_endpoint.*"])
     async with engine.at_work():
         await engine.publish(count=3)
         await engine.until_states(retrying=3)
-        receiver.always("/gone", Fate(410))
+        receiver.always("/gone", ScriptedResponse(410))
         await engine.publish()
         (told,) = await receiver.until_calls("/told", 1)
         await engine.until_states(dead=1, held=3, delivered=1)
@@ -132,8 +132,8 @@ async def test_disabled_is_held_and_released_when_enabled(engine: Engine, receiv
 
 async def test_deleted_and_erased_end_as_dead(engine: Engine, receiver: Receiver) -> None:
     """A retry whose endpoint was deleted, or whose payload was erased meanwhile, is dead and says why."""
-    receiver.always("/a", Fate(500))
-    receiver.always("/b", Fate(500))
+    receiver.always("/a", ScriptedResponse(500))
+    receiver.always("/b", ScriptedResponse(500))
     deleted = await engine.endpoint(receiver.url("/a"), ["one.*"])
     await engine.endpoint(receiver.url("/b"), ["two.*"])
     async with engine.at_work():
@@ -166,7 +166,7 @@ async def test_a_rotated_secret_signs_beside_the_new_one(engine: Engine, receive
 
 async def test_days_of_failures_disable_an_endpoint(engine: Engine, receiver: Receiver) -> None:
     """Five days of failures without one success disable the endpoint at its next failure, once (promise 4)."""
-    receiver.always("/hook", Fate(500))
+    receiver.always("/hook", ScriptedResponse(500))
     endpoint = await engine.endpoint(receiver.url("/hook"), ["thing.*"])
     async with engine.at_work():
         await engine.publish()
@@ -193,7 +193,7 @@ async def test_days_of_failures_disable_an_endpoint(engine: Engine, receiver: Re
 
 async def test_one_success_ends_the_failing(engine: Engine, receiver: Receiver) -> None:
     """`failing_since` is set by the first failure and cleared by a success."""
-    receiver.script("/hook", Fate(500), OK)
+    receiver.script("/hook", ScriptedResponse(500), OK)
     await engine.endpoint(receiver.url("/hook"))
     since = "SELECT failing_since FROM spine.endpoint_health"
     async with engine.at_work():
@@ -206,8 +206,8 @@ async def test_one_success_ends_the_failing(engine: Engine, receiver: Receiver) 
 
 async def test_two_dead_endpoints_do_not_keep_each_other_busy(engine: Engine, receiver: Receiver) -> None:
     """The death of a notice is told of, the death of that no more: the chain of dead letters ends."""
-    receiver.always("/a", Fate(410))
-    receiver.always("/b", Fate(410))
+    receiver.always("/a", ScriptedResponse(410))
+    receiver.always("/b", ScriptedResponse(410))
     # Not all events: being disabled is an event as well, and its dead letter another one each time they are revived.
     await engine.endpoint(receiver.url("/a"), ["thing.*", "delivery.*"])
     await engine.endpoint(receiver.url("/b"), ["delivery.*"])
