@@ -27,16 +27,6 @@ async def test_hanging_receivers_do_not_stop_the_others(engine: Engine, receiver
     assert 6 <= hanging <= 30
 
 
-async def test_the_cap_holds_in_one_worker(engine: Engine, receiver: Receiver) -> None:
-    """An endpoint never has more calls in flight than its max_in_flight."""
-    receiver.always("/hook", ScriptedResponse(delay_s=0.03))
-    await engine.endpoint(receiver.url("/hook"), max_in_flight=4)
-    async with engine.running_worker():
-        await engine.publish(count=100)
-        await engine.until_states(delivered=100)
-    assert receiver.most_in_flight["/hook"] == 4
-
-
 @pytest.mark.parametrize("cap", [1, 3])
 async def test_the_cap_holds_over_two_workers(engine: Engine, receiver: Receiver, cap: int) -> None:
     """Two workers share an endpoint's cap: together they never exceed it, and all deliveries arrive."""

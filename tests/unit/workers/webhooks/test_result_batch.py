@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from policies.retry import SCHEDULE_S
-from policies.verdict import Delivered, Failed, Gone, Verdict
+from policies.verdict import Delivered, Failed, Verdict
 from spine.kernel.http_client import HttpResponse
 from spine.webhooks.attempts import excerpt
 from workers.webhooks.jobs import AttemptResult, DeliveryJob, Discarded
@@ -27,23 +27,6 @@ def test_the_schedule_counts_from_the_end_of_the_attempt(failures: int) -> None:
     ((_, due_at, attempt),) = batch.failed
     assert due_at == START + timedelta(seconds=0.5 + SCHEDULE_S[failures])
     assert orjson.loads(attempt)["number"] == failures + 1
-
-
-def test_the_eighth_failure_is_the_last() -> None:
-    """After the eighth failure no attempt is scheduled: the delivery is dead."""
-    batch = sort_results([_result(Failed("http_500", ""), 7)])
-    assert batch.failed == []
-    ((_, reason, attempt),) = batch.dead
-    assert reason == "attempts_exhausted"
-    assert attempt is not None
-    assert orjson.loads(attempt)["next_attempt_at"] is None
-
-
-def test_gone_is_dead_at_once() -> None:
-    """410 ends the delivery whatever its number of failures, and its endpoint must be disabled."""
-    batch = sort_results([_result(Gone())])
-    assert [reason for _, reason, _ in batch.dead] == ["endpoint_gone"]
-    assert batch.gone == {("wsp", "whe_1")}
 
 
 def test_one_success_outweighs_failures_of_the_same_batch() -> None:
