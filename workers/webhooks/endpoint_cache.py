@@ -65,7 +65,7 @@ class EndpointCache:
         self._wake = asyncio.Event()
 
     def find(self, key: EndpointKey, now_s: float) -> Endpoint | None:
-        """Return the endpoint if it was loaded at most `TTL_S` ago. Otherwise return None and request a load."""
+        """Return the endpoint if it was loaded at most `TTL_S` ago, otherwise None. Requests a load after `REFRESH_S`."""
         endpoint = self._known.get(key)
         if endpoint is None:
             self._request(key)

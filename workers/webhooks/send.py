@@ -2,7 +2,7 @@
 
 A call starts if all of these hold: its queue has fewer calls in flight than it may have, its rate limit allows it, the
 process has a free call for queues of its kind (fast or slow), this turn of the event loop has starts left, and the
-lease has not expired. Each call is one coroutine, which continues with the next job of the queue.
+lease has not expired. Each concurrent call is one coroutine, which continues with the next job of the queue.
 """
 
 import asyncio

@@ -55,7 +55,7 @@ def dead_letter_event(row: Any, body: bytes) -> SystemEvent | None:
 
 
 def _ends_the_chain(type: str, body: bytes) -> bool:
-    """Whether the event reports the dead letter of a dead letter event."""
+    """Whether the event reports the dead letter of a dead letter event, or may do so because its body is gone."""
     if type != DEAD_LETTERED.name:
         return False
     return not body or orjson.loads(body)["data"]["event_type"] == DEAD_LETTERED.name
