@@ -30,21 +30,21 @@ def _batched_relay() -> None:
     relay._EVENTS_MAX = relay._EVENTS_FIRST = 1  # type: ignore[misc]  # switched off on purpose
 
 
-def _born_leased() -> None:
-    def due(_: EndpointQueues, facts: EndpointLimits, now_s: float) -> Placement:
-        del facts, now_s
+def _leased_on_write() -> None:
+    def reserve_nothing(_: EndpointQueues, limits: EndpointLimits, now_s: float) -> Placement:
+        del limits, now_s
         return Placement.DUE
 
-    made: Callable[..., object] = relay.Relay._make
+    plan: Callable[..., object] = relay.Relay._plan
 
-    def make(self: relay.Relay, *args: object) -> object:
-        reserve, EndpointQueues.reserve = EndpointQueues.reserve, due  # type: ignore[assignment,method-assign]  # only while the relay decides
+    def plan_unleased(self: relay.Relay, *args: object) -> object:
+        reserve, EndpointQueues.reserve = EndpointQueues.reserve, reserve_nothing  # type: ignore[assignment,method-assign]  # only while the relay plans
         try:
-            return made(self, *args)
+            return plan(self, *args)
         finally:
             EndpointQueues.reserve = reserve  # type: ignore[method-assign]
 
-    relay.Relay._make = make  # type: ignore[assignment,method-assign]
+    relay.Relay._plan = plan_unleased  # type: ignore[assignment,method-assign]
 
 
 def _bare_aiohttp() -> None:
@@ -93,14 +93,14 @@ def _commit_gap() -> None:
 
 
 def _short_turns() -> None:
-    send.STARTS_A_TURN = send.STARTS_A_PRIORITY_TURN = 1_000_000  # type: ignore[misc]  # switched off on purpose
+    send.STARTS_PER_TURN = send.STARTS_PER_PRIORITY_TURN = 1_000_000  # type: ignore[misc]  # switched off on purpose
 
 
 CHOICES: Final[dict[str, Callable[[], None]]] = {
     "group commit": _group_commit,
     "commit gap": _commit_gap,
     "batched relay": _batched_relay,
-    "born leased": _born_leased,
+    "born leased": _leased_on_write,
     "aiohttp itself": _bare_aiohttp,
     "short turns": _short_turns,
 }

@@ -1,4 +1,4 @@
-"""The delivery engine under test: a database with workspaces and endpoints made by SQL, and worker processes."""
+"""The delivery engine under test: a database with workspaces and endpoints created by SQL, and worker processes."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint that was made for a test."""
+    """An endpoint that a test has created."""
 
     id: str
     path: str
@@ -41,7 +41,7 @@ class Endpoint:
 
 
 class Engine:
-    """One workspace of a database, seen as its owner sees it, with the means to put events in and look at what became of them."""
+    """One workspace of a database, with access as the database owner, to publish events and read their deliveries."""
 
     def __init__(self, url: str, redis_url: str, pool: Any) -> None:
         self.url = url
@@ -50,8 +50,8 @@ class Engine:
         self.workspace_id = ids.mint("wsp")
         self._workers: list[subprocess.Popen[bytes]] = []
 
-    async def found(self, env: str = "test") -> None:
-        """Make the workspace."""
+    async def create_workspace(self, env: str = "test") -> None:
+        """Insert the workspace and its organisation."""
         org = ids.mint("org")
         await self.pool.execute(
             "INSERT INTO spine.organisations (id, name, email) VALUES ($1, 'Test', 'a@example.com')", org
@@ -66,14 +66,14 @@ class Engine:
     async def endpoint(
         self, url: str, patterns: Sequence[str] = ("*",), filter: Any = None, **columns: Any
     ) -> Endpoint:
-        """Make an endpoint that listens from now on."""
+        """Create an endpoint that is subscribed from now on. `columns` are set on its row."""
         id, secret = ids.mint("whe"), new_secret()
         values = {"max_in_flight": 20, "filter": None if filter is None else orjson.dumps(filter).decode(), **columns}
         names = "".join(f", {name}" for name in values)
-        places = "".join(f", ${n}" for n in range(5, 5 + len(values)))
+        parameters = "".join(f", ${n}" for n in range(5, 5 + len(values)))
         async with self.pool.acquire() as connection, connection.transaction():
             await connection.execute(
-                f"INSERT INTO spine.webhook_endpoints (workspace_id, id, url, events{names}) VALUES ($1, $2, $3, $4{places})",
+                f"INSERT INTO spine.webhook_endpoints (workspace_id, id, url, events{names}) VALUES ($1, $2, $3, $4{parameters})",
                 self.workspace_id,
                 id,
                 url,
@@ -93,43 +93,45 @@ class Engine:
         return Endpoint(id, "/" + url.partition("://")[2].partition("/")[2], secret)
 
     async def publish(self, type: str = "thing.happened", count: int = 1, data: Any = None) -> list[str]:
-        """Accept events, in one transaction, as the API does; answers their ids."""
-        made = [ids.mint("evt") for _ in range(count)]
+        """Accept events in one transaction, as the API does. Returns their ids."""
+        event_ids = [ids.mint("evt") for _ in range(count)]
         bodies = [
             orjson.dumps({"id": id, "type": type, "data": data if data is not None else {"n": n}})
-            for n, id in enumerate(made)
+            for n, id in enumerate(event_ids)
         ]
         async with self.pool.acquire() as connection, connection.transaction():
             await connection.execute("SELECT set_config('app.ws', $1, true)", self.workspace_id)
             await connection.execute(
-                "SELECT spine.events_put($1::text[], $2::text[], $3::bytea[])", made, [type] * count, bodies
+                "SELECT spine.events_put($1::text[], $2::text[], $3::bytea[])", event_ids, [type] * count, bodies
             )
-        return made
+        return event_ids
 
-    async def deliveries(self, **where: Any) -> list[Any]:
-        """Deliveries as they stand, the oldest first."""
-        conditions = "".join(f" AND {name} = ${n}" for n, name in enumerate(where, 2))
+    async def deliveries(self, **columns: Any) -> list[Any]:
+        """The deliveries with these column values, the oldest first."""
+        conditions = "".join(f" AND {name} = ${n}" for n, name in enumerate(columns, 2))
         return list(
             await self.pool.fetch(
                 f"SELECT * FROM spine.deliveries WHERE workspace_id = $1{conditions} ORDER BY id",
                 self.workspace_id,
-                *where.values(),
+                *columns.values(),
             )
         )
 
-    async def until(self, true: Callable[[], Awaitable[Any]], timeout_s: float = 40) -> Any:
-        """Wait until something holds in the database; answers it."""
+    async def until(self, condition: Callable[[], Awaitable[Any]], timeout_s: float = 40) -> Any:
+        """Wait until the condition returns a true value, and return it. Raises TimeoutError."""
         until_s = time.monotonic() + timeout_s
         while True:
-            found = await true()
+            found = await condition()
             if found:
                 return found
             if time.monotonic() > until_s:
-                raise TimeoutError(f"never held; deliveries: {[dict(row) for row in (await self.deliveries())[:5]]}")
+                raise TimeoutError(
+                    f"the condition is still false; deliveries: {[dict(row) for row in (await self.deliveries())[:5]]}"
+                )
             await asyncio.sleep(0.05)
 
     async def until_states(self, timeout_s: float = 40, **states: int) -> list[Any]:
-        """Wait until so many deliveries are in these states, and no others in any other."""
+        """Wait until exactly these numbers of deliveries are in these states. Returns their rows."""
 
         async def settled() -> list[Any]:
             rows = await self.deliveries()
@@ -139,7 +141,7 @@ class Engine:
         return list(await self.until(settled, timeout_s))
 
     async def advance(self, seconds: float) -> None:
-        """Bring what waits forward, as the test clock does."""
+        """Move the due times of waiting deliveries back, as the test clock does."""
         await self.pool.execute(
             "UPDATE spine.deliveries_open SET due_at = due_at - make_interval(secs => $2) "
             "WHERE workspace_id = $1 AND leased_by IS NULL AND due_at < 'infinity'",
@@ -148,8 +150,8 @@ class Engine:
         )
 
     @asynccontextmanager
-    async def at_work(self, **settings: Any) -> AsyncIterator[Runtime]:
-        """A worker inside this process: the same runtime as behind the front door, woken by its sweeps."""
+    async def running_worker(self, **settings: Any) -> AsyncIterator[Runtime]:
+        """Run a worker in this process. Its runtime is that of the product; it gets no wakeups, but sweeps often."""
         work = {"metrics_port": 0, "sweep_s": 0.1, "lease_s": 5, "drain_s": 5} | settings
         runtime = Runtime(
             database=DatabaseSettings(DATABASE_URL=self.url, database_pool_size=12),
@@ -167,7 +169,7 @@ class Engine:
             await runtime.stop()
 
     def start_worker(self, **settings: Any) -> "subprocess.Popen[bytes]":
-        """Start a worker process with the product's own command."""
+        """Start a worker process with the command of the product."""
         env = os.environ | {
             "DATABASE_URL": self.url,
             "REDIS_URL": self.redis_url,
@@ -184,30 +186,30 @@ class Engine:
         return worker
 
     async def worker(self, **settings: Any) -> "subprocess.Popen[bytes]":
-        """Start a worker process and wait until it is on the roster."""
+        """Start a worker process and wait for its first heartbeat."""
         before = await self.pool.fetchval("SELECT count(*) FROM spine.workers")
         worker = self.start_worker(**settings)
 
-        async def there() -> Any:
+        async def has_started() -> Any:
             if worker.poll() is not None:
                 raise RuntimeError("the worker ended at once")
             return await self.pool.fetchval("SELECT count(*) > $1 FROM spine.workers", before)
 
-        await self.until(there)
+        await self.until(has_started)
         return worker
 
     @property
     def alive(self) -> "list[subprocess.Popen[bytes]]":
-        """The worker processes that run."""
+        """The worker processes that are running."""
         return [worker for worker in self._workers if worker.poll() is None]
 
     async def stop(self, worker: "subprocess.Popen[bytes]", signum: int = signal.SIGTERM) -> int:
-        """End a worker; answers its exit status."""
+        """Signal a worker and wait for its end. Returns its exit status."""
         worker.send_signal(signum)
         return await asyncio.to_thread(worker.wait, 60)
 
     async def close(self) -> None:
-        """End every worker."""
+        """Stop every worker."""
         for worker in self._workers:
             if worker.poll() is None:
                 worker.terminate()
@@ -221,11 +223,11 @@ class Engine:
 
 @asynccontextmanager
 async def running_engine(url: str, redis_url: str) -> AsyncIterator[Engine]:
-    """An engine with one workspace, and no worker yet."""
+    """An engine with one workspace and no worker."""
     owner = await asyncpg.create_pool(url, min_size=1, max_size=6, init=_json)
     engine = Engine(url, redis_url, owner)
     try:
-        await engine.found()
+        await engine.create_workspace()
         yield engine
     finally:
         await engine.close()

@@ -1,4 +1,4 @@
-"""A webhook receiver on loopback whose fate can be scripted path by path; fast enough to be measured against."""
+"""A webhook receiver on loopback with scripted responses per path. It is fast enough for measurements."""
 
 import asyncio
 import time
@@ -9,8 +9,8 @@ from typing import Any, Self, cast
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
-    """What becomes of one call: an answer after a delay, a call never answered (`hang`), or a connection cut (`reset`)."""
+class ScriptedResponse:
+    """The response to one call: a status after a delay, no response (`hang`), or a closed connection (`reset`)."""
 
     status: int = 200
     delay_s: float = 0.0
@@ -20,7 +20,7 @@ class Fate:
     reset: bool = False
 
     def encoded(self) -> bytes:
-        """The answer as bytes."""
+        """The HTTP response as bytes."""
         head = f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(self.body)}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         return head.encode() + b"\r\n" + self.body
@@ -28,7 +28,7 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call as it came in; header names are in lower case."""
+    """A received call. Header names are in lower case."""
 
     path: str
     headers: dict[str, str]
@@ -37,17 +37,17 @@ class Call:
 
     @property
     def event_id(self) -> str:
-        """The event that it carries."""
+        """The id of the event in its body."""
         return self.headers.get("webhook-id", "")
 
 
-OK = Fate()
-HANG = Fate(hang=True)
-RESET = Fate(reset=True)
+OK = ScriptedResponse()
+HANG = ScriptedResponse(hang=True)
+RESET = ScriptedResponse(reset=True)
 
 
 class Receiver:
-    """Listens while its block runs. `keep=False` only counts calls."""
+    """Listens while its context is open. With `keep=False` it counts calls and stores none."""
 
     def __init__(self, *, keep: bool = True) -> None:
         self.calls: list[Call] = []
@@ -55,8 +55,8 @@ class Receiver:
         self.in_flight: Counter[str] = Counter()
         self.most_in_flight: Counter[str] = Counter()
         self.keep = keep
-        self._script: dict[str, deque[Fate]] = defaultdict(deque)
-        self._always: dict[str, Fate] = {}
+        self._script: dict[str, deque[ScriptedResponse]] = defaultdict(deque)
+        self._always: dict[str, ScriptedResponse] = {}
         self._connections: set[_Connection] = set()
         self._changed = asyncio.Event()
 
@@ -69,34 +69,34 @@ class Receiver:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         for connection in list(self._connections):
-            connection.cut()
+            connection.close()
 
     def url(self, path: str = "/") -> str:
-        """Where this path is called."""
+        """The URL of a path."""
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def script(self, path: str, *fates: Fate) -> None:
-        """The fates of the next calls to a path, in turn; the usual one after them."""
-        self._script[path].extend(fates)
+    def script(self, path: str, *responses: ScriptedResponse) -> None:
+        """Set the responses to the next calls to a path, in order. The default response follows them."""
+        self._script[path].extend(responses)
 
-    def always(self, path: str, fate: Fate) -> None:
-        """The usual fate of calls to a path."""
-        self._always[path] = fate
+    def always(self, path: str, response: ScriptedResponse) -> None:
+        """Set the default response to calls to a path."""
+        self._always[path] = response
 
     def release(self, path: str) -> None:
-        """Cut the calls to a path that hang."""
+        """Close the connections of the calls to a path that hang."""
         for connection in list(self._connections):
             if connection.hanging == path:
-                connection.cut()
+                connection.close()
 
     def to(self, path: str) -> list[Call]:
-        """The calls to a path, in the order of their coming."""
+        """The calls to a path, in order of arrival."""
         return [call for call in self.calls if call.path == path]
 
-    async def until(self, true: Callable[[], Any], timeout_s: float = 30) -> None:
-        """Wait until something holds; looked at again after each call, and now and then."""
+    async def until(self, condition: Callable[[], Any], timeout_s: float = 30) -> None:
+        """Wait until the condition is true. It is checked after each call, and every 50 ms. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
-            while not true():
+            while not condition():
                 self._changed.clear()
                 try:
                     async with asyncio.timeout(0.05):
@@ -105,11 +105,11 @@ class Receiver:
                     continue
 
     async def until_calls(self, path: str, calls: int, timeout_s: float = 30) -> list[Call]:
-        """Wait for so many calls to a path."""
+        """Wait for this number of calls to a path, and return them."""
         await self.until(lambda: self.count[path] >= calls, timeout_s)
         return self.to(path)
 
-    def _came(self, path: str, headers: dict[str, str], body: bytes) -> Fate:
+    def _receive(self, path: str, headers: dict[str, str], body: bytes) -> ScriptedResponse:
         self.count[path] += 1
         if self.keep:
             self.calls.append(Call(path, headers, body, time.time()))
@@ -126,14 +126,14 @@ class _Connection(asyncio.Protocol):
         self._path: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport is no subclass
         self._receiver._connections.add(self)
 
     def connection_lost(self, _: Exception | None) -> None:
         self._receiver._connections.discard(self)
-        self._ended()
+        self._end_call()
 
-    def cut(self) -> None:
+    def close(self) -> None:
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -145,30 +145,30 @@ class _Connection(asyncio.Protocol):
                 return
             body = self._data[end + 4 : end + 4 + length]
             self._data = self._data[end + 4 + length :]
-            self._answer(head, body)
+            self._handle_request(head, body)
 
-    def _answer(self, head: bytes, body: bytes) -> None:
+    def _handle_request(self, head: bytes, body: bytes) -> None:
         receiver = self._receiver
         path = head[: head.index(b"\r\n")].split(b" ")[1].decode()
-        fate = receiver._came(path, _headers(head) if receiver.keep else {}, body)
+        response = receiver._receive(path, _headers(head) if receiver.keep else {}, body)
         self._path = path
         receiver.in_flight[path] += 1
         receiver.most_in_flight[path] = max(receiver.most_in_flight[path], receiver.in_flight[path])
-        if fate.hang:
+        if response.hang:
             self.hanging = path
-        elif fate.reset:
-            self.cut()
-        elif fate.delay_s:
-            asyncio.get_running_loop().call_later(fate.delay_s, self._reply, fate)
+        elif response.reset:
+            self.close()
+        elif response.delay_s:
+            asyncio.get_running_loop().call_later(response.delay_s, self._reply, response)
         else:
-            self._reply(fate)
+            self._reply(response)
 
-    def _reply(self, fate: Fate) -> None:
-        self._ended()
+    def _reply(self, response: ScriptedResponse) -> None:
+        self._end_call()
         if not self._transport.is_closing():
-            self._transport.write(_PLAIN if fate is OK else fate.encoded())
+            self._transport.write(_PLAIN if response is OK else response.encoded())
 
-    def _ended(self) -> None:
+    def _end_call(self) -> None:
         if self._path is not None:
             self._receiver.in_flight[self._path] -= 1
             self._path = None

@@ -18,7 +18,7 @@ import pytest
 
 from tests.breakable_servers import Servers, servers_to_break
 from tests.delivery_engine import Engine, running_engine
-from tests.receiver import Fate, Receiver
+from tests.receiver import Receiver, ScriptedResponse
 
 LONG_S = float(os.environ.get("SPINE_CHAOS_S", "300"))
 LONG_EVENTS = int(os.environ.get("SPINE_CHAOS_EVENTS", "5000"))
@@ -122,7 +122,10 @@ async def _survive(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         for n in range(ENDPOINTS):
             receiver.script(
                 f"/{n}",
-                *(Fate(chance.choice([200, 200, 200, 500]), chance.choice([0, 0, 0.3])) for _ in range(run.events)),
+                *(
+                    ScriptedResponse(chance.choice([200, 200, 200, 500]), chance.choice([0, 0, 0.3]))
+                    for _ in range(run.events)
+                ),
             )
             await engine.endpoint(receiver.url(f"/{n}"))
         accepted = await _fire(engine, servers, run, faults)

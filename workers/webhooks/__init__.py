@@ -1,0 +1,19 @@
+"""Delivers webhooks: one pipeline per worker process.
+
+The modules, in the order in which an event meets them:
+
+- `relay`: reads accepted events from the outbox and writes one delivery for each matching endpoint.
+- `claim`: leases deliveries that are due, and those that are parked behind a full endpoint queue.
+- `endpoint_queues`, `endpoint_queue`: hold the leased jobs, one queue per endpoint, within the capacity of the process.
+- `send`, `start_order`, `attempt`: start the calls, in fair order, and make each signed HTTP request.
+- `record`, `result_batch`, `write_results`: decide what each result means and commit results in groups.
+- `system_events`: write the events that workers emit, such as `delivery.dead_lettered`.
+
+Beside them:
+
+- `dispatch`: the pipeline that connects these modules.
+- `jobs`: the data that they pass on.
+- `endpoint_cache`: the URL, headers and secrets of endpoints.
+- `leases`: renews and releases leases.
+- `replay`: the pipeline that reopens closed deliveries and delivers missing events.
+"""

@@ -1,13 +1,13 @@
-"""The dispatcher: webhook delivery as a line of work. Resident in every worker; bells only wake it.
+"""The dispatcher: the pipeline that delivers webhooks. It runs in every worker; wakeups only make it query earlier.
 
-    bell "relay"   ─► Relay.look         outbox ─► deliveries, leased here where there is room ─┐
-    bell "deliver" ─► Claims.claim_due   due rows: retries, replays, what a dead worker left ───┤
-    a lane drains  ─► Claims.claim_parked  rows parked behind it ───────────────────────────────┤
-                                                                                                ▼
-                      Recorder ◄── results ── Sender ◄── Lanes (one queue per endpoint, shared caps)
-                         └─► Postgres, then bells for the next due times
+    wakeup "relay"       ─► Relay.relay_batch      outbox ─► deliveries, leased here if there is capacity ─┐
+    wakeup "deliver"     ─► Claimer.claim_due      due rows: retries, replays, rows of dead workers ───────┤
+    queue drains to half ─► Claimer.claim_parked   rows parked behind the queue ───────────────────────────┤
+                                                                                                           ▼
+                            Recorder ◄─ results ─ Sender ◄─ EndpointQueues (one queue per endpoint, shared limits)
+                               └─► Postgres, then wakeups for the next due times
 
-Promised: no row leaves the queue but delivered or dead; every lease ends by itself; a loop that fails goes on.
+Promised: no row leaves the queue unless delivered or dead; every lease expires by itself; a step that fails is repeated.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ from workers.webhooks.relay import Relay
 from workers.webhooks.send import Sender
 
 PARKED_POLL_S: Final = 0.2
-"""How long a row may wait that a worker without a share of its endpoint has parked."""
+"""Maximum wait of a row that was parked by a worker without a share of its endpoint."""
 REBALANCE_S: Final = 0.1
 _FULL_PAUSE_S: Final = 0.004
 _EVICT_S: Final = 60.0
 
 
 class Dispatcher:
-    """The delivery line of one process."""
+    """The delivery pipeline of one process."""
 
     def __init__(self, context: WorkerContext) -> None:
         work, pool = context.work, context.pool
@@ -43,44 +43,49 @@ class Dispatcher:
         self.queues = EndpointQueues(context.heartbeat, work.max_held, work.max_held_bytes)
         self.leases = Leases(pool, self.queues, context.wakeups, context.worker_id, work.lease_s)
         self.recorder = Recorder(pool, context.wakeups, work.commit_gap_s, self.queues.release, self._on_gone)
-        self.sender = Sender(
-            context.http_client, self.queues, work.max_in_flight, self.recorder.put, self._release, self._drained
-        )
-        self.cache = EndpointCache(pool, context.vault, self.sender.endpoint_loaded)
-        self.sender.cache = self.cache
-        self.relay = Relay(pool, self.queues, context.wakeups, work, context.worker_id, self.sender.start_new)
-        self.claims = Claimer(
-            pool, self.queues, work, context.worker_id, self.recorder.put, self._release, self.sender.pump
-        )
         self._wake_relay = asyncio.Event()
         self._wake_due = asyncio.Event()
         self._wake_parked = asyncio.Event()
         self._wake_flush = asyncio.Event()
+        self.sender = Sender(
+            context.http_client,
+            self.queues,
+            work.max_in_flight,
+            self.recorder.put,
+            self._release,
+            self._wake_parked.set,
+        )
+        self.cache = EndpointCache(pool, context.vault, self.sender.on_endpoint_loaded)
+        self.sender.cache = self.cache
+        self.relay = Relay(pool, self.queues, context.wakeups, work, context.worker_id, self.sender.start_new)
+        self.claimer = Claimer(
+            pool, self.queues, work, context.worker_id, self.recorder.put, self._release, self.sender.start_ready
+        )
 
     def on_wakeup(self, kind: WakeupKind) -> None:
-        """A bell rang."""
+        """Query soon for the work of this kind."""
         if kind == "relay":
             self._wake_relay.set()
         elif kind == "deliver":
             self._wake_due.set()
-        if kind in ("relay", "send") and not self.relay.behind:
-            # What is new has several round trips before it; with a relay that is behind, haste would win nothing.
+        if kind in ("relay", "send") and not self.relay.has_backlog:
+            # New work needs several round trips before its call. With a backlog of events, priority would gain nothing.
             self.sender.prioritise_new()
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Run all steps until cancelled."""
         self._wake_relay.set()
         self._wake_due.set()
         steps: dict[str, Callable[[], Awaitable[None]]] = {
-            "relay": self._relay_step,
-            "due": self._due_step,
-            "parked": self._parked_step,
-            "find parked": self._find_step,
-            "endpoints": self.cache.step,
-            "leases": self._flush_step,
-            "renew": self._renew_step,
-            "look around": self._rebalance_step,
-            "forget": self._evict_step,
+            "relay": self._relay,
+            "claim due": self._claim_due,
+            "claim parked": self._claim_parked,
+            "find parked": self._find_parked,
+            "load endpoints": self.cache.step,
+            "flush leases": self._flush_leases,
+            "renew leases": self._renew_leases,
+            "rebalance": self._rebalance,
+            "evict": self._evict,
         }
         async with asyncio.TaskGroup() as loops:
             loops.create_task(self.recorder.run())
@@ -88,7 +93,7 @@ class Dispatcher:
                 loops.create_task(run_forever(name, step))
 
     async def drain(self, within_s: float) -> None:
-        """Stop claiming, let calls end, record, give the rest back."""
+        """Stop claiming, wait for the calls in flight, record their results, and release all other leases."""
         until_s = time.monotonic() + within_s
         self.queues.stopping = True
         await self.sender.drain(within_s)
@@ -100,21 +105,18 @@ class Dispatcher:
         self.leases.release(job, placement)
         self._wake_flush.set()
 
-    def _drained(self) -> None:
-        self._wake_parked.set()
-
     def _on_gone(self, key: EndpointKey) -> None:
         self.cache.invalidate(key)
 
-    async def _wait(self, wakeups: asyncio.Event) -> None:
-        await wait_for_wakeup(wakeups, self._context.work.sweep_s, self._context.wakeup_status)
+    async def _wait(self, wakeup: asyncio.Event) -> None:
+        await wait_for_wakeup(wakeup, self._context.work.sweep_s, self._context.wakeup_status)
 
-    async def _relay_step(self) -> None:
+    async def _relay(self) -> None:
         await self._wait(self._wake_relay)
         more = True
         try:
             while more and not self.queues.stopping:
-                if self.queues.has_room(claimed=False):
+                if self.queues.has_capacity(claimed=False):
                     more = await self.relay.relay_batch()
                 else:
                     await asyncio.sleep(_FULL_PAUSE_S)
@@ -122,27 +124,27 @@ class Dispatcher:
             self._wake_relay.set()
             raise
 
-    async def _due_step(self) -> None:
+    async def _claim_due(self) -> None:
         await self._wait(self._wake_due)
         more = True
         while more and not self.queues.stopping:
-            if self.queues.has_room(claimed=True):
-                more = await self.claims.claim_due()
-                await asyncio.sleep(self.claims.rest_s)
+            if self.queues.has_capacity(claimed=True):
+                more = await self.claimer.claim_due()
+                await asyncio.sleep(self.claimer.pause_s)
             else:
                 await asyncio.sleep(_FULL_PAUSE_S)
 
-    async def _parked_step(self) -> None:
+    async def _claim_parked(self) -> None:
         await self._wake_parked.wait()
         self._wake_parked.clear()
-        await self.claims.claim_parked()
+        await self.claimer.claim_parked()
 
-    async def _find_step(self) -> None:
+    async def _find_parked(self) -> None:
         await asyncio.sleep(PARKED_POLL_S)
-        if not self.queues.stopping and await self.claims.find_parked():
+        if not self.queues.stopping and await self.claimer.find_parked():
             self._wake_parked.set()
 
-    async def _flush_step(self) -> None:
+    async def _flush_leases(self) -> None:
         await self._wake_flush.wait()
         self._wake_flush.clear()
         try:
@@ -151,11 +153,11 @@ class Dispatcher:
             self._wake_flush.set()
             raise
 
-    async def _renew_step(self) -> None:
+    async def _renew_leases(self) -> None:
         await asyncio.sleep(self._context.work.lease_s / 3)
         await self.leases.renew()
 
-    async def _rebalance_step(self) -> None:
+    async def _rebalance(self) -> None:
         await asyncio.sleep(REBALANCE_S)
         now_s = time.monotonic()
         heartbeat = self._context.heartbeat
@@ -163,11 +165,11 @@ class Dispatcher:
             heartbeat.changed.clear()
             self.queues.rebalance()
             for queue in self.queues:
-                self.sender.pump(queue)
+                self.sender.start_ready(queue)
         self.sender.rebalance(now_s)
         observe_sender(self.sender.in_flight, self.queues.held - self.sender.in_flight)
 
-    async def _evict_step(self) -> None:
+    async def _evict(self) -> None:
         await asyncio.sleep(_EVICT_S)
         self.queues.evict_idle(time.monotonic())
         self.cache.evict_old(time.monotonic())

@@ -1,4 +1,4 @@
-"""What travels through a worker: a leased delivery on the way in, the result of its attempt on the way out."""
+"""The data that the delivery modules pass on: leased deliveries, limits of endpoints, and results."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,21 +10,21 @@ from spine.kernel.http_client import HttpResponse
 
 
 class Placement(IntEnum):
-    """Where a delivery goes next; the numbers stand in `spine.webhooks.queries` too."""
+    """The state that a delivery gets next. `spine.webhooks.queries` uses the same numbers."""
 
     LEASED = 0
-    """To this process's lane, at once."""
+    """Leased to this process and put into its endpoint queue."""
     PARKED = 1
-    """Behind a full lane, until it drains."""
+    """Not leased: waits in Postgres until the full endpoint queue has drained to half."""
     DUE = 2
-    """To whoever comes first."""
+    """Not leased: the next worker that claims due rows gets it."""
     HELD = 3
-    """Nowhere, while its endpoint is disabled."""
+    """Not sent while its endpoint is disabled."""
 
 
 @dataclass(slots=True, eq=False)
 class DeliveryJob:
-    """A delivery that this process has leased. `lease_ends_s` is on the monotonic clock; beyond it the row is not ours."""
+    """A delivery that this process has leased until `lease_ends_s` on the monotonic clock."""
 
     workspace_id: str
     id: str
@@ -38,12 +38,12 @@ class DeliveryJob:
     body: bytes
     lease_ends_s: float
     due_at: datetime | None
-    """When it was due, where a claim found it; None where the relay handed it on."""
+    """When it was due, if a claim leased it; None if the relay did."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointLimits:
-    """What a claim tells of an endpoint: enough to choose a way, not enough to call it."""
+    """What a claim returns about an endpoint: enough to choose a `Placement`, not enough to call it."""
 
     workspace_id: str
     id: str
@@ -52,14 +52,14 @@ class EndpointLimits:
     rate_per_s: float | None
 
     @classmethod
-    def read(cls, row: Any) -> "EndpointLimits":
-        """From a row of any of the claims."""
+    def from_row(cls, row: Any) -> "EndpointLimits":
+        """Make the limits from a row that the relay or a claim has read."""
         return cls(row["workspace_id"], row["endpoint_id"], row["version"], row["max_in_flight"], row["rate_per_s"])
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """An attempt that was made, and what it means."""
+    """An attempt that was made, and the verdict on it."""
 
     job: DeliveryJob
     response: HttpResponse
@@ -68,7 +68,7 @@ class AttemptResult:
 
 @dataclass(frozen=True, slots=True)
 class Discarded:
-    """A delivery that ends without an attempt: its endpoint is deleted, its payload erased or dropped."""
+    """A delivery that ends without an attempt: its endpoint is deleted, or its payload is erased or expired."""
 
     job: DeliveryJob
     reason: str

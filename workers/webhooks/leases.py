@@ -1,4 +1,4 @@
-"""Leases: renewed while their deliveries are here, given back when these go another way."""
+"""Renews the leases of the deliveries that this process holds, and releases leases."""
 
 import time
 from datetime import timedelta
@@ -13,11 +13,11 @@ from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.jobs import DeliveryJob, Placement
 
 _RENEW_BELOW: Final = 0.7
-"""Renewed when less than this part of the lease is left; looked at three times a lease."""
+"""A lease is renewed if less than this part of it is left. `renew` runs three times per lease."""
 
 
 class Leases:
-    """What this process has leased, and the ways back."""
+    """The leases of this process. `release` collects jobs in memory, and `flush` writes them to Postgres."""
 
     def __init__(
         self,
@@ -29,22 +29,22 @@ class Leases:
     ) -> None:
         self._db = DedicatedConnection(pool, async_commit=True)
         self._queues = queues
-        self._bell = wakeups
+        self._wakeups = wakeups
         self._worker_id = worker_id
         self._lease_s = lease_s
         self._released: list[tuple[DeliveryJob, Placement]] = []
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Return the connection to the pool."""
         await self._db.close()
 
     def release(self, job: DeliveryJob, placement: Placement) -> None:
-        """Give a delivery back; it is no longer ours from here on, and in Postgres once `flush` ran."""
+        """Release a delivery. This process forgets it at once; Postgres gets the placement at the next `flush`."""
         self._queues.release(job)
         self._released.append((job, placement))
 
     async def flush(self) -> None:
-        """Write what was given back."""
+        """Write the released deliveries. If that raises, the next flush writes those that are not written."""
         released, self._released = self._released, []
         if not released:
             return
@@ -61,15 +61,15 @@ class Leases:
             self._released = left + self._released
             raise
         if any(placement is Placement.DUE for _, placement in released):
-            self._bell.wake("deliver")
+            self._wakeups.wake("deliver")
 
     async def _write(
         self, connection: Connection, released: list[tuple[DeliveryJob, Placement]]
     ) -> list[tuple[DeliveryJob, Placement]]:
-        """Answers those that were missed: a renewal wrote them at the same moment, or they are no longer ours.
+        """Write a batch. Returns the missed rows: a renewal wrote them concurrently, or this process lost their lease.
 
-        Only these may be tried again. This process may have claimed another of the batch anew by then, and would give it
-        back while it sends it.
+        Only missed rows may be written again. This process may have claimed another row of the batch again by then, and
+        would release it while it sends it.
         """
         rows = await connection.fetch(
             queries.LEASES_RELEASE,
@@ -82,22 +82,22 @@ class Leases:
         return [one for one in released if one[0].id not in written]
 
     async def renew(self) -> None:
-        """Renew what was held for a while; drop what waits here and is no longer ours."""
+        """Renew the leases that have little time left, and mark those that this process has lost."""
         now_s = time.monotonic()
-        ageing = [job for job in self._queues.job if job.lease_ends_s - now_s < _RENEW_BELOW * self._lease_s]
-        if not ageing:
+        expiring = [job for job in self._queues.jobs if job.lease_ends_s - now_s < _RENEW_BELOW * self._lease_s]
+        if not expiring:
             return
         async with self._db.connection() as connection:
             rows = await connection.fetch(
                 queries.LEASES_RENEW,
                 self._worker_id,
-                [job.workspace_id for job in ageing],
-                [job.id for job in ageing],
+                [job.workspace_id for job in expiring],
+                [job.id for job in expiring],
                 timedelta(seconds=self._lease_s),
             )
-        ours = {row["id"] for row in rows}
-        for job in ageing:
-            if job.id in ours:
+        renewed = {row["id"] for row in rows}
+        for job in expiring:
+            if job.id in renewed:
                 job.lease_ends_s = now_s + self._lease_s
             else:
-                job.lease_ends_s = 0.0  # the sender passes over it; a call under way ends and is recorded
+                job.lease_ends_s = 0.0  # the sender skips the job; a call in flight ends and is recorded

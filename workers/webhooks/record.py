@@ -1,10 +1,9 @@
-"""The recorder: group-commits results, as many as came since the last commit began, and loses none.
+"""The recorder: commits results in groups and keeps each result until Postgres has it.
 
-The first result after a quiet moment is committed at once; under load commits begin `commit_gap_s` apart, so each costs
-Postgres and this process once for many results. A worker that is killed leaves that much more to be sent again.
+The first result after a pause is committed at once. Under load, commits begin `commit_gap_s` apart, so one commit costs
+Postgres and this process once for many results. If a worker is killed, the results of that gap are sent again.
 
-Results stay here until Postgres has them, however long that takes; meanwhile they count as held, so a worker whose
-database is away soon stops sending.
+Uncommitted results count as held, so a worker whose database is away soon stops sending.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ from workers.webhooks.result_batch import ResultBatch, sort_results
 from workers.webhooks.write_results import Committed, commit
 
 COMMITTERS: Final = 2
-"""Commits in flight: one gathers while the other waits for the disk."""
+"""Concurrent commits: one collects results while the other waits for the disk."""
 _BATCH_MAX: Final = 1000
 _PAUSE_MAX_S: Final = 1.0
 
@@ -34,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Recorder:
-    """Takes results with `put`. `on_committed` is told of each delivery once its result is, `gone` of endpoints that said 410."""
+    """Takes results with `put`. Calls `on_committed` with each committed delivery, and `on_gone` with endpoints that sent 410."""
 
     def __init__(
         self,
@@ -42,65 +41,65 @@ class Recorder:
         wakeups: Wakeups,
         commit_gap_s: float,
         on_committed: Callable[[DeliveryJob], None],
-        gone: Callable[[EndpointKey], None],
+        on_gone: Callable[[EndpointKey], None],
     ) -> None:
         self._pool = pool
-        self._bell = wakeups
+        self._wakeups = wakeups
         self._gap_s = commit_gap_s
-        self._next_s = 0.0
+        self._next_commit_s = 0.0
         self._on_committed = on_committed
-        self._on_gone = gone
+        self._on_gone = on_gone
         self._results: deque[DeliveryResult] = deque()
-        self._came = asyncio.Event()
-        self._gathering = asyncio.Lock()
-        self._in_hand = 0
+        self._has_results = asyncio.Event()
+        self._collecting = asyncio.Lock()
+        self._committing = 0
 
     def put(self, result: DeliveryResult) -> None:
-        """Take a result; returns at once."""
+        """Add a result. Returns at once."""
         self._results.append(result)
-        self._came.set()
+        self._has_results.set()
 
     @property
     def uncommitted(self) -> int:
-        """Results that are not committed yet."""
-        return len(self._results) + self._in_hand
+        """Number of results that are not committed yet."""
+        return len(self._results) + self._committing
 
     async def run(self) -> None:
-        """Commit for ever."""
+        """Commit until cancelled."""
         async with asyncio.TaskGroup() as committers:
             for _ in range(COMMITTERS):
-                committers.create_task(self._commit_on())
+                committers.create_task(self._run_committer())
 
-    async def drain(self, within_s: float) -> None:
-        """Wait until everything is committed, for so long at most."""
-        until_s = time.monotonic() + within_s
-        while self.uncommitted and time.monotonic() < until_s:  # noqa: ASYNC110  # at the end of a process, simple is enough
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until everything is committed, or until the timeout."""
+        until_s = time.monotonic() + timeout_s
+        while self.uncommitted and time.monotonic() < until_s:  # noqa: ASYNC110  # the process ends: polling is enough
             await asyncio.sleep(0.005)
 
-    async def _commit_on(self) -> None:
+    async def _run_committer(self) -> None:
         db = DedicatedConnection(self._pool)
         while True:
-            results = await self._gather()
+            results = await self._collect()
             batch = sort_results(results)
             start = time.perf_counter()
-            committed = await self._until_committed(db, batch)
+            committed = await self._commit_with_retries(db, batch)
             metrics.recorded(len(results), time.perf_counter() - start)
-            self._in_hand -= len(results)
-            self._publish(results, batch, committed)
+            self._committing -= len(results)
+            self._after_commit(results, batch, committed)
 
-    async def _gather(self) -> list[DeliveryResult]:
-        """What came, once the gap since the last commit began is over."""
-        async with self._gathering:
-            await self._came.wait()
-            await asyncio.sleep(max(0.0, self._next_s - time.monotonic()))
+    async def _collect(self) -> list[DeliveryResult]:
+        """Wait for results, and until `commit_gap_s` after the last commit began. Return what has arrived."""
+        async with self._collecting:
+            await self._has_results.wait()
+            await asyncio.sleep(max(0.0, self._next_commit_s - time.monotonic()))
             results = [self._results.popleft() for _ in range(min(len(self._results), _BATCH_MAX))]
             if not self._results:
-                self._came.clear()
-            self._next_s = time.monotonic() + self._gap_s
-            self._in_hand += len(results)
+                self._has_results.clear()
+            self._next_commit_s = time.monotonic() + self._gap_s
+            self._committing += len(results)
             return results
 
-    async def _until_committed(self, db: DedicatedConnection, batch: ResultBatch) -> Committed:
+    async def _commit_with_retries(self, db: DedicatedConnection, batch: ResultBatch) -> Committed:
         pause_s = 0.02
         while True:
             try:
@@ -113,11 +112,11 @@ class Recorder:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
-    def _publish(self, results: list[DeliveryResult], batch: ResultBatch, committed: Committed) -> None:
+    def _after_commit(self, results: list[DeliveryResult], batch: ResultBatch, committed: Committed) -> None:
         for result in results:
             self._on_committed(result.job)
             if isinstance(result, AttemptResult):
-                _count(result)
+                _observe_attempt(result)
         for job, _, _ in batch.dead:
             metrics.dead(job.type).inc()
         for job, _, _ in batch.failed:
@@ -125,15 +124,15 @@ class Recorder:
         for key in batch.gone:
             self._on_gone(key)
         if batch.failed:
-            self._bell.wake_at("deliver", batch.due_times_s)
+            self._wakeups.wake_at("deliver", batch.due_times_s)
         if committed.events:
-            self._bell.wake("relay")
+            self._wakeups.wake("relay")
         if committed.system_mails:
-            self._bell.wake("send")
+            self._wakeups.wake("send")
             metrics.messages_accepted("webhooks").inc(committed.system_mails)
 
 
-def _count(result: AttemptResult) -> None:
+def _observe_attempt(result: AttemptResult) -> None:
     if isinstance(result.verdict, Delivered):
         metrics.delivered(result.job.type).inc()
         metrics.attempt_seconds("delivered").observe(result.response.duration_s)

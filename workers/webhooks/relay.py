@@ -1,11 +1,11 @@
-"""The relay: takes events from the outbox, finds who listened when they were accepted, and writes their deliveries.
+"""The relay: reads events from the outbox and writes one delivery for each endpoint that was subscribed at accept time.
 
-What has room here is leased to this process as it is written, so it is on its way without being claimed. While there
-is a backlog, half of each batch comes from its newest end: what is accepted now does not wait for what piled up.
+If this process has capacity, a delivery is leased to it as it is written, so it is sent without a claim. While there is
+a backlog, half of each batch is read from its newest end, so that new events do not wait behind the backlog.
 
-A few events are read and written without a transaction around both: that takes two round trips instead of five, and
-now and then two workers read the same event, of which one finds it gone when it writes. Many are locked from the first
-look to the end, so that several workers with a backlog do not do each other's work.
+A small batch is read and written without a transaction around both. That takes two round trips instead of five, but
+two workers may read the same event; then one of them finds it gone when it writes. A large batch is locked when it is
+read, so that several workers with a backlog do not repeat each other's work.
 """
 
 import contextlib
@@ -23,23 +23,24 @@ from spine.kernel.settings import WorkSettings
 from spine.kernel.wakeups import Wakeups
 from spine.webhooks import filters, queries
 from workers.connection import DedicatedConnection
-from workers.webhooks.endpoint_queues import EndpointQueue, EndpointQueues
+from workers.webhooks.endpoint_queue import EndpointQueue
+from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.jobs import DeliveryJob, EndpointLimits, Placement
 
 MAX_DELIVERIES: Final = 5000
-"""Rows of one transaction, unless a single event has more endpoints than that."""
+"""Deliveries per transaction, unless a single event has more endpoints."""
 _EVENTS_MAX: Final = 500
 _EVENTS_FIRST: Final = 64
-_FEW: Final = 16
-"""Events, or deliveries, that may be made for nothing."""
+_SMALL_BATCH: Final = 16
+"""Events, or deliveries, up to which a batch is not locked: two workers may both do this work."""
 
 Subscriber = tuple[EndpointLimits, Any, filters.Json | None]
-"""An endpoint, its subscription's row, and the filter that stands there."""
+"""The limits of an endpoint, the row of its subscription, and the parsed filter of that row."""
 
 
 @dataclass(slots=True)
 class _NewDelivery:
-    """A delivery to be written, and where it goes."""
+    """A delivery to write, and its placement."""
 
     event: Any
     id: str
@@ -48,7 +49,7 @@ class _NewDelivery:
 
 
 class Relay:
-    """One batch after another; `relay_batch` does one. `pump` starts a lane's calls."""
+    """Relays batches of events. Calls `start_new` with each endpoint queue that got jobs."""
 
     def __init__(
         self,
@@ -57,132 +58,138 @@ class Relay:
         wakeups: Wakeups,
         work: WorkSettings,
         worker_id: str,
-        pump: Callable[[EndpointQueue], None],
+        start_new: Callable[[EndpointQueue], None],
     ) -> None:
         self._db = DedicatedConnection(pool, async_commit=True)
         self._queues = queues
-        self._bell = wakeups
+        self._wakeups = wakeups
         self._lease = timedelta(seconds=work.lease_s)
         self._worker_id = worker_id
-        self._pump = pump
-        self._events = _EVENTS_FIRST
-        self.behind = False
-        """Whether more events waited at the last look than it could take."""
+        self._start_new = start_new
+        self._batch_size = _EVENTS_FIRST
+        self.has_backlog = False
+        """Whether the last batch left events in the outbox."""
         self._locking = False
-        """Whether there was so much at the last look that the next one locks what it reads."""
+        """Whether the last batch was so large that the next one is locked when it is read."""
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Return the connection to the pool."""
         await self._db.close()
 
     async def relay_batch(self) -> bool:
-        """Relay one batch; answers whether there may be more."""
-        wanted = min(self._events, self._queues.room(claimed=False))
-        newest = wanted // 2 if self.behind else 0
+        """Relay one batch. Returns True if more events may wait."""
+        limit = min(self._batch_size, self._queues.capacity(claimed=False))
+        newest = limit // 2 if self.has_backlog else 0
         async with self._db.connection() as connection:
             lease_ends_s = time.monotonic() + self._lease.total_seconds()
-            made: list[_NewDelivery] = []
+            deliveries: list[_NewDelivery] = []
             try:
                 async with connection.transaction() if self._locking else contextlib.nullcontext():
-                    taken, subscriptions = await self._read(connection, wanted - newest, newest)
-                    if not taken:
-                        self.behind = self._locking = False
+                    events, subscriptions = await self._read(connection, limit - newest, newest)
+                    if not events:
+                        self.has_backlog = self._locking = False
                         return False
-                    subscribers = _by_type(subscriptions)
-                    done, discarded = self._make(taken, subscribers, made)
-                    mine = await self._write(connection, done, made, discarded)
+                    planned, discarded = self._plan(events, _by_type(subscriptions), deliveries)
+                    relayed = await self._write(connection, planned, deliveries, discarded)
             except BaseException:
-                self._cancel_reservations(made)
+                self._cancel_reservations(deliveries)
                 raise
-        self.behind = len(taken) == wanted or len(done) < len(taken)
-        self._locking = self.behind or max(len(taken), len(made)) > _FEW
-        self._fit(len(done), len(made), cut=len(done) < len(taken))
-        if len(mine) < len(done):
-            self._cancel_reservations(one for one in made if one.event["seq"] not in mine)
-            made = [one for one in made if one.event["seq"] in mine]
-        self._load(made, lease_ends_s)
-        if any(one.placement is Placement.DUE for one in made):
-            self._bell.wake("deliver")
-        if self.behind:
-            self._bell.wake("relay")
-        return self.behind
+        self.has_backlog = len(events) == limit or len(planned) < len(events)
+        self._locking = self.has_backlog or max(len(events), len(deliveries)) > _SMALL_BATCH
+        self._adapt_batch_size(len(planned), len(deliveries), cut=len(planned) < len(events))
+        if len(relayed) < len(planned):
+            self._cancel_reservations(one for one in deliveries if one.event["seq"] not in relayed)
+            deliveries = [one for one in deliveries if one.event["seq"] in relayed]
+        self._load_leased(deliveries, lease_ends_s)
+        if any(one.placement is Placement.DUE for one in deliveries):
+            self._wakeups.wake("deliver")
+        if self.has_backlog:
+            self._wakeups.wake("relay")
+        return self.has_backlog
 
-    def _fit(self, events: int, deliveries: int, *, cut: bool) -> None:
-        """Take as many events next time as fit into one transaction at this fan-out and these filters."""
+    def _adapt_batch_size(self, events: int, deliveries: int, *, cut: bool) -> None:
+        """Read as many events next time as fit into one transaction at this fan-out and with these filters."""
         fitting = int(MAX_DELIVERIES / max(deliveries / events, 1.0))
-        self._events = max(1, min(_EVENTS_MAX, fitting, (events if cut else self._events) * 2))
+        self._batch_size = max(1, min(_EVENTS_MAX, fitting, (events if cut else self._batch_size) * 2))
 
     async def _read(self, connection: Any, oldest: int, newest: int) -> tuple[list[Any], list[Any]]:
-        """So many events of the outbox's either end, and who listened to their types."""
+        """Read that many events from the two ends of the outbox, and the subscriptions to their types."""
         if self._locking:
-            taken = await connection.fetch(queries.OUTBOX_TAKE, oldest, newest)
+            events = await connection.fetch(queries.OUTBOX_TAKE, oldest, newest)
         else:
-            rows = await connection.fetch(queries.OUTBOX_READ, oldest, newest, _FEW)
-            taken = [row for row in rows if row["seq"] is not None]
-            if len(taken) <= _FEW:
-                return taken, rows[len(taken) :]
+            rows = await connection.fetch(queries.OUTBOX_READ, oldest, newest, _SMALL_BATCH)
+            events = [row for row in rows if row["seq"] is not None]
+            if len(events) <= _SMALL_BATCH:
+                return events, rows[len(events) :]
         subscriptions = await connection.fetch(
             queries.SUBSCRIBERS_FIND,
-            [event["workspace_id"] for event in taken],
-            [event["type"] for event in taken],
-            [event["accepted_at"] for event in taken],
+            [event["workspace_id"] for event in events],
+            [event["type"] for event in events],
+            [event["accepted_at"] for event in events],
         )
-        return taken, subscriptions
+        return events, subscriptions
 
-    def _make(
-        self, taken: list[Any], subscribers: dict[tuple[str, str], list[Subscriber]], made: list[_NewDelivery]
+    def _plan(
+        self,
+        events: list[Any],
+        subscribers: dict[tuple[str, str], list[Subscriber]],
+        deliveries: list[_NewDelivery],
     ) -> tuple[list[Any], list[_NewDelivery]]:
-        """Decide on the events in turn, until transaction or time is full; answers those done and what was born dead."""
-        done: list[Any] = []
+        """Plan the deliveries of the events in turn, until the transaction is full or the filters have cost too much.
+
+        Adds to `deliveries` also if it raises, so that the caller can cancel their reservations. Returns the planned
+        events, and the deliveries that are dead at once.
+        """
+        planned: list[Any] = []
         discarded: list[_NewDelivery] = []
         now_s = time.monotonic()
-        room = self._queues.room(claimed=False)
-        judged = 0
-        for event in taken:
-            if judged > filters.STEPS_OF_A_BATCH:
+        capacity = self._queues.capacity(claimed=False)
+        filter_steps = 0
+        for event in events:
+            if filter_steps > filters.STEPS_OF_A_BATCH:
                 break
             payload = filters.Payload(event["body"])
             matching = _matching(event, subscribers, payload)
-            judged += payload.spent
-            if done and len(made) + len(matching) > MAX_DELIVERIES:
+            filter_steps += payload.spent
+            if planned and len(deliveries) + len(matching) > MAX_DELIVERIES:
                 break
-            done.append(event)
+            planned.append(event)
             for limits, row, _ in matching:
                 one = _NewDelivery(event, ids.mint("dlv"), limits, Placement.HELD)
                 if row["deleted"] or event["body"] is None:
                     discarded.append(one)
                     continue
                 if not row["disabled"]:
-                    one.placement = self._queues.reserve(limits, now_s) if room > 0 else Placement.DUE
-                    room -= one.placement is Placement.LEASED
-                made.append(one)
-        return done, discarded
+                    one.placement = self._queues.reserve(limits, now_s) if capacity > 0 else Placement.DUE
+                    capacity -= one.placement is Placement.LEASED
+                deliveries.append(one)
+        return planned, discarded
 
     async def _write(
-        self, connection: Any, done: list[Any], made: list[_NewDelivery], discarded: list[_NewDelivery]
+        self, connection: Any, events: list[Any], deliveries: list[_NewDelivery], discarded: list[_NewDelivery]
     ) -> set[int]:
-        """Answers the numbers of the events that this process has relayed; the others another worker has."""
+        """Write the batch. Returns the `seq` of the events that this process relayed; another worker has the others."""
         rows = await connection.fetch(
             queries.OUTBOX_DONE,
-            [event["seq"] for event in done],
+            [event["seq"] for event in events],
             self._worker_id,
             self._lease,
-            *_columns(made),
-            [int(one.placement) for one in made],
+            *_columns(deliveries),
+            [int(one.placement) for one in deliveries],
             *_columns(discarded),
             ["payload_erased" if one.event["body"] is None else "endpoint_deleted" for one in discarded],
         )
         return {row["seq"] for row in rows}
 
-    def _cancel_reservations(self, made: Iterable[_NewDelivery]) -> None:
-        for one in made:
+    def _cancel_reservations(self, deliveries: Iterable[_NewDelivery]) -> None:
+        for one in deliveries:
             if one.placement is Placement.LEASED:
                 self._queues.cancel_reservation(one.limits)
 
-    def _load(self, made: Iterable[_NewDelivery], lease_ends_s: float) -> None:
+    def _load_leased(self, deliveries: Iterable[_NewDelivery], lease_ends_s: float) -> None:
         now_s = time.monotonic()
         queues: dict[EndpointQueue, None] = {}
-        for one in made:
+        for one in deliveries:
             if one.placement is Placement.LEASED:
                 event = one.event
                 job = DeliveryJob(
@@ -191,21 +198,21 @@ class Relay:
                 )  # fmt: skip
                 queues[self._queues.load(one.limits, job, now_s, claimed=False)] = None
         for queue in queues:
-            self._pump(queue)
+            self._start_new(queue)
 
 
 def _by_type(rows: Iterable[Any]) -> dict[tuple[str, str], list[Subscriber]]:
-    """Workspace and event type → who listened to it."""
+    """Group subscribers by workspace and event type."""
     found: dict[tuple[str, str], list[Subscriber]] = defaultdict(list)
     for row in rows:
-        found[row["workspace_id"], row["type"]].append((EndpointLimits.read(row), row, filters.read(row["filter"])))
+        found[row["workspace_id"], row["type"]].append((EndpointLimits.from_row(row), row, filters.read(row["filter"])))
     return found
 
 
 def _matching(
     event: Any, subscribers: dict[tuple[str, str], list[Subscriber]], payload: filters.Payload
 ) -> list[Subscriber]:
-    """Each endpoint once, that listened at the instant when the event was accepted and whose filter of then it meets."""
+    """The endpoints, each once, whose subscription and filter of the time of acceptance match the event."""
     accepted_at = event["accepted_at"]
     found: dict[str, Subscriber] = {}
     for subscriber in subscribers.get((event["workspace_id"], event["type"]), ()):
@@ -215,13 +222,13 @@ def _matching(
     return [subscriber for subscriber in found.values() if not subscriber[2] or payload.meets(subscriber[2])]
 
 
-def _columns(made: list[_NewDelivery]) -> list[list[Any]]:
+def _columns(deliveries: list[_NewDelivery]) -> list[list[Any]]:
     return [
-        [one.event["seq"] for one in made],
-        [one.event["workspace_id"] for one in made],
-        [one.id for one in made],
-        [one.event["event_id"] for one in made],
-        [one.event["type"] for one in made],
-        [one.limits.id for one in made],
-        [one.event["accepted_at"] for one in made],
+        [one.event["seq"] for one in deliveries],
+        [one.event["workspace_id"] for one in deliveries],
+        [one.id for one in deliveries],
+        [one.event["event_id"] for one in deliveries],
+        [one.event["type"] for one in deliveries],
+        [one.limits.id for one in deliveries],
+        [one.event["accepted_at"] for one in deliveries],
     ]

@@ -1,7 +1,7 @@
-"""Replays, walked step by step: each step is one transaction that puts a batch back and moves the replay's position.
+"""Runs replays in steps. Each step is one transaction that starts a batch of deliveries and moves the replay's position.
 
-A step takes as many deliveries as the replay's rate allows in half a second; between steps it can be paused or
-cancelled by whoever changes its row.
+A step starts as many deliveries as the replay's rate allows in half a second. Between steps a replay can be paused or
+cancelled by an update of its row.
 """
 
 import asyncio
@@ -21,26 +21,30 @@ from workers.pipeline import WorkerContext, run_forever, wait_for_wakeup
 from workers.webhooks.system_events import replay_completed_event, write_system_events
 
 _BATCH: Final = 500
-_BODIES: Final = 100
-"""Events of one step whose payloads are read: they may be large."""
+"""Maximum number of rows that one step reads."""
+_BATCH_WITH_BODIES: Final = 100
+"""The same for a step that reads payloads, because they may be large."""
 _STEP_S: Final = 0.5
-_LOOK_AGAIN_S: Final = 1.0
-_TRUNCATED: Final = timedelta(milliseconds=1)  # created_at is the time in the id, without its microseconds
+_POLL_S: Final = 1.0
+_TRUNCATED: Final = timedelta(milliseconds=1)  # created_at is the time in the id, in whole milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """How far a step came: the rows it passed, where it stands, what it put back."""
+    """The result of a step."""
 
-    walked: int
+    read: int
+    """Number of rows that the step has passed."""
     position: str
+    """Where the next step begins."""
     started: int
+    """Number of deliveries that the step has started."""
     waiting: bool = False
-    """Whether the next row is not the replay's yet."""
+    """Whether the step waits for the relay before it can pass the next row."""
 
 
 class ReplayRunner:
-    """The line of work that walks replays; a `deliver` bell wakes it."""
+    """The pipeline that runs replays. A `deliver` wakeup makes it query."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
@@ -49,33 +53,33 @@ class ReplayRunner:
         self._stopping = False
 
     def on_wakeup(self, kind: WakeupKind) -> None:
-        """A bell rang."""
+        """Query soon if the wakeup is for deliveries."""
         if kind == "deliver":
             self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Run steps until cancelled."""
         self._wake.set()
-        await run_forever("replays", self._step)
+        await run_forever("replays", self._run_steps)
 
     async def drain(self, within_s: float) -> None:  # noqa: ARG002  # a step is short
-        """Begin no further step."""
+        """Start no further step."""
         self._stopping = True
 
-    async def _step(self) -> None:
-        await wait_for_wakeup(self._wake, _LOOK_AGAIN_S)
+    async def _run_steps(self) -> None:
+        await wait_for_wakeup(self._wake, _POLL_S)
         while not self._stopping and await self.run_step():
             pass
 
     async def run_step(self) -> bool:
-        """Do one step of one replay; answers whether there was one due."""
+        """Run one step of one replay. Returns whether a replay was due."""
         events = []
         async with self._db.connection() as connection, connection.transaction():
             replay = await connection.fetchrow(queries.REPLAY_TAKE)
             if replay is None:
                 return False
-            step = await _walk(connection, replay)
-            if step.walked or step.waiting or not await _is_over(connection, replay):
+            step = await _start_batch(connection, replay)
+            if step.read or step.waiting or not await _is_over(connection, replay):
                 pause = timedelta(seconds=_pause_s(replay, step))
                 await connection.execute(
                     queries.REPLAY_STEP, replay["workspace_id"], replay["id"], step.position, step.started, pause
@@ -91,108 +95,108 @@ class ReplayRunner:
         return True
 
 
-def _batch(replay: Any) -> int:
+def _batch_size(replay: Any) -> int:
     rate = replay["rate_per_s"]
     return _BATCH if rate is None else max(1, min(_BATCH, int(rate * _STEP_S)))
 
 
 def _pause_s(replay: Any, step: _Step) -> float:
-    """Until the next step: the rate counts what is put back, not what is passed on the way to it."""
-    if not step.walked:
-        return _LOOK_AGAIN_S
+    """Seconds until the next step. The rate limits the started deliveries, not the rows that are read."""
+    if not step.read:
+        return _POLL_S
     rate = replay["rate_per_s"]
     return 0.0 if rate is None else step.started / rate
 
 
-async def _walk(connection: Connection, replay: Any) -> _Step:
-    """Put the next batch back."""
+async def _start_batch(connection: Connection, replay: Any) -> _Step:
+    """Start the deliveries of the next batch."""
     if replay["kind"] == "missing":
-        return await _walk_missing(connection, replay)
-    wish = replay["filter"]
-    exact, families = _types(wish)
+        return await _start_missing(connection, replay)
+    filter = replay["filter"]
+    exact, prefixes = _types(filter)
     row = await connection.fetchrow(
         queries.CLOSED_REOPEN,
         replay["workspace_id"],
         replay["position"],
-        wish.get("status", "dead"),
+        filter.get("status", "dead"),
         exact,
-        families,
-        wish.get("endpoint_id"),
-        _instant(wish.get("since")),
-        _instant(wish.get("until")),
+        prefixes,
+        filter.get("endpoint_id"),
+        _parse_time(filter.get("since")),
+        _parse_time(filter.get("until")),
         replay["created_at"] + _TRUNCATED,
-        _batch(replay),
+        _batch_size(replay),
         replay["id"],
     )
     assert row is not None
     return _Step(row["walked"], row["position"] or replay["position"], row["started"])
 
 
-async def _walk_missing(connection: Connection, replay: Any) -> _Step:
-    wish = replay["filter"]
-    exact, families = _types(wish)
-    endpoint_id, data = wish["endpoint_id"], wish.get("data")
+async def _start_missing(connection: Connection, replay: Any) -> _Step:
+    filter = replay["filter"]
+    exact, prefixes = _types(filter)
+    endpoint_id, data = filter["endpoint_id"], filter.get("data")
     found = await connection.fetch(
         queries.MISSING_FIND,
         replay["workspace_id"],
         replay["position"],
         endpoint_id,
         exact,
-        families,
-        _instant(wish["since"]),
+        prefixes,
+        _parse_time(filter["since"]),
         replay["created_at"] + _TRUNCATED,
-        _BODIES if data else _batch(replay),
+        _BATCH_WITH_BODIES if data else _batch_size(replay),
         bool(data),
     )
-    # What the relay has not looked at yet may still get a delivery from it: wait for that.
+    # The relay may still write a delivery for an event that is in the outbox: wait for it.
     ready = next((found[:n] for n, event in enumerate(found) if event["unrelayed"]), found)
-    walked, wanted = _wanted(ready, endpoint_id, data, _batch(replay))
+    read, missing = _select_missing(ready, endpoint_id, data, _batch_size(replay))
     await connection.execute(
         queries.MISSING_PUT,
         replay["workspace_id"],
         endpoint_id,
         replay["id"],
-        [ids.mint("dlv") for _ in wanted],
-        [event["id"] for event in wanted],
-        [event["type"] for event in wanted],
-        [event["accepted_at"] for event in wanted],
+        [ids.mint("dlv") for _ in missing],
+        [event["id"] for event in missing],
+        [event["type"] for event in missing],
+        [event["accepted_at"] for event in missing],
     )
-    position = ready[walked - 1]["id"] if walked else replay["position"]
-    return _Step(walked, position, len(wanted), waiting=bool(found) and not walked)
+    position = ready[read - 1]["id"] if read else replay["position"]
+    return _Step(read, position, len(missing), waiting=bool(found) and not read)
 
 
-def _wanted(events: list[Any], endpoint_id: str, data: Json | None, room: int) -> tuple[int, list[Any]]:
-    """How many of the events can be passed in this step, and those of them that the endpoint should have."""
-    wanted: list[Any] = []
-    judged = 0
-    for walked, event in enumerate(events):
-        if len(wanted) == room or judged > STEPS_OF_A_BATCH:
-            return walked, wanted
+def _select_missing(events: list[Any], endpoint_id: str, data: Json | None, limit: int) -> tuple[int, list[Any]]:
+    """Select the events that the endpoint should get. Returns how many events this step passes, and the selected ones."""
+    selected: list[Any] = []
+    filter_steps = 0
+    for read, event in enumerate(events):
+        if len(selected) == limit or filter_steps > STEPS_OF_A_BATCH:
+            return read, selected
         if event["type"] == DEAD_LETTERED.name and _is_about(event["body"], endpoint_id):
             continue
         payload = Payload(event["body"])
         if not data or payload.meets(data):
-            wanted.append(event)
-        judged += payload.spent
-    return len(events), wanted
+            selected.append(event)
+        filter_steps += payload.spent
+    return len(events), selected
 
 
-def _is_about(notice: bytes, endpoint_id: str) -> bool:
-    """Whether this is the notice of a dead letter of the endpoint itself, which it never gets."""
-    return bool(orjson.loads(notice)["data"]["endpoint_id"] == endpoint_id)
+def _is_about(body: bytes, endpoint_id: str) -> bool:
+    """Whether the event reports a dead letter of the endpoint itself. The endpoint never gets such an event."""
+    return bool(orjson.loads(body)["data"]["endpoint_id"] == endpoint_id)
 
 
 async def _is_over(connection: Connection, replay: Any) -> bool:
-    """Whether everything that was put back has ended."""
+    """Whether all started deliveries have ended."""
     if replay["done"] + replay["failed"] >= replay["started"]:
         return True
-    # Some ended without being counted: their endpoint was deleted, or they were put back once more by hand.
+    # Some may have ended without being counted: their endpoint was deleted, or they were replayed again on their own.
     return not await connection.fetchval(queries.REPLAY_IS_OPEN, replay["workspace_id"], replay["id"])
 
 
-def _types(wish: dict[str, Any]) -> tuple[list[str] | None, list[str] | None]:
-    """Exact types and families of a filter; None where it names every type."""
-    types = wish.get("types")
+def _types(filter: dict[str, Any]) -> tuple[list[str] | None, list[str] | None]:
+    """The exact types and the prefixes (of types such as `order.*`) of a filter; None for both if it has every type."""
+    types = filter.get("types")
     if not types or "*" in types:
         return None, None
     return [name for name in types if not name.endswith(".*")], [
@@ -200,5 +204,5 @@ def _types(wish: dict[str, Any]) -> tuple[list[str] | None, list[str] | None]:
     ]
 
 
-def _instant(text: str | None) -> datetime | None:
+def _parse_time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)

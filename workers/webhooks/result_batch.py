@@ -1,4 +1,4 @@
-"""What becomes of a batch of results, decided before the database hears of it."""
+"""Sorts a batch of results by what must be written for each, without access to the database."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,33 +16,37 @@ ATTEMPTS_EXHAUSTED: Final = "attempts_exhausted"
 
 @dataclass(slots=True)
 class ResultBatch:
-    """Results sorted by what is to be done with them."""
+    """Results sorted by what must be written for them. Each has the JSON text of its attempt, if there was one."""
 
     delivered: list[tuple[DeliveryJob, str]] = field(default_factory=list)
     failed: list[tuple[DeliveryJob, datetime, str]] = field(default_factory=list)
+    """With the time of the next attempt."""
     dead: list[tuple[DeliveryJob, str, str | None]] = field(default_factory=list)
+    """With the reason."""
     failing: dict[EndpointKey, datetime] = field(default_factory=dict)
+    """Endpoints with a failure, and the end of the first one in this batch."""
     gone: set[EndpointKey] = field(default_factory=set)
+    """Endpoints that responded with 410."""
 
     @property
     def delivered_endpoints(self) -> set[EndpointKey]:
-        """Endpoints that took a delivery."""
+        """Endpoints with at least one delivered result."""
         return {(job.workspace_id, job.endpoint_id) for job, _ in self.delivered}
 
     @property
     def due_times_s(self) -> set[float]:
-        """When the next attempts are due."""
+        """When the next attempts are due, in seconds since the epoch."""
         return {due_at.timestamp() for _, due_at, _ in self.failed}
 
 
 def sort_results(results: Iterable[DeliveryResult]) -> ResultBatch:
-    """Decide what becomes of each delivery (`policies.retry`)."""
+    """Sort the results. `policies.retry` sets the time of the next attempt, or ends the delivery."""
     batch = ResultBatch()
     for result in results:
         if isinstance(result, Discarded):
             batch.dead.append((result.job, result.reason, None))
         elif isinstance(result.verdict, Delivered):
-            batch.delivered.append((result.job, _attempt(result, None)))
+            batch.delivered.append((result.job, _attempt_json(result, None)))
         else:
             _add_failure(batch, result, result.verdict)
     return batch
@@ -54,16 +58,16 @@ def _add_failure(batch: ResultBatch, result: AttemptResult, verdict: Failed | Go
     batch.failing[key] = min(batch.failing.get(key, ended_at), ended_at)
     if isinstance(verdict, Gone):
         batch.gone.add(key)
-        batch.dead.append((job, ENDPOINT_GONE, _attempt(result, None)))
+        batch.dead.append((job, ENDPOINT_GONE, _attempt_json(result, None)))
         return
     due_at = next_attempt_at(min(job.failures + 1, MAX_ATTEMPTS), ended_at, verdict.retry_after_s)
     if due_at is None:
-        batch.dead.append((job, ATTEMPTS_EXHAUSTED, _attempt(result, None)))
+        batch.dead.append((job, ATTEMPTS_EXHAUSTED, _attempt_json(result, None)))
     else:
-        batch.failed.append((job, due_at, _attempt(result, due_at)))
+        batch.failed.append((job, due_at, _attempt_json(result, due_at)))
 
 
-def _attempt(result: AttemptResult, due_at: datetime | None) -> str:
+def _attempt_json(result: AttemptResult, due_at: datetime | None) -> str:
     response, verdict, job = result.response, result.verdict, result.job
     return as_jsonb_text(
         AttemptRecord(

@@ -1,79 +1,40 @@
-"""The sender: takes deliveries from the lanes, signs, posts, and hands on what came of it.
+"""The sender: starts the calls of the endpoint queues and passes on their results.
 
-A call starts when its lane has a free place, its rate allows it, the process has a call to spare for lanes of its kind
-(fast or slow), this turn of the event loop has not started too many, and the lease still holds. Each place is one
-coroutine that goes on with the lane's next delivery.
+A call starts if all of these hold: its queue has fewer calls in flight than it may have, its rate limit allows it, the
+process has a free call for queues of its kind (fast or slow), this turn of the event loop has starts left, and the
+lease has not expired. Each concurrent call is one coroutine, which continues with the next job of the queue.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
-from policies.verdict import judge
 from spine.kernel.http_client import HttpClient
-from spine.kernel.metrics import first_byte, lateness_seconds
+from workers.webhooks.attempt import attempt
 from workers.webhooks.endpoint_cache import Endpoint, EndpointCache
-from workers.webhooks.endpoint_queues import SLOW_S, EndpointQueue, EndpointQueues
+from workers.webhooks.endpoint_queue import SLOW_S, EndpointQueue
+from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.jobs import AttemptResult, DeliveryJob, DeliveryResult, Discarded, Placement
+from workers.webhooks.start_order import StartOrder
 
-STARTS_A_TURN: Final = 8
-"""Calls that start in one turn of the event loop: a backlog must not make a turn long, for all that is new waits for turns."""
-STARTS_A_PRIORITY_TURN: Final = 2
-"""The same in haste; as many more as are missing to a usual turn may start for what the relay has just brought."""
+STARTS_PER_TURN: Final = 8
+"""Calls that start in one turn of the event loop. A backlog must not make turns long, because new work waits for turns."""
+STARTS_PER_PRIORITY_TURN: Final = 2
+"""The same while new work has priority. The relay's new deliveries may start the rest of `STARTS_PER_TURN`."""
 PRIORITY_S: Final = 0.1
-"""How long haste lasts: longer than an event takes, so that a stream of them is never without."""
-_OUT_OF_SOCKETS_PAUSE_S: Final = 1.0
+"""Duration of the priority. It is longer than an event takes, so a stream of events keeps it."""
+_RETRY_PAUSE_S: Final = 1.0
+"""Pause of a queue after a call that could not be made, for example for lack of sockets."""
 _UNREADABLE_PAUSE_S: Final = 30.0
 
 _log = structlog.get_logger(__name__)
 
 
-class _Waiting:
-    """Lanes that wait for a call: first those that have none under way, then the others, each kind in turn.
-
-    So an endpoint's first event does not wait a round behind the lanes that serve a backlog. A lane that others overtake
-    comes to the first kind as soon as its own calls have ended.
-    """
-
-    __slots__ = ("_busy", "_idle")
-
-    def __init__(self) -> None:
-        self._idle: dict[EndpointQueue, None] = {}
-        self._busy: dict[EndpointQueue, None] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._idle or self._busy)
-
-    def add(self, queue: EndpointQueue) -> None:
-        if queue.in_flight:
-            self._busy[queue] = None
-        else:
-            self._busy.pop(queue, None)
-            self._idle[queue] = None
-
-    def pop(self) -> EndpointQueue:
-        waiting = self._idle or self._busy
-        queue = next(iter(waiting))
-        del waiting[queue]
-        return queue
-
-    def remove(self, queue: EndpointQueue) -> bool:
-        """Whether it waited."""
-        waited = queue in self._idle or queue in self._busy
-        self._idle.pop(queue, None)
-        self._busy.pop(queue, None)
-        return waited
-
-
 class Sender:
-    """Sends what the lanes hold.
-
-    `record` takes results, `release` what goes another way; `drained` is told of room for what is parked behind a lane.
-    """
+    """Sends the jobs of the endpoint queues. Calls `on_half_empty` when a queue with parked rows has drained to half."""
 
     def __init__(
         self,
@@ -82,20 +43,20 @@ class Sender:
         max_in_flight: int,
         record: Callable[[DeliveryResult], None],
         release: Callable[[DeliveryJob, Placement], None],
-        drained: Callable[[], None],
+        on_half_empty: Callable[[], None],
     ) -> None:
         self._http_client = http_client
         self._queues = queues
         self._max = max_in_flight
         self._record = record
         self._release = release
-        self._drained = drained
-        self._in_flight = {True: 0, False: 0}
-        self._waiting = {True: _Waiting(), False: _Waiting()}
+        self._on_half_empty = on_half_empty
+        self._in_flight = {True: 0, False: 0}  # of slow queues, of fast queues
+        self._waiting = {True: StartOrder(), False: StartOrder()}
         self._calls: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._priority_ends_s = 0.0
-        self._starts_left = STARTS_A_TURN
+        self._starts_left = STARTS_PER_TURN
         self._new_starts_left = 0
         self._turn_begun = False
         self._stopping = False
@@ -103,32 +64,32 @@ class Sender:
 
     @property
     def in_flight(self) -> int:
-        """Calls under way."""
+        """Number of calls in flight."""
         return self._in_flight[True] + self._in_flight[False]
 
-    def pump(self, queue: EndpointQueue) -> None:
-        """Start what may start in this lane."""
-        while (job := self._next(queue)) is not None:
+    def start_ready(self, queue: EndpointQueue) -> None:
+        """Start every call of the queue that may start now."""
+        while (job := self._next_job(queue)) is not None:
             self._start(queue, job)
 
     def start_new(self, queue: EndpointQueue) -> None:
-        """`pump` a lane that has just been given new work: in haste it need not wait for the next turn."""
+        """Start the calls of a queue that has new work. During the priority it need not wait for the next turn."""
         if self._starts_left <= 0 and self._new_starts_left > 0:
             self._new_starts_left -= 1
             self._starts_left = 1
-        self.pump(queue)
+        self.start_ready(queue)
 
     def prioritise_new(self) -> None:
-        """Keep turns shorter still for `PRIORITY_S`: somebody with new work waits for them."""
+        """Give new work priority for `PRIORITY_S`: fewer starts in each turn, so that turns are shorter."""
         self._priority_ends_s = time.monotonic() + PRIORITY_S
 
     def _start(self, queue: EndpointQueue, job: DeliveryJob) -> None:
-        call = self._loop.create_task(self._serve(queue, job))
+        call = self._loop.create_task(self._send_jobs(queue, job))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
-    def endpoint_loaded(self, endpoint: Endpoint) -> None:
-        """An endpoint was read anew: its lane goes on, or its deliveries go another way."""
+    def on_endpoint_loaded(self, endpoint: Endpoint) -> None:
+        """Apply an endpoint that was just loaded: start the calls of its queue, or release or discard its jobs."""
         self._queues.update_endpoint(endpoint)
         queue = self._queues.find(endpoint.key)
         if queue is None or not queue.jobs:
@@ -139,32 +100,31 @@ class Sender:
         elif endpoint.disabled:
             self._release_all(queue, Placement.HELD)
         elif endpoint.signer is None:
-            # The operator's key is missing: nobody's attempts are used up, and it is looked at again in a while.
+            # The operator's key is missing: no attempt is counted, and the queue opens again after a pause.
             queue.closed_until_s = time.monotonic() + _UNREADABLE_PAUSE_S
             queue.parked = True
             self._release_all(queue, Placement.PARKED)
         else:
-            self.pump(queue)
+            self.start_ready(queue)
 
     def rebalance(self, now_s: float) -> None:
-        """See which lanes have become slow, and give back what they hold too much of. Called a few times a second."""
+        """Mark queues that have become slow, and park the jobs that they hold in excess. Called a few times per second."""
         for queue in self._queues:
-            if not queue.slow and queue.oldest_s(now_s) > SLOW_S:
+            if not queue.slow and queue.oldest_call_s(now_s) > SLOW_S:
                 self._set_slow(queue, True)
             if queue.jobs and (queue.slow or queue.share == 0):
-                for job in self._queues.excess(queue, now_s):
+                for job in self._queues.remove_excess(queue, now_s):
                     queue.parked = True
                     self._release(job, Placement.PARKED)
-        self._pump_waiting()
+        self._start_waiting()
 
-    async def drain(self, within_s: float) -> None:
-        """Start nothing more, give back what waits, let the calls under way end within that time and cut off the rest."""
+    async def drain(self, timeout_s: float) -> None:
+        """Start no more calls, release waiting jobs, wait for the calls in flight, and cancel them after the timeout."""
         self._stopping = True
         for queue in self._queues:
             self._release_all(queue, Placement.DUE)
-        calls = set(self._calls)
-        if calls:
-            _, late = await asyncio.wait(calls, timeout=within_s)
+        if self._calls:
+            _, late = await asyncio.wait(self._calls, timeout=timeout_s)
             for call in late:
                 call.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -173,15 +133,13 @@ class Sender:
         for job in self._queues.clear(queue):
             self._release(job, placement)
 
-    def _next(self, queue: EndpointQueue) -> DeliveryJob | None:
-        """The delivery to be sent now in this lane, counted as in flight; None when none may start."""
+    def _next_job(self, queue: EndpointQueue) -> DeliveryJob | None:
+        """Take the next job of the queue and count it as in flight; None if no call may start."""
         now_s = time.monotonic()
-        while queue.jobs and queue.in_flight < queue.places and not self._stopping:
+        while queue.jobs and queue.in_flight < queue.max_calls and not self._stopping:
             if queue.jobs[0].lease_ends_s <= now_s:
-                # Could not be renewed in time: somebody else may have it.
-                lost = queue.jobs[0]
-                self._queues.take(queue, [lost])
-                self._queues.release(lost)
+                # The lease was not renewed in time, so another worker may have the row.
+                self._queues.release(self._queues.pop_oldest(queue))
                 continue
             if not self._may_start(queue, now_s):
                 return None
@@ -191,26 +149,26 @@ class Sender:
             self._in_flight[queue.slow] += 1
             if not self._turn_begun:
                 self._turn_begun = True
-                self._loop.call_soon(self._next_turn)
+                self._loop.call_soon(self._begin_turn)
             self._starts_left -= 1
             return job
         return None
 
-    def _next_turn(self) -> None:
+    def _begin_turn(self) -> None:
         self._turn_begun = False
-        self._starts_left = STARTS_A_PRIORITY_TURN if time.monotonic() < self._priority_ends_s else STARTS_A_TURN
-        self._new_starts_left = STARTS_A_TURN - self._starts_left
-        self._pump_waiting()
+        self._starts_left = STARTS_PER_PRIORITY_TURN if time.monotonic() < self._priority_ends_s else STARTS_PER_TURN
+        self._new_starts_left = STARTS_PER_TURN - self._starts_left
+        self._start_waiting()
 
     def _may_start(self, queue: EndpointQueue, now_s: float) -> bool:
         endpoint = self.cache.find(queue.key, now_s)
-        if endpoint is None or not endpoint.may_be_called:
-            return False  # `loaded` goes on from here
+        if endpoint is None or not endpoint.is_callable:
+            return False  # `on_endpoint_loaded` continues
         queue.endpoint = endpoint
         if now_s < queue.next_start_s:
-            self._call_later(queue, queue.next_start_s - now_s)
+            self._start_later(queue, queue.next_start_s - now_s)
             return False
-        if not self._has_call(queue.slow):
+        if not self._has_free_call(queue.slow):
             self._waiting[queue.slow].add(queue)
             return False
         if queue.rate_per_s is not None:
@@ -218,34 +176,32 @@ class Sender:
             queue.next_start_s = max(queue.next_start_s, now_s - interval_s) + interval_s
         return True
 
-    def _has_call(self, slow: bool) -> bool:
+    def _has_free_call(self, slow: bool) -> bool:
         if self._starts_left <= 0:
             return False
-        half = max(1, self._max // 2)
         if slow:
-            return self._in_flight[True] < half and self.in_flight < self._max
-        # Lanes that have just become slow may hold more than half; that must not be taken off the others' half.
+            return self._in_flight[True] < max(1, self._max // 2) and self.in_flight < self._max
+        # Queues that have just become slow may have more than half in flight; that must not reduce the other half.
         return self._in_flight[False] < self._max - min(self._in_flight[True], self._max // 2)
 
-    def _call_later(self, queue: EndpointQueue, delay_s: float) -> None:
-        if not queue.timer:
-            queue.timer = True
-            self._loop.call_later(delay_s, self._timer_rang, queue)
+    def _start_later(self, queue: EndpointQueue, delay_s: float) -> None:
+        if not queue.timer_set:
+            queue.timer_set = True
+            self._loop.call_later(delay_s, self._on_timer, queue)
 
-    def _timer_rang(self, queue: EndpointQueue) -> None:
-        queue.timer = False
-        self.pump(queue)
+    def _on_timer(self, queue: EndpointQueue) -> None:
+        queue.timer_set = False
+        self.start_ready(queue)
 
-    def _pump_waiting(self) -> None:
+    def _start_waiting(self) -> None:
         for slow, waiting in self._waiting.items():
-            while waiting and self._has_call(slow):
+            while waiting and self._has_free_call(slow):
                 queue = waiting.pop()
-                job = self._next(queue)
-                if job is None:
+                if (job := self._next_job(queue)) is None:
                     continue
                 self._start(queue, job)
-                if queue.jobs and queue.in_flight < queue.places:
-                    waiting.add(queue)  # to the end: one call a round for each
+                if queue.jobs and queue.in_flight < queue.max_calls:
+                    waiting.add(queue)  # at the end: each queue gets one call per round
 
     def _set_slow(self, queue: EndpointQueue, slow: bool) -> None:
         self._in_flight[queue.slow] -= queue.in_flight
@@ -254,67 +210,40 @@ class Sender:
         if self._waiting[not slow].remove(queue):
             self._waiting[slow].add(queue)
 
-    async def _serve(self, queue: EndpointQueue, first: DeliveryJob) -> None:
-        job: DeliveryJob | None = first
+    async def _send_jobs(self, queue: EndpointQueue, job: DeliveryJob | None) -> None:
         while job is not None:
             await self._send(queue, job)
             if self._waiting[False] or self._waiting[True]:
-                self._pump_waiting()
-            job = self._next(queue)
+                self._start_waiting()
+            job = self._next_job(queue)
 
     async def _send(self, queue: EndpointQueue, job: DeliveryJob) -> None:
         result: AttemptResult | None = None
         try:
-            result = await self._attempt(queue, job)
+            endpoint = queue.endpoint
+            assert endpoint is not None
+            result = await attempt(self._http_client, endpoint, job)
         except OSError as error:
             _log.warning("no socket for a call", error=repr(error))
-            queue.next_start_s = max(queue.next_start_s, time.monotonic() + _OUT_OF_SOCKETS_PAUSE_S)
+            queue.next_start_s = max(queue.next_start_s, time.monotonic() + _RETRY_PAUSE_S)
         except Exception:
-            _log.exception("a call broke", delivery_id=job.id)
-            queue.next_start_s = max(queue.next_start_s, time.monotonic() + _OUT_OF_SOCKETS_PAUSE_S)
+            _log.exception("call failed", delivery_id=job.id)
+            queue.next_start_s = max(queue.next_start_s, time.monotonic() + _RETRY_PAUSE_S)
         finally:
             self._finish(queue, job, result)
 
-    async def _attempt(self, queue: EndpointQueue, job: DeliveryJob) -> AttemptResult:
-        endpoint = queue.endpoint
-        assert endpoint is not None
-        signer = endpoint.signer
-        assert signer is not None
-        timestamp_s = int(time.time())
-        headers = {
-            **endpoint.headers,
-            "webhook-id": job.event_id,
-            "webhook-timestamp": str(timestamp_s),
-            "webhook-signature": signer.sign(job.event_id, timestamp_s, job.body),
-        }
-        response = await self._http_client.post(endpoint.url, headers, job.body, https_required=endpoint.live)
-        _note_lateness(job, response.started_at)
-        return AttemptResult(
-            job, response, judge(response.status, response.error, response.retry_after, datetime.now(UTC))
-        )
-
     def _finish(self, queue: EndpointQueue, job: DeliveryJob, result: AttemptResult | None) -> None:
         self._in_flight[queue.slow] -= 1
-        self._queues.call_ended(queue)
+        self._queues.end_call(queue)
         del queue.started_s[job]
         if result is None:
-            # No verdict on anybody: whoever comes first tries again.
+            # Without a response no attempt is counted. The row is due at once, for any worker.
             self._release(job, Placement.DUE)
             return
-        queue.learn(result.response.duration_s)
-        slow = (queue.mean_latency_s or 0) > SLOW_S or queue.oldest_s(time.monotonic()) > SLOW_S
+        queue.record_latency(result.response.duration_s)
+        slow = (queue.mean_latency_s or 0) > SLOW_S or queue.oldest_call_s(time.monotonic()) > SLOW_S
         if slow != queue.slow:
             self._set_slow(queue, slow)
         self._record(result)
-        if queue.parked and self._queues.drained(queue, time.monotonic()):
-            self._drained()
-
-
-def _note_lateness(job: DeliveryJob, started_at: datetime) -> None:
-    if job.failures:
-        if job.due_at is not None:
-            lateness_seconds("retry").observe((started_at - job.due_at).total_seconds())
-    elif job.series == 1:
-        late_s = (started_at - job.accepted_at).total_seconds()
-        first_byte(late_s)
-        lateness_seconds("first").observe(late_s)
+        if queue.parked and self._queues.is_half_empty(queue, time.monotonic()):
+            self._on_half_empty()

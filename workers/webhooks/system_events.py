@@ -1,4 +1,4 @@
-"""Events that workers emit, written in the transaction of what they tell of."""
+"""The events that workers emit. Each is written in the transaction of the change that it reports."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from spine.webhooks.endpoint_models import DISABLED, EndpointData
 from spine.webhooks.replays import COMPLETED, ReplayOut
 from workers.connection import Connection
 
-_SILENT_REASONS = frozenset({"endpoint_deleted"})  # its owner deleted it; there is no news in that
+_SILENT_REASONS = frozenset({"endpoint_deleted"})  # the owner deleted the endpoint and knows it
 
 
 @dataclass(frozen=True, slots=True)
 class SystemEvent:
-    """An event to be: its type, its data, whose it is, and an endpoint that must not get it."""
+    """An event to write. The endpoint `not_endpoint_id` does not get it."""
 
     type: EventType
     workspace_id: str
@@ -31,11 +31,12 @@ class SystemEvent:
 
 
 def dead_letter_event(row: Any, body: bytes) -> SystemEvent | None:
-    """The notice of a delivery that died, from its closed row and its event's body (empty where that is gone).
+    """Make the event of a dead letter from its closed row and the body of its event (empty if that is gone).
 
-    The death of such a notice is told of too, but not the death of that: two dead endpoints would keep each other busy.
+    Returns None if the reason emits no event. If a delivery of a dead letter event dies, that emits one more event, but
+    the death of a delivery of that one does not: two dead endpoints would cause events without end.
     """
-    if row["reason"] in _SILENT_REASONS or _tells_of_a_notice(row["type"], body):
+    if row["reason"] in _SILENT_REASONS or _ends_the_chain(row["type"], body):
         return None
     series = [attempt for attempt in row["attempts"] if attempt["series"] == row["series"]]
     last = series[-1] if series else {}
@@ -53,21 +54,22 @@ def dead_letter_event(row: Any, body: bytes) -> SystemEvent | None:
     return SystemEvent(DEAD_LETTERED, row["workspace_id"], data, not_endpoint_id=row["endpoint_id"])
 
 
-def _tells_of_a_notice(type: str, body: bytes) -> bool:
+def _ends_the_chain(type: str, body: bytes) -> bool:
+    """Whether the event reports the dead letter of a dead letter event, or may do so because its body is gone."""
     if type != DEAD_LETTERED.name:
         return False
     return not body or orjson.loads(body)["data"]["event_type"] == DEAD_LETTERED.name
 
 
 def endpoint_disabled_event(row: Any) -> SystemEvent:
-    """The notice of an endpoint that was disabled, from its row."""
+    """Make the event of a disabled endpoint from its row."""
     return SystemEvent(
         DISABLED, row["workspace_id"], EndpointData.model_validate(_values(row)), sequence=row["version"]
     )
 
 
 def replay_completed_event(row: Any) -> SystemEvent:
-    """The notice of a replay that reached its end, from its row."""
+    """Make the event of a completed replay from its row."""
     return SystemEvent(COMPLETED, row["workspace_id"], ReplayOut.model_validate(_values(row)), sequence=row["version"])
 
 
@@ -77,17 +79,17 @@ def _values(row: Any) -> dict[str, Any]:
 
 
 async def write_system_events(connection: Connection, events: Iterable[SystemEvent]) -> None:
-    """Write the events and their outbox rows in the running transaction; ring `relay` after its commit."""
-    told = list(events)
-    if not told:
+    """Write the events and their outbox rows in the current transaction. After the commit, send a `relay` wakeup."""
+    new_events = list(events)
+    if not new_events:
         return
-    envs = await connection.fetch(queries.WORKSPACES_ENV, sorted({event.workspace_id for event in told}))
+    envs = await connection.fetch(queries.WORKSPACES_ENV, sorted({event.workspace_id for event in new_events}))
     env_of = {row["workspace_id"]: row["env"] for row in envs}
-    rows = [_event(event, env_of[event.workspace_id]) for event in told]
+    rows = [_event_row(event, env_of[event.workspace_id]) for event in new_events]
     await connection.execute(queries.EVENTS_PUT, *_columns(rows, 5))
 
 
-def _event(event: SystemEvent, env: str) -> tuple[str, str, str, bytes, str | None]:
+def _event_row(event: SystemEvent, env: str) -> tuple[str, str, str, bytes, str | None]:
     id = ids.mint(ids.PREFIXES["event"])
     body = event_body(
         id=id,

@@ -1,4 +1,4 @@
-"""One batch of results into the ledger: a single statement where all were delivered, else one transaction."""
+"""Writes a batch of results: in one statement if all were delivered, otherwise in one transaction."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,22 +25,22 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What was written beside the results themselves."""
+    """What was committed in addition to the results."""
 
     events: bool
-    """Whether there is something for the relay."""
+    """Whether system events were written to the outbox."""
     system_mails: int
-    """Messages to owners."""
+    """Number of messages queued for owners of endpoints."""
 
 
-_NOTHING_ELSE: Final = Committed(events=False, system_mails=0)
+_RESULTS_ONLY: Final = Committed(events=False, system_mails=0)
 
 
 async def commit(connection: Connection, batch: ResultBatch) -> Committed:
-    """Write the batch, all or nothing; answers what was written besides."""
+    """Write the batch, all or nothing."""
     if not batch.failed and not batch.dead:
         await _put_delivered(connection, batch)
-        return _NOTHING_ELSE
+        return _RESULTS_ONLY
     system_mails = 0
     async with connection.transaction():
         if batch.delivered:
@@ -48,7 +48,7 @@ async def commit(connection: Connection, batch: ResultBatch) -> Committed:
         if batch.failed:
             await _put_failed(connection, batch)
         system_events = await _put_dead(connection, batch) if batch.dead else []
-        # An endpoint that took anything in this batch is not one that only fails.
+        # One delivered result in the batch is enough: such an endpoint does not only fail.
         delivered_endpoints = batch.delivered_endpoints
         failing = sorted((key, since) for key, since in batch.failing.items() if key not in delivered_endpoints)
         if failing:
@@ -58,19 +58,19 @@ async def commit(connection: Connection, batch: ResultBatch) -> Committed:
                 [key[1] for key, _ in failing],
                 [since for _, since in failing],
             )
-            hopeless = _hopeless(rows)
-            disabled = await disable(connection, hopeless, "failing")
+            failing_since = _to_disable(rows)
+            disabled = await _disable(connection, failing_since, "failing")
             system_mails = await _queue_system_mails(
-                connection, [(row, hopeless[row["workspace_id"], row["id"]]) for row in disabled]
+                connection, [(row, failing_since[row["workspace_id"], row["id"]]) for row in disabled]
             )
             system_events += [endpoint_disabled_event(row) for row in disabled]
-        system_events += [endpoint_disabled_event(row) for row in await disable(connection, batch.gone, "gone")]
+        system_events += [endpoint_disabled_event(row) for row in await _disable(connection, batch.gone, "gone")]
         await write_system_events(connection, system_events)
     return Committed(bool(system_events), system_mails)
 
 
-def _hopeless(rows: Iterable[Any]) -> dict[EndpointKey, datetime]:
-    """Endpoints that have just failed and have only failed for days (`policies.auto_disable`), and since when."""
+def _to_disable(rows: Iterable[Any]) -> dict[EndpointKey, datetime]:
+    """The endpoints that have failed for so long that they must be disabled (`policies.auto_disable`), and since when."""
     return {
         (row["workspace_id"], row["endpoint_id"]): row["failing_since"]
         for row in rows
@@ -78,8 +78,8 @@ def _hopeless(rows: Iterable[Any]) -> dict[EndpointKey, datetime]:
     }
 
 
-async def disable(connection: Connection, keys: Iterable[EndpointKey], reason: str) -> list[Any]:
-    """Disable endpoints and hold what waits for them; answers the rows of those that were not disabled before."""
+async def _disable(connection: Connection, keys: Iterable[EndpointKey], reason: str) -> list[Any]:
+    """Disable endpoints and hold their waiting deliveries. Returns the rows of those that were not disabled before."""
     ordered = sorted(keys)
     if not ordered:
         return []
@@ -94,9 +94,9 @@ async def disable(connection: Connection, keys: Iterable[EndpointKey], reason: s
 
 
 async def _queue_system_mails(connection: Connection, disabled: Iterable[tuple[Any, datetime]]) -> int:
-    """Queue a message to the owner of each endpoint disabled for its failures; answers how many were queued.
+    """Queue a message to the owner of each endpoint that was disabled for its failures. Returns the number queued.
 
-    A message that cannot be queued is no reason to keep results from being written: it is logged and left.
+    A message that cannot be queued is logged and dropped, because it must not prevent that results are written.
     """
     queued = 0
     for row, failing_since in disabled:
@@ -110,9 +110,9 @@ async def _queue_system_mails(connection: Connection, disabled: Iterable[tuple[A
             async with connection.transaction():  # a savepoint
                 await queue_system_mail(connection, row["workspace_id"], ENDPOINT_DISABLED, vars)
         except SpineError as error:
-            _log.warning("owner not told", endpoint_id=row["id"], code=error.code, reason=error.detail)
+            _log.warning("system mail not queued", endpoint_id=row["id"], code=error.code, reason=error.detail)
         except (ValueError, asyncpg.PostgresError):
-            _log.exception("owner not told", endpoint_id=row["id"])
+            _log.exception("system mail not queued", endpoint_id=row["id"])
         else:
             queued += 1
     return queued
@@ -120,7 +120,7 @@ async def _queue_system_mails(connection: Connection, disabled: Iterable[tuple[A
 
 async def _put_delivered(connection: Connection, batch: ResultBatch) -> None:
     rows = batch.delivered
-    mended = sorted(batch.delivered_endpoints)
+    endpoints = sorted(batch.delivered_endpoints)
     await write_each(
         connection,
         queries.DELIVERED_PUT,
@@ -129,8 +129,8 @@ async def _put_delivered(connection: Connection, batch: ResultBatch) -> None:
         [job.id for job, _ in rows],
         [job.series for job, _ in rows],
         [attempt for _, attempt in rows],
-        [key[0] for key in mended],
-        [key[1] for key in mended],
+        [key[0] for key in endpoints],
+        [key[1] for key in endpoints],
     )
 
 
@@ -163,5 +163,5 @@ async def _put_dead(connection: Connection, batch: ResultBatch) -> list[SystemEv
         [attempt for _, _, attempt in rows],
     )
     body_of = {job.id: job.body for job, _, _ in rows}
-    found = (dead_letter_event(row, body_of[row["id"]]) for row in closed)
-    return [system_event for system_event in found if system_event is not None]
+    events = (dead_letter_event(row, body_of[row["id"]]) for row in closed)
+    return [event for event in events if event is not None]

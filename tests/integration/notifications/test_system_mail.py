@@ -10,7 +10,7 @@ import pytest
 from tests.api import Api, Organisation
 from tests.mail_server import open_mailbox
 from tests.message_engine import Post, post_of, sending, until
-from tests.receiver import Fate, Receiver
+from tests.receiver import Receiver, ScriptedResponse
 from workers.notifications.receipts import ReceiptPipeline
 from workers.notifications.send import MessageSender
 from workers.webhooks.dispatch import Dispatcher
@@ -48,7 +48,7 @@ async def disable_failing_endpoints(
         ids = []
         for n in range(endpoints):
             path = f"/{n}?token=of-the-receiver"
-            receiver.always(path, Fate(500))
+            receiver.always(path, ScriptedResponse(500))
             endpoint = workspace.post(
                 "/v1/webhook_endpoints", {"url": receiver.url(path), "events": ["thing.happened"]}
             )

@@ -84,7 +84,7 @@ async def test_only_what_matches_type_and_filter_comes(
         await send(caller, {}),
     ]
     await send(caller, rich, "stock.high")
-    async with engine.at_work():
+    async with engine.running_worker():
         await relayed(engine)
     assert got(receiver, "/gold") == sorted(wanted)
     assert got(receiver, "/all") == got(receiver, "/empty") == sorted([wanted[0], wanted[2], *others])
@@ -102,7 +102,7 @@ async def test_each_event_meets_the_filter_of_its_accept_time(
     third = [await send(caller, {"n": 1}), await send(caller, {"n": True})]
     await change(caller, endpoint, filter={"n": 2}, events=["order.paid"])
     await send(caller, {"n": 1})
-    async with engine.at_work():
+    async with engine.running_worker():
         await relayed(engine)
     assert got(receiver, "/hook") == sorted([first[0], second[1], *third])
 
@@ -178,7 +178,7 @@ async def test_odd_payloads_stop_nothing(caller: httpx.AsyncClient, engine: Engi
         broken = wanted[0][:-4] + "ZZZZ"
         await connection.execute("SELECT spine.events_put($1, $2, $3)", [broken], ["order.paid"], [b"\xff no JSON"])
     wanted += [broken, await send(caller, {"tier": "gold"})]
-    async with engine.at_work():
+    async with engine.running_worker():
         await relayed(engine)
     assert got(receiver, "/gold") == sorted(wanted)
     assert got(receiver, "/all") == sorted(wanted + others)
@@ -191,7 +191,7 @@ async def test_an_erased_payload_is_a_dead_letter_all_the_same(
     endpoint = await make(caller, receiver.url("/gold"), filter={"tier": "gold"})
     erased = await send(caller, {"tier": "tin"})
     assert (await caller.post(f"/v1/events/{erased}/erase")).status_code == 200
-    async with engine.at_work():
+    async with engine.running_worker():
         (row,) = await engine.until_states(dead=1)
     assert (row["event_id"], row["endpoint_id"], row["reason"]) == (erased, endpoint["id"], "payload_erased")
     assert receiver.calls == []
@@ -203,7 +203,7 @@ async def test_a_test_event_comes_whatever_the_filter(
     """`/test` sends, as it does whatever the types."""
     made = await make(caller, receiver.url("/gold"), filter=GOLD)
     sent = (await caller.post(f"{PATH}/{made['id']}/test")).json()
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.until_states(delivered=1)
     assert got(receiver, "/gold") == [sent["event_id"]]
 
@@ -212,7 +212,7 @@ async def test_replay_missing_honours_the_filter(caller: httpx.AsyncClient, engi
     """What is missing is what the endpoint's filter of now would have let in: counted before, delivered once, paced by its rate."""
     odd = [await send(caller, {"tier": "gold", "x": "\x00"}), await send(caller, {"tier": "tin", "x": "\x00"})]
     before = [await send(caller, {"tier": ("gold", "tin")[n % 2]}) for n in range(240)]
-    async with engine.at_work():
+    async with engine.running_worker():
         await relayed(engine)
         made = await make(caller, receiver.url("/late"), filter={"tier": "tin"})
         replay = (await caller.post(f"{PATH}/{made['id']}/replay_missing",
@@ -243,7 +243,7 @@ async def test_a_replay_of_dead_letters_asks_no_filter(
     """What was fixed when the event was accepted stays: a delivery is put back whatever its endpoint listens to by now."""
     made = await make(caller, receiver.url("/gold"), filter={"tier": "gold"})
     id = await send(caller, {"tier": "gold"})
-    async with engine.at_work():
+    async with engine.running_worker():
         await relayed(engine)
         await change(caller, made, filter={"tier": "tin"})
         answer = await caller.post("/v1/replays", json={"filter": {"endpoint_id": made["id"], "status": "delivered"}})
@@ -256,7 +256,7 @@ async def test_costly_filters_cut_the_batch(engine: Engine, receiver: Receiver) 
     await engine.endpoint(receiver.url("/costly"), filter={"items": [{"sku": "none"}]})
     await engine.endpoint(receiver.url("/all"))
     costly = await engine.publish(count=8, data={"items": [{"sku": n} for n in range(STEPS_OF_AN_EVENT * 2 // 5)]})
-    async with engine.at_work():
+    async with engine.running_worker():
         await relayed(engine)
     assert got(receiver, "/all") == sorted(costly)
     assert receiver.count["/costly"] == 0

@@ -11,7 +11,7 @@ from spine.kernel.redis_client import open_redis
 from spine.kernel.wakeups import Wakeups
 from tests.breakable_servers import Servers, servers_to_break
 from tests.delivery_engine import Engine, running_engine
-from tests.receiver import HANG, OK, Fate, Receiver
+from tests.receiver import HANG, OK, Receiver, ScriptedResponse
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
 
 async def test_a_bell_wakes_the_worker(engine: Engine, receiver: Receiver) -> None:
     """With sweeps far apart, bells alone bring events and retries on their way."""
-    receiver.script("/hook", Fate(500), OK, Fate(500), OK)
+    receiver.script("/hook", ScriptedResponse(500), OK, ScriptedResponse(500), OK)
     await engine.endpoint(receiver.url("/hook"))
     await engine.worker(sweep_s=600)
     redis = open_redis(engine.redis_url)
@@ -55,7 +55,7 @@ async def test_a_killed_worker_is_taken_over(engine: Engine, receiver: Receiver)
 
 async def test_a_signal_drains(engine: Engine, receiver: Receiver) -> None:
     """SIGTERM lets calls in flight end, records them, leaves no lease and no name behind, and ends with status 0."""
-    receiver.always("/hook", Fate(delay_s=1))
+    receiver.always("/hook", ScriptedResponse(delay_s=1))
     await engine.endpoint(receiver.url("/hook"))
     worker = await engine.worker(lease_s=600)
     await engine.publish(count=30)
@@ -97,7 +97,7 @@ async def test_redis_may_be_emptied_killed_and_absent(servers: Servers, receiver
 async def test_postgres_may_crash(servers: Servers, receiver: Receiver) -> None:
     """A worker survives a crash of Postgres, loses no result of calls that ended meanwhile, and goes on."""
     async with running_engine(servers.database_url, servers.redis_url) as engine:
-        receiver.always("/hook", Fate(delay_s=3))
+        receiver.always("/hook", ScriptedResponse(delay_s=3))
         await engine.endpoint(receiver.url("/hook"))
         worker = await engine.worker(lease_s=60)
         made = await engine.publish(count=4)

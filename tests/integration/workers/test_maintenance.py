@@ -13,7 +13,7 @@ async def test_held_work_is_kept_for_the_time_of_retention(engine: Engine, recei
     """What was held for longer than anything is kept becomes a dead letter that says so, and is told of; the rest stays."""
     await engine.endpoint(receiver.url("/off"), ["thing.*"], status="disabled")
     await engine.endpoint(receiver.url("/told"), ["delivery.*"])
-    async with engine.at_work(retention_days=30):
+    async with engine.running_worker(retention_days=30):
         await engine.publish(count=2)
         rows = await engine.until_states(held=2)
         await engine.pool.execute(
@@ -37,7 +37,7 @@ async def test_partitions_come_and_go(engine: Engine) -> None:
         + str(await engine.pool.fetchval("SELECT to_char(now() + interval '6 days', 'YYYYMMDD')"))
     )
     before = await engine.pool.fetchval(days)
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.until(lambda: engine.pool.fetchval("SELECT to_regclass('spine.events_20200101') IS NULL"))
         await engine.until(lambda: engine.pool.fetchval(f"SELECT ({days}) = $1", before))
 
@@ -65,7 +65,7 @@ async def test_expired_keys_and_secrets_are_deleted(engine: Engine, receiver: Re
             "SELECT (SELECT count(*) FROM spine.idempotency_keys) = 1 AND (SELECT count(*) FROM spine.endpoint_secrets) = 2"
         )
 
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.until(cleaned)
     assert await engine.pool.fetchval("SELECT key FROM spine.idempotency_keys") == "new"
 
@@ -73,7 +73,7 @@ async def test_expired_keys_and_secrets_are_deleted(engine: Engine, receiver: Re
 async def test_the_queue_is_shown(engine: Engine, receiver: Receiver) -> None:
     """The figures of the queues are read from Postgres and stand in the metrics."""
     await engine.endpoint(receiver.url("/off"), status="disabled")
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.publish(count=3)
         await engine.until_states(held=3)
 

@@ -1,4 +1,4 @@
-"""Delivery inside the engine: what a receiver gets, what its answer means, and what stands in the ledger after it."""
+"""Deliveries: the request that a receiver gets, the meaning of its response, and the rows written after it."""
 
 from datetime import datetime
 from functools import partial
@@ -7,13 +7,13 @@ from standardwebhooks import Webhook
 
 from policies.retry import SCHEDULE_S
 from tests.delivery_engine import Engine
-from tests.receiver import OK, RESET, Fate, Receiver
+from tests.receiver import OK, RESET, Receiver, ScriptedResponse
 
 
 async def test_the_bytes_that_were_accepted_are_signed_and_sent(engine: Engine, receiver: Receiver) -> None:
     """The body is sent byte for byte and signed so that the Standard Webhooks library verifies it (On the wire)."""
     endpoint = await engine.endpoint(receiver.url("/hook"))
-    async with engine.at_work():
+    async with engine.running_worker():
         (event_id,) = await engine.publish(data={"text": "naïve ☃"})
         (call,) = await receiver.until_calls("/hook", 1)
     body = await engine.pool.fetchval("SELECT body FROM spine.events WHERE id = $1", event_id)
@@ -24,11 +24,11 @@ async def test_the_bytes_that_were_accepted_are_signed_and_sent(engine: Engine, 
     assert Webhook(endpoint.secret).verify(call.body.decode(), call.headers)
 
 
-async def test_a_delivered_row_tells_of_its_attempt(engine: Engine, receiver: Receiver) -> None:
-    """What was delivered leaves the queue with its attempt: number, times, status and the answer's text."""
-    receiver.script("/hook", Fate(201, body=b"caf\xe9 \x00 ok"))
+async def test_a_delivered_row_has_its_attempt(engine: Engine, receiver: Receiver) -> None:
+    """A delivered row leaves the queue with its attempt: number, times, status and response text."""
+    receiver.script("/hook", ScriptedResponse(201, body=b"caf\xe9 \x00 ok"))
     await engine.endpoint(receiver.url("/hook"))
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.publish()
         (row,) = await engine.until_states(delivered=1)
     (attempt,) = row["attempts"]
@@ -43,17 +43,17 @@ def _seconds(start: str, end: str) -> float:
 
 
 async def test_failures_are_retried_by_the_schedule_until_dead(engine: Engine, receiver: Receiver) -> None:
-    """Failure n waits its step from the end of the attempt, n = 1..7; the eighth makes the delivery dead, and it is told of."""
-    receiver.always("/hook", Fate(500, body=b"no"))
+    """Failures 1 to 7 wait their step after the end of the attempt; the eighth makes a dead letter and emits an event."""
+    receiver.always("/hook", ScriptedResponse(500, body=b"no"))
     endpoint = await engine.endpoint(receiver.url("/hook"))
-    await engine.endpoint(receiver.url("/told"), ["delivery.*"])
+    await engine.endpoint(receiver.url("/system"), ["delivery.*"])
     failed = "SELECT failures = $1 FROM spine.deliveries_open WHERE leased_by IS NULL"
-    async with engine.at_work():
+    async with engine.running_worker():
         (event_id,) = await engine.publish()
         for failures, step_s in enumerate(SCHEDULE_S, 1):
             await engine.until(partial(engine.pool.fetchval, failed, failures))
             await engine.advance(step_s)
-        (told,) = await receiver.until_calls("/told", 1)
+        (event,) = await receiver.until_calls("/system", 1)
     (dead,) = await engine.deliveries(endpoint_id=endpoint.id)
     assert (dead["state"], dead["reason"]) == ("dead", "attempts_exhausted")
     assert [attempt["number"] for attempt in dead["attempts"]] == list(range(1, 9))
@@ -63,15 +63,15 @@ async def test_failures_are_retried_by_the_schedule_until_dead(engine: Engine, r
     assert steps == list(SCHEDULE_S)
     assert {call.event_id for call in receiver.to("/hook")} == {event_id}
     assert len(receiver.to("/hook")) == 8
-    assert b'"delivery.dead_lettered"' in told.body
-    assert endpoint.id.encode() in told.body
+    assert b'"delivery.dead_lettered"' in event.body
+    assert endpoint.id.encode() in event.body
 
 
 async def test_no_attempt_starts_before_it_is_due(engine: Engine, receiver: Receiver) -> None:
-    """An attempt starts no earlier than due (Verdicts)."""
-    receiver.script("/hook", Fate(500), RESET)
+    """An attempt never starts before it is due (Verdicts)."""
+    receiver.script("/hook", ScriptedResponse(500), RESET)
     await engine.endpoint(receiver.url("/hook"))
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.publish()
         (row,) = await engine.until_states(delivered=1)
     first, second, third = row["attempts"]
@@ -81,12 +81,12 @@ async def test_no_attempt_starts_before_it_is_due(engine: Engine, receiver: Rece
 
 
 async def test_retry_after_is_honoured_on_429_and_503(engine: Engine, receiver: Receiver) -> None:
-    """429 and 503 with Retry-After wait for the longer of the step and what was asked."""
-    receiver.script("/busy", Fate(503, headers={"Retry-After": "90"}))
-    receiver.script("/hurry", Fate(429, headers={"Retry-After": "0"}))
+    """429 and 503 with Retry-After wait for the longer of the step and the Retry-After."""
+    receiver.script("/busy", ScriptedResponse(503, headers={"Retry-After": "90"}))
+    receiver.script("/hurry", ScriptedResponse(429, headers={"Retry-After": "0"}))
     await engine.endpoint(receiver.url("/busy"))
     await engine.endpoint(receiver.url("/hurry"))
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.publish()
         await receiver.until_calls("/hurry", 2)
         await engine.until_states(delivered=1, retrying=1)
@@ -97,29 +97,29 @@ async def test_retry_after_is_honoured_on_429_and_503(engine: Engine, receiver: 
 
 
 async def test_410_ends_the_delivery_and_disables_the_endpoint(engine: Engine, receiver: Receiver) -> None:
-    """410: dead at once, endpoint disabled, what waits for it held, `webhook_endpoint.disabled` told once."""
-    receiver.always("/gone", Fate(500))
+    """After 410 the delivery is dead, the endpoint disabled, its waiting deliveries held, and one event emitted."""
+    receiver.always("/gone", ScriptedResponse(500))
     endpoint = await engine.endpoint(receiver.url("/gone"), ["thing.*"])
-    await engine.endpoint(receiver.url("/told"), ["webhook_endpoint.*"])
-    async with engine.at_work():
+    await engine.endpoint(receiver.url("/system"), ["webhook_endpoint.*"])
+    async with engine.running_worker():
         await engine.publish(count=3)
         await engine.until_states(retrying=3)
-        receiver.always("/gone", Fate(410))
+        receiver.always("/gone", ScriptedResponse(410))
         await engine.publish()
-        (told,) = await receiver.until_calls("/told", 1)
+        (event,) = await receiver.until_calls("/system", 1)
         await engine.until_states(dead=1, held=3, delivered=1)
     row = await engine.pool.fetchrow("SELECT * FROM spine.webhook_endpoints WHERE id = $1", endpoint.id)
     assert (row["status"], row["disabled_reason"], row["version"]) == ("disabled", "gone", 2)
-    assert b'"disabled_reason":"gone"' in told.body
-    assert receiver.count["/told"] == 1
+    assert b'"disabled_reason":"gone"' in event.body
+    assert receiver.count["/system"] == 1
     (dead,) = await engine.deliveries(state="dead")
     assert dead["reason"] == "endpoint_gone"
 
 
-async def test_disabled_is_held_and_released_when_enabled(engine: Engine, receiver: Receiver) -> None:
-    """Events for a disabled endpoint are held, not dropped; what a race left held is released once it is enabled (promise 4)."""
+async def test_deliveries_of_a_disabled_endpoint_are_held(engine: Engine, receiver: Receiver) -> None:
+    """Deliveries of a disabled endpoint are held, also after a race, and sent once it is enabled (promise 4)."""
     endpoint = await engine.endpoint(receiver.url("/hook"), status="disabled")
-    async with engine.at_work():
+    async with engine.running_worker():
         events = await engine.publish(count=5)
         await engine.until_states(held=5)
         assert receiver.count["/hook"] == 0
@@ -130,13 +130,13 @@ async def test_disabled_is_held_and_released_when_enabled(engine: Engine, receiv
     assert {call.event_id for call in receiver.calls} == set(events)
 
 
-async def test_deleted_and_erased_end_as_dead(engine: Engine, receiver: Receiver) -> None:
-    """A retry whose endpoint was deleted, or whose payload was erased meanwhile, is dead and says why."""
-    receiver.always("/a", Fate(500))
-    receiver.always("/b", Fate(500))
+async def test_retries_of_deleted_endpoints_and_erased_payloads_are_dead(engine: Engine, receiver: Receiver) -> None:
+    """A retry whose endpoint was deleted, or whose payload was erased, is dead with that reason."""
+    receiver.always("/a", ScriptedResponse(500))
+    receiver.always("/b", ScriptedResponse(500))
     deleted = await engine.endpoint(receiver.url("/a"), ["one.*"])
     await engine.endpoint(receiver.url("/b"), ["two.*"])
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.publish("one.happened")
         (event_id,) = await engine.publish("two.happened")
         await engine.until_states(retrying=2)
@@ -146,8 +146,8 @@ async def test_deleted_and_erased_end_as_dead(engine: Engine, receiver: Receiver
     assert {row["reason"] for row in rows} == {"endpoint_deleted", "payload_erased"}
 
 
-async def test_a_rotated_secret_signs_beside_the_new_one(engine: Engine, receiver: Receiver) -> None:
-    """While two secrets are in force, each of them verifies what is sent."""
+async def test_both_secrets_sign_during_a_rotation(engine: Engine, receiver: Receiver) -> None:
+    """While an endpoint has two secrets, each of them verifies a request."""
     endpoint = await engine.endpoint(receiver.url("/hook"))
     other = await engine.endpoint(receiver.url("/other"))
     await engine.pool.execute(
@@ -156,7 +156,7 @@ async def test_a_rotated_secret_signs_beside_the_new_one(engine: Engine, receive
         endpoint.id,
         other.id,
     )
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.publish()
         (call,) = await receiver.until_calls("/hook", 1)
     for secret in (endpoint.secret, other.secret):
@@ -165,10 +165,10 @@ async def test_a_rotated_secret_signs_beside_the_new_one(engine: Engine, receive
 
 
 async def test_days_of_failures_disable_an_endpoint(engine: Engine, receiver: Receiver) -> None:
-    """Five days of failures without one success disable the endpoint at its next failure, once (promise 4)."""
-    receiver.always("/hook", Fate(500))
+    """Five days of failures without a success disable the endpoint at its next failure, once (promise 4)."""
+    receiver.always("/hook", ScriptedResponse(500))
     endpoint = await engine.endpoint(receiver.url("/hook"), ["thing.*"])
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.publish()
         await engine.until_states(retrying=1)
         since = (
@@ -191,12 +191,12 @@ async def test_days_of_failures_disable_an_endpoint(engine: Engine, receiver: Re
     assert await engine.pool.fetchval("SELECT count(*) FROM spine.events WHERE type = 'webhook_endpoint.disabled'") == 1
 
 
-async def test_one_success_ends_the_failing(engine: Engine, receiver: Receiver) -> None:
-    """`failing_since` is set by the first failure and cleared by a success."""
-    receiver.script("/hook", Fate(500), OK)
+async def test_one_success_resets_failing_since(engine: Engine, receiver: Receiver) -> None:
+    """The first failure sets `failing_since`, and a success clears it."""
+    receiver.script("/hook", ScriptedResponse(500), OK)
     await engine.endpoint(receiver.url("/hook"))
     since = "SELECT failing_since FROM spine.endpoint_health"
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.publish()
         await engine.until_states(retrying=1)
         assert await engine.pool.fetchval(since) is not None
@@ -204,16 +204,16 @@ async def test_one_success_ends_the_failing(engine: Engine, receiver: Receiver) 
     assert await engine.pool.fetchval(since) is None
 
 
-async def test_two_dead_endpoints_do_not_keep_each_other_busy(engine: Engine, receiver: Receiver) -> None:
-    """The death of a notice is told of, the death of that no more: the chain of dead letters ends."""
-    receiver.always("/a", Fate(410))
-    receiver.always("/b", Fate(410))
-    # Not all events: being disabled is an event as well, and its dead letter another one each time they are revived.
+async def test_the_chain_of_dead_letter_events_ends(engine: Engine, receiver: Receiver) -> None:
+    """A dead delivery of a dead letter event emits an event, but a dead delivery of that one does not."""
+    receiver.always("/a", ScriptedResponse(410))
+    receiver.always("/b", ScriptedResponse(410))
+    # Not "*": each disabling emits an event as well, whose delivery would die again after each enabling.
     await engine.endpoint(receiver.url("/a"), ["thing.*", "delivery.*"])
     await engine.endpoint(receiver.url("/b"), ["delivery.*"])
-    revive = "UPDATE spine.webhook_endpoints SET status = 'enabled', version = version + 1 WHERE status = 'disabled'"
+    enable = "UPDATE spine.webhook_endpoints SET status = 'enabled', version = version + 1 WHERE status = 'disabled'"
     count = "SELECT count(*) FROM spine.events WHERE type = 'delivery.dead_lettered'"
-    async with engine.at_work():
+    async with engine.running_worker():
         await engine.publish()
         for _ in range(6):
             await engine.until(
@@ -221,7 +221,7 @@ async def test_two_dead_endpoints_do_not_keep_each_other_busy(engine: Engine, re
                     "SELECT NOT EXISTS (SELECT FROM spine.deliveries_open WHERE state <> 'held')"
                 )
             )
-            await engine.pool.execute(revive)
+            await engine.pool.execute(enable)
         await engine.until(
             lambda: engine.pool.fetchval(
                 "SELECT NOT EXISTS (SELECT FROM spine.outbox) AND NOT EXISTS (SELECT FROM spine.deliveries_open WHERE state <> 'held')"

@@ -1,4 +1,4 @@
-"""Leases that are given back: what is written again when a row was missed, and what is not."""
+"""Released leases: which rows a flush writes again after a miss or an error."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,12 +16,12 @@ from workers.webhooks.leases import Leases
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
-class _Desk:
-    """A database that writes, of each call, the rows that the script names; None breaks the connection."""
+class _FakeDatabase:
+    """A database where each call writes the ids of the next script entry; None breaks the connection."""
 
     def __init__(self, *script: set[str] | None) -> None:
         self.script = list(script)
-        self.asked: list[list[str]] = []
+        self.requests: list[str] = []
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
@@ -29,18 +29,18 @@ class _Desk:
 
     async def fetch(self, _: str, workspace_ids: list[str], ids: list[str], *__: object) -> list[dict[str, str]]:
         assert len(workspace_ids) == len(ids)
-        self.asked.append(ids)
+        self.requests.append("".join(ids))
         written = self.script.pop(0) if self.script else set()
         if written is None:
             raise OSError("gone")
         return [{"id": id} for id in ids if id in written]
 
 
-def _leases(desk: _Desk) -> Leases:
+def _leases(database: _FakeDatabase) -> Leases:
     leases = Leases(
         cast("Any", None), create_autospec(EndpointQueues), create_autospec(Wakeups, instance=True), "me", 30
     )
-    leases._db = cast("Any", desk)
+    leases._db = cast("Any", database)
     for name in "abc":
         job = DeliveryJob("wsp", name, f"evt_{name}", "a.b", "whe_1", 0, 1, None, NOW, b"{}", 1e9, None)
         leases.release(job, Placement.PARKED)
@@ -48,7 +48,7 @@ def _leases(desk: _Desk) -> Leases:
 
 
 @pytest.mark.parametrize(
-    ("script", "asked"),
+    ("script", "requests"),
     [
         ([{"a", "b", "c"}], ["abc"]),
         ([{"a"}, {"b", "c"}], ["abc", "bc"]),
@@ -57,18 +57,18 @@ def _leases(desk: _Desk) -> Leases:
         ([set(), {"a", "b", "c"}], ["abc", "abc"]),
     ],
 )
-async def test_only_what_was_missed_is_given_back_again(script: list[set[str] | None], asked: list[str]) -> None:
-    """A row that was given back is not named again: this process may have claimed it anew by then. It ends when none is found."""
-    desk = _Desk(*script)
-    await _leases(desk).flush()
-    assert ["".join(ids) for ids in desk.asked] == asked
+async def test_only_missed_rows_are_released_again(script: list[set[str] | None], requests: list[str]) -> None:
+    """A released row is not written again, because this process may have claimed it again. It ends if no row is found."""
+    database = _FakeDatabase(*script)
+    await _leases(database).flush()
+    assert database.requests == requests
 
 
-async def test_a_break_keeps_what_is_not_written() -> None:
-    """When the connection breaks, the next flush names what is still to be given back, and only that."""
-    desk = _Desk({"a"}, None, {"b", "c"})
-    leases = _leases(desk)
+async def test_unwritten_rows_survive_an_error() -> None:
+    """If the connection breaks, the next flush writes only the rows that are not written."""
+    database = _FakeDatabase({"a"}, None, {"b", "c"})
+    leases = _leases(database)
     with pytest.raises(OSError, match="gone"):
         await leases.flush()
     await leases.flush()
-    assert ["".join(ids) for ids in desk.asked] == ["abc", "bc", "bc"]
+    assert database.requests == ["abc", "bc", "bc"]

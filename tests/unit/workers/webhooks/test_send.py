@@ -1,4 +1,4 @@
-"""The sender over a stand-in for the way out: who is called when, and what its calls do to the budgets."""
+"""The sender with a fake HTTP client: when calls start, and how they use the limits."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,16 +11,17 @@ from spine.kernel.http_client import HttpResponse
 from spine.webhooks.signing import Signer, new_secret
 from workers.heartbeat import Heartbeat
 from workers.webhooks.endpoint_cache import Endpoint
+from workers.webhooks.endpoint_queue import PROBE_CALLS
 from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.jobs import AttemptResult, DeliveryJob, DeliveryResult, Discarded, EndpointLimits, Placement
-from workers.webhooks.send import STARTS_A_PRIORITY_TURN, STARTS_A_TURN, Sender
+from workers.webhooks.send import STARTS_PER_PRIORITY_TURN, STARTS_PER_TURN, Sender
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 FAR = 1e12
 
 
-class Book:
-    """Endpoints at hand."""
+class FakeCache:
+    """Endpoints in memory."""
 
     def __init__(self) -> None:
         self.endpoints: dict[tuple[str, str], Endpoint] = {}
@@ -29,8 +30,8 @@ class Book:
         return self.endpoints.get(key)
 
 
-class HttpClient:
-    """Calls that end when they are told to."""
+class FakeHttpClient:
+    """Calls stay in flight until the test responds."""
 
     def __init__(self) -> None:
         self.open: dict[str, list[asyncio.Future[Any]]] = {}
@@ -40,28 +41,28 @@ class HttpClient:
         self.open.setdefault(url, []).append(future)
         return await future
 
-    def response(self, url: str, duration_s: float = 0.01, status: int = 200) -> None:
+    def respond(self, url: str, duration_s: float = 0.01, status: int = 200) -> None:
         self.open[url].pop(0).set_result(HttpResponse(status, None, None, b"", NOW, duration_s))
 
 
-class Bench:
-    """A sender with all that it hands on."""
+class Harness:
+    """A sender, with all that it passes on."""
 
     def __init__(self, max_in_flight: int = 10) -> None:
         heartbeat = Heartbeat(cast("Any", None), "me")
         self.queues = EndpointQueues(heartbeat, 1000, 10**9)
-        self.http_client = HttpClient()
+        self.http_client = FakeHttpClient()
         self.results: list[DeliveryResult] = []
-        self.turned: list[tuple[DeliveryJob, Placement]] = []
+        self.released: list[tuple[DeliveryJob, Placement]] = []
         self.sender = Sender(
             cast("Any", self.http_client),
             self.queues,
             max_in_flight,
             self.results.append,
-            lambda job, placement: self.turned.append((job, placement)),
+            lambda job, placement: self.released.append((job, placement)),
             lambda: None,
         )
-        self.cache = Book()
+        self.cache = FakeCache()
         self.sender.cache = cast("Any", self.cache)
         self.numbers: Iterator[int] = iter(range(10**6))
 
@@ -79,7 +80,7 @@ class Bench:
                 "wsp", f"dlv_{n}", f"evt_{n}", "a.b", limits.id, 0, 1, None, NOW, b"{}", lease_ends_s, None
             )
             queue = self.queues.load(limits, job, 0.0, claimed=False)
-        (self.sender.start_new if new else self.sender.pump)(queue)
+        (self.sender.start_new if new else self.sender.start_ready)(queue)
 
     def calls(self, id: str) -> int:
         return len(self.http_client.open.get(id, []))
@@ -92,145 +93,145 @@ async def settle() -> None:
 
 
 async def test_calls_to_an_endpoint_stay_below_its_cap() -> None:
-    """First the trial's calls, after an answer the whole cap, never more."""
-    bench = Bench(max_in_flight=100)
-    bench.load(bench.endpoint("a", cap=6), 12)
+    """An endpoint gets the probe calls first, and after its first response the whole cap, never more."""
+    harness = Harness(max_in_flight=100)
+    harness.load(harness.endpoint("a", cap=6), 12)
     await settle()
-    assert bench.calls("a") == 4
-    bench.http_client.response("a")
+    assert harness.calls("a") == PROBE_CALLS
+    harness.http_client.respond("a")
     await settle()
-    bench.sender.pump(next(iter(bench.queues)))
+    harness.sender.start_ready(next(iter(harness.queues)))
     await settle()
-    assert bench.calls("a") == 6
-    await bench.sender.drain(0)
+    assert harness.calls("a") == 6
+    await harness.sender.drain(0)
 
 
 async def test_the_process_cap_is_shared_in_turns() -> None:
-    """When all calls of the process are taken, lanes that wait get the free ones in turn, one each."""
-    bench = Bench(max_in_flight=2)
-    bench.load(bench.endpoint("a"), 5)
-    bench.load(bench.endpoint("b"), 5)
+    """If the process has no free call, the waiting queues get the next free ones in turn, one each."""
+    harness = Harness(max_in_flight=2)
+    harness.load(harness.endpoint("a"), 5)
+    harness.load(harness.endpoint("b"), 5)
     await settle()
-    assert (bench.calls("a"), bench.calls("b")) == (2, 0)
+    assert (harness.calls("a"), harness.calls("b")) == (2, 0)
     for _ in range(2):
-        bench.http_client.response("a")
+        harness.http_client.respond("a")
         await settle()
-    assert (bench.calls("a"), bench.calls("b")) == (1, 1)
-    await bench.sender.drain(0)
+    assert (harness.calls("a"), harness.calls("b")) == (1, 1)
+    await harness.sender.drain(0)
 
 
-async def test_a_lane_without_a_call_goes_first() -> None:
-    """What comes to an idle endpoint overtakes lanes that wait for more calls than they have, even if they waited first."""
-    bench = Bench(max_in_flight=2)
-    bench.load(bench.endpoint("a"), 5)
-    bench.load(bench.endpoint("b"), 1)
+async def test_a_queue_without_a_call_starts_first() -> None:
+    """A queue without a call in flight overtakes queues that have calls in flight, even if they waited first."""
+    harness = Harness(max_in_flight=2)
+    harness.load(harness.endpoint("a"), 5)
+    harness.load(harness.endpoint("b"), 1)
     await settle()
-    bench.http_client.response("a")
+    harness.http_client.respond("a")
     await settle()
-    assert (bench.calls("a"), bench.calls("b")) == (1, 1)
-    await bench.sender.drain(0)
+    assert (harness.calls("a"), harness.calls("b")) == (1, 1)
+    await harness.sender.drain(0)
 
 
 @pytest.mark.parametrize(
-    ("asked", "haste_s", "most"),
-    [(False, 60, STARTS_A_TURN), (True, 60, STARTS_A_PRIORITY_TURN), (True, 0, STARTS_A_TURN)],
+    ("prioritised", "priority_s", "most"),
+    [(False, 60, STARTS_PER_TURN), (True, 60, STARTS_PER_PRIORITY_TURN), (True, 0, STARTS_PER_TURN)],
 )
 async def test_few_calls_start_in_one_turn(
-    asked: bool, haste_s: float, most: int, monkeypatch: pytest.MonkeyPatch
+    prioritised: bool, priority_s: float, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A turn of the event loop starts so many calls and no more, fewer in haste, which ends by itself; all start in the end."""
-    monkeypatch.setattr("workers.webhooks.send.PRIORITY_S", haste_s)
-    bench = Bench(max_in_flight=100)
-    limits = bench.endpoint("a", cap=50)
-    bench.queues.queue(limits).learn(0.01)
-    if asked:
-        bench.sender.prioritise_new()
-    bench.load(limits, 40)
+    """A turn of the event loop starts a limited number of calls, fewer during the priority of new work; at last all start."""
+    monkeypatch.setattr("workers.webhooks.send.PRIORITY_S", priority_s)
+    harness = Harness(max_in_flight=100)
+    limits = harness.endpoint("a", cap=50)
+    harness.queues.queue(limits).record_latency(0.01)
+    if prioritised:
+        harness.sender.prioritise_new()
+    harness.load(limits, 40)
     starts = []
     for _ in range(100):
-        before = bench.calls("a")
+        before = harness.calls("a")
         await asyncio.sleep(0)
-        starts.append(bench.calls("a") - before)
+        starts.append(harness.calls("a") - before)
     assert sum(starts) == 40
-    assert max(starts[2:]) == most  # the turn of the asking had begun as it was
-    await bench.sender.drain(0)
+    assert max(starts[2:]) == most  # the priority does not change the turn that has begun
+    await harness.sender.drain(0)
 
 
-async def test_what_is_new_starts_in_the_turn_in_which_it_came() -> None:
-    """In haste a turn whose starts are used up has some left for new work, and starts no more than a usual turn with them."""
-    bench = Bench(max_in_flight=100)
-    old = bench.endpoint("old", cap=90)
-    bench.queues.queue(old).learn(0.01)
-    bench.sender.prioritise_new()
-    bench.load(old, 90)
+async def test_new_work_starts_in_the_turn_in_which_it_arrives() -> None:
+    """During the priority a turn keeps some starts for new work. In total it starts no more calls than another turn."""
+    harness = Harness(max_in_flight=100)
+    old = harness.endpoint("old", cap=90)
+    harness.queues.queue(old).record_latency(0.01)
+    harness.sender.prioritise_new()
+    harness.load(old, 90)
     await settle()
-    fresh = [f"new{n}" for n in range(STARTS_A_TURN)]
+    fresh = [f"new{n}" for n in range(STARTS_PER_TURN)]
     for id in fresh:
-        bench.load(bench.endpoint(id), 1, new=True)
-    before = bench.calls("old")
+        harness.load(harness.endpoint(id), 1, new=True)
+    before = harness.calls("old")
     await asyncio.sleep(0)
-    starts = [bench.calls(id) for id in fresh]
-    assert starts == [1] * (STARTS_A_TURN - STARTS_A_PRIORITY_TURN) + [0] * STARTS_A_PRIORITY_TURN
-    assert sum(starts) + bench.calls("old") - before <= STARTS_A_TURN
-    await bench.sender.drain(0)
+    starts = [harness.calls(id) for id in fresh]
+    assert starts == [1] * (STARTS_PER_TURN - STARTS_PER_PRIORITY_TURN) + [0] * STARTS_PER_PRIORITY_TURN
+    assert sum(starts) + harness.calls("old") - before <= STARTS_PER_TURN
+    await harness.sender.drain(0)
 
 
-async def test_slow_lanes_use_half_of_the_calls() -> None:
-    """A lane known to be slow leaves the other half of the process's calls alone."""
-    bench = Bench(max_in_flight=10)
-    slow = bench.endpoint("slow", cap=20)
-    queue = bench.queues.queue(slow)
-    queue.learn(15.0)
-    bench.queues.set_slow(queue, True)
-    bench.load(slow, 20)
-    good = bench.endpoint("good", cap=20)
-    bench.queues.queue(good).learn(0.01)
-    bench.load(good, 20)
+async def test_slow_queues_use_half_of_the_calls() -> None:
+    """Slow queues get at most half of the calls of the process."""
+    harness = Harness(max_in_flight=10)
+    slow = harness.endpoint("slow", cap=20)
+    queue = harness.queues.queue(slow)
+    queue.record_latency(15.0)
+    harness.queues.set_slow(queue, True)
+    harness.load(slow, 20)
+    good = harness.endpoint("good", cap=20)
+    harness.queues.queue(good).record_latency(0.01)
+    harness.load(good, 20)
     await settle()
-    assert (bench.calls("slow"), bench.calls("good")) == (5, 5)
-    await bench.sender.drain(0)
+    assert (harness.calls("slow"), harness.calls("good")) == (5, 5)
+    await harness.sender.drain(0)
 
 
-async def test_a_lapsed_lease_is_not_sent() -> None:
-    """What could not be renewed may be somebody else's by now: it is passed over."""
-    bench = Bench()
-    bench.load(bench.endpoint("a"), 3, lease_ends_s=0.0)
+async def test_an_expired_lease_is_not_sent() -> None:
+    """A job whose lease has expired is skipped, because another worker may have it."""
+    harness = Harness()
+    harness.load(harness.endpoint("a"), 3, lease_ends_s=0.0)
     await settle()
-    assert bench.calls("a") == 0
-    assert bench.queues.held == 0
+    assert harness.calls("a") == 0
+    assert harness.queues.held == 0
 
 
 @pytest.mark.parametrize(("disabled", "deleted"), [(True, False), (False, True)])
-async def test_what_may_not_be_called_goes_another_way(disabled: bool, deleted: bool) -> None:
-    """What waits for a disabled endpoint is held; for a deleted one it ends."""
-    bench = Bench()
-    limits = bench.endpoint("a", disabled=disabled, deleted=deleted)
-    bench.load(limits, 2)
-    bench.sender.endpoint_loaded(bench.cache.endpoints["wsp", "a"])
-    assert [placement for _, placement in bench.turned] == ([Placement.HELD] * 2 if disabled else [])
-    assert [result.reason for result in bench.results if isinstance(result, Discarded)] == (
+async def test_jobs_of_an_uncallable_endpoint_are_not_sent(disabled: bool, deleted: bool) -> None:
+    """Waiting jobs of a disabled endpoint are held; those of a deleted endpoint are discarded."""
+    harness = Harness()
+    limits = harness.endpoint("a", disabled=disabled, deleted=deleted)
+    harness.load(limits, 2)
+    harness.sender.on_endpoint_loaded(harness.cache.endpoints["wsp", "a"])
+    assert [placement for _, placement in harness.released] == ([Placement.HELD] * 2 if disabled else [])
+    assert [result.reason for result in harness.results if isinstance(result, Discarded)] == (
         ["endpoint_deleted"] * 2 if deleted else []
     )
 
 
-async def test_no_socket_is_no_verdict() -> None:
-    """When this machine is out of sockets the delivery goes back uncounted."""
-    bench = Bench()
-    bench.load(bench.endpoint("a"), 1)
+async def test_lack_of_sockets_is_no_attempt() -> None:
+    """If this machine has no free socket, the delivery is due again and no attempt is counted."""
+    harness = Harness()
+    harness.load(harness.endpoint("a"), 1)
     await settle()
-    bench.http_client.open["a"].pop().set_exception(OSError("too many open files"))
+    harness.http_client.open["a"].pop().set_exception(OSError("too many open files"))
     await settle()
-    assert [placement for _, placement in bench.turned] == [Placement.DUE]
-    assert bench.results == []
+    assert [placement for _, placement in harness.released] == [Placement.DUE]
+    assert harness.results == []
 
 
-async def test_draining_gives_back_what_waits_and_cuts_off_what_hangs() -> None:
-    """A drain starts nothing more: what waits is due for others, and so is what did not end in time."""
-    bench = Bench()
-    bench.load(bench.endpoint("a"), 6)
+async def test_drain_releases_waiting_jobs_and_cancels_calls() -> None:
+    """A drain starts no calls: waiting jobs, and those whose call does not end in time, are due for other workers."""
+    harness = Harness()
+    harness.load(harness.endpoint("a"), 6)
     await settle()
-    bench.http_client.response("a")
+    harness.http_client.respond("a")
     await settle()
-    await bench.sender.drain(0)
-    assert len([result for result in bench.results if isinstance(result, AttemptResult)]) == 1
-    assert [placement for _, placement in bench.turned] == [Placement.DUE] * 5
+    await harness.sender.drain(0)
+    assert len([result for result in harness.results if isinstance(result, AttemptResult)]) == 1
+    assert [placement for _, placement in harness.released] == [Placement.DUE] * 5
