@@ -21,15 +21,21 @@ from spine.kernel.redis_client import redis_settings
 from spine.kernel.settings import DatabaseSettings, EgressSettings, VaultSettings, WakeupSettings, WorkSettings
 from spine.kernel.wakeups import WAKEUP_QUEUE, WakeupKind, deserialize, serialize
 from workers.maintenance import Maintenance
+from workers.notifications.dispatch import MessageDispatcher
 from workers.notifications.receipts import ReceiptPipeline
-from workers.notifications.send import MessageSender
 from workers.pipeline import PipelineFactory, WakeupStatus
 from workers.runtime import Runtime
 from workers.wakeups import WakeupWorker
 from workers.webhooks.dispatch import Dispatcher
 from workers.webhooks.replay import ReplayRunner
 
-PIPELINES: Final[tuple[PipelineFactory, ...]] = (Dispatcher, ReplayRunner, MessageSender, ReceiptPipeline, Maintenance)
+PIPELINES: Final[tuple[PipelineFactory, ...]] = (
+    Dispatcher,
+    ReplayRunner,
+    MessageDispatcher,
+    ReceiptPipeline,
+    Maintenance,
+)
 """Every kind of work that a worker does. A new one is added here and nowhere else."""
 
 _FILES: Final = 65_536
@@ -44,7 +50,7 @@ _wakeup_settings: Final = WakeupSettings()
 
 async def _on_job(ctx: dict[str, Any], kind: WakeupKind) -> None:
     runtime: Runtime = ctx["runtime"]
-    await runtime.on_wakeup(kind)
+    await runtime.receive_job(kind)
 
 
 async def relay(ctx: dict[str, Any]) -> None:

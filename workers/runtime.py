@@ -66,7 +66,7 @@ class Runtime:
             self._serve_metrics(self._work.metrics_port + self._work.worker_index)
         self._task = asyncio.create_task(self._run())
 
-    async def on_wakeup(self, kind: WakeupKind) -> None:
+    async def receive_job(self, kind: WakeupKind) -> None:
         """A bell came as a job: take note of it, then look."""
         if self._bell is not None:
             await self._bell.acknowledge(kind)
