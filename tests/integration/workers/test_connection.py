@@ -45,8 +45,8 @@ async def test_async_commit_does_not_leak_into_the_pool(database: str) -> None:
     db = DedicatedConnection(pool, async_commit=True)
     settings = "SELECT name, setting FROM pg_settings WHERE name IN ('plan_cache_mode', 'synchronous_commit')"
     try:
-        async with pool.acquire() as connection:
-            before = await connection.fetch(settings)
+        async with pool.acquire() as pooled:
+            before = await pooled.fetch(settings)
         async with db.connection() as connection:
             assert await connection.fetch(settings) != before
 
@@ -56,8 +56,8 @@ async def test_async_commit_does_not_leak_into_the_pool(database: str) -> None:
 
         with pytest.raises(asyncpg.DivisionByZeroError):
             await fail()
-        async with pool.acquire() as connection:
-            assert await connection.fetch(settings) == before
+        async with pool.acquire() as pooled:
+            assert await pooled.fetch(settings) == before
     finally:
         await db.close()
         await pool.close()

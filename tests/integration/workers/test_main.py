@@ -9,7 +9,7 @@ import pytest
 
 from spine.kernel.redis_client import open_redis
 from spine.kernel.wakeups import Wakeups
-from tests.breakable_servers import Servers, servers_to_break
+from tests.breakable_servers import Servers, breakable_servers
 from tests.delivery_engine import Engine, running_engine
 from tests.receiver import HANG, OK, Fate, Receiver
 
@@ -17,7 +17,7 @@ from tests.receiver import HANG, OK, Fate, Receiver
 @pytest.fixture
 async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
     """A Postgres and a Redis that a test may kill."""
-    async with servers_to_break(tmp_path) as servers:
+    async with breakable_servers(tmp_path) as servers:
         yield servers
 
 
