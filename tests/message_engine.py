@@ -188,7 +188,7 @@ async def sending(
         await runtime.stop()
 
 
-# Stopped by an event, not cancelled: before Python 3.12 `asyncio.wait_for`, which the Redis client sends with, may lose a
+# Stopped by an event, not cancelled: before Python 3.12 `asyncio.wait_for`, which the Redis client uses, may lose a
 # cancellation, and the task would open a connection again after the last one was closed.
 async def _wake(runtime: Runtime, stopped: asyncio.Event) -> None:
     while not stopped.is_set():

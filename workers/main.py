@@ -95,7 +95,7 @@ async def shutdown(ctx: dict[str, Any]) -> None:
 
 
 def _cancel_on_signal(main: "asyncio.Task[Any] | None") -> None:
-    """Cancel the main task at the first signal, which runs `shutdown`. A second signal ends the process during the drain."""
+    """Cancel the main task at the first signal, which runs `shutdown`. A second signal ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def stop(signum: signal.Signals) -> None:
@@ -109,7 +109,7 @@ def _cancel_on_signal(main: "asyncio.Task[Any] | None") -> None:
 
 
 def _raise_file_limit() -> None:
-    """Raise the soft limit of open files: each call in flight is a socket. The usual 1,024 is for programs that use select()."""
+    """Raise the soft limit of open files, since each call is a socket. The usual 1,024 is for programs with select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = min(hard, _OPEN_FILES) if hard != resource.RLIM_INFINITY else _OPEN_FILES
     if soft < limit:

@@ -1,8 +1,8 @@
 """Maintenance: periodic tasks. One worker at a time runs them: the one that holds an advisory lock.
 
 The tasks release deliveries that a race left held, expire deliveries older than the retention, create and drop
-partitions, delete expired keys and secrets, and read the stats of the queues. Two workers may run every task at the same
-time: the lock only saves work.
+partitions, delete expired keys and secrets, and read the stats of the queues. Two workers may also run a task at the
+same time: the lock only saves work.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ class Maintenance:
         await asyncio.sleep(_INTERVAL_S)
 
     async def _holds_lock(self, connection: Connection) -> bool:
-        """Whether this worker holds the lock. A connection keeps the lock until it ends; a new one must take it again."""
+        """Whether this worker holds the lock. The lock ends with its connection; a new connection must take it again."""
         if self._lock_holder is not connection:
             self._lock_holder = connection if await connection.fetchval(_LOCK) else None
         return self._lock_holder is connection
@@ -100,7 +100,7 @@ class Maintenance:
         await connection.execute(queries.LATE_CLOSED_DROP, self._retention)
 
     async def release_held(self, connection: Connection) -> None:
-        """Release deliveries that are held although their endpoint is enabled. The worker that serves the endpoint finds them parked."""
+        """Release held deliveries of enabled endpoints. The worker that serves the endpoint finds them parked."""
         await connection.execute(queries.HELD_RELEASE)
 
     async def expire_held(self, connection: Connection) -> None:

@@ -60,7 +60,7 @@ class Pipeline(Protocol):
         ...
 
     async def drain(self, within_s: float) -> None:
-        """Stop claiming, finish and record what is in flight within that time, release the rest. Called before `run` is cancelled."""
+        """Stop claiming, finish and record work in flight, release the rest. Called before `run` is cancelled."""
         ...
 
 

@@ -1,7 +1,8 @@
 """The arq worker that receives wakeups. It extends arq's own worker so that Redis may be unreachable at any time.
 
 arq's own worker ends when Redis restarts, cannot start without Redis, and needs Redis to stop. Here wakeups are
-optional: while Redis is unreachable the process goes on, and `WakeupStatus.offline` makes the pipelines poll Postgres more often.
+optional: while Redis is unreachable the process goes on, and `WakeupStatus.offline` makes the pipelines poll Postgres
+more often.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ class WakeupWorker(arq.worker.Worker):
 
     _reported_offline = False
     _queue_lock: asyncio.Lock
-    """Held while arq polls its queue, and while the job of a received wakeup is removed: neither sees a half-removed job."""
+    """Held while arq polls its queue, and while a received wakeup's job is removed: arq never sees a half-removed job."""
 
     async def main(self) -> None:
         """Run the pipelines, and receive wakeups whenever Redis is reachable."""

@@ -32,7 +32,7 @@ class Command:
     def popen(self) -> dict[str, Any]:
         """Keyword arguments for `subprocess.Popen` and `asyncio.create_subprocess_exec`.
 
-        The process gets its own session, so the terminal sends Ctrl-C only to the supervisor, which stops processes in order.
+        The process has its own session: the terminal sends Ctrl-C only to the supervisor, which stops processes in order.
         """
         user = {} if self.uid is None else {"user": self.uid, "group": self.uid, "extra_groups": []}
         return {

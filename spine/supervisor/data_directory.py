@@ -16,7 +16,7 @@ _LONGEST_SOCKET_NAME = "postgres/.s.PGSQL.5432"
 
 
 def open_directory(path: Path) -> Path:
-    """Create the data directory if it is missing. As root, others may enter it (Postgres may run as nobody), but not list it."""
+    """Create the data directory if it is missing. Root lets others enter it, for a Postgres of nobody, but not list it."""
     directory = path.expanduser().resolve()
     try:
         directory.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def remove_sockets(directory: Path) -> None:
 
 
 def socket_directory(directory: Path) -> Path:
-    """Return the directory of the servers' sockets: in the data directory, or below /tmp if that path is too long for a socket."""
+    """Return the directory of the servers' sockets: in the data directory, or below /tmp if that path is too long."""
     inside = directory / "run"
     mode = 0o711 if os.geteuid() == 0 else 0o700
     if len(os.fsencode(inside / _LONGEST_SOCKET_NAME)) <= _SOCKET_PATH_MAX:

@@ -1,4 +1,4 @@
-"""The entry point of `make up`: reads settings, locks the data directory, starts the installation, stops it on Ctrl-C."""
+"""The entry point of `make up`: reads settings, locks the data directory, and starts and stops the installation."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from spine.supervisor.plan import ROOT, Plan, Programs, UpSettings, make_plan
 
 
 def up(programs: Programs | None = None) -> int:
-    """Run Spine until SIGINT or SIGTERM; a second signal stops by force. Returns the exit code: 1 if it could not start."""
+    """Run Spine until SIGINT or SIGTERM; a second one stops by force. Returns the exit code: 1 if it could not start."""
     load_dotenv(ROOT / ".env", override=False)
     output = Output()
     try:

@@ -55,8 +55,8 @@ def free_range(host: str, first: int, count: int) -> PortRange:
 def _lock_ports(ports: range) -> tuple[socket.socket, ...] | None:
     """Lock each port against every other `make up` on this machine. Returns None if another one has locked a port.
 
-    A lock is an abstract socket: it has the lifetime of the process and the network namespace of the ports. Only Linux has
-    abstract sockets; elsewhere nothing is locked.
+    A lock is an abstract socket: it has the lifetime of the process and the network namespace of the ports. Only Linux
+    has abstract sockets; elsewhere nothing is locked.
     """
     if sys.platform != "linux":
         return ()

@@ -57,8 +57,9 @@ class PostgresServer:
 
 
 def find_programs(data: Path) -> Path:
-    """Return the directory of initdb and postgres: the newest on this machine, else the wheel's; for existing `data`, its version.
+    """Return the directory of initdb and postgres: the newest of this machine, else the wheel's.
 
+    If `data` exists, return the one of the major version that wrote it.
     Raises StartError if there is none, or none of the major version that wrote the data.
     """
     candidates = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
@@ -99,7 +100,7 @@ def describe_postgres(directory: Path, sockets: Path, *, durable: bool = True) -
 
 
 def prepare(server: PostgresServer) -> None:
-    """Create the cluster if there is none, give its files to the server's user, and remove stale processes and locks."""
+    """Create the cluster if there is none, give its files to the server's user, and remove stale processes."""
     server.sockets.mkdir(mode=0o700, exist_ok=True)
     chown_tree(server.user, server.sockets)
     if server.data.exists():
@@ -110,7 +111,7 @@ def prepare(server: PostgresServer) -> None:
 
 
 def _initdb(server: PostgresServer) -> None:
-    """Create the cluster in a temporary directory and rename it, so that an interrupted run leaves no broken cluster."""
+    """Create the cluster in a temporary directory and rename it: an interrupted run leaves no broken cluster."""
     making = server.data.with_name("postgres.making")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(mode=0o700)

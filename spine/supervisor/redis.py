@@ -51,7 +51,7 @@ def find_program() -> Path:
 
 
 def describe_redis(directory: Path, sockets: Path, *, durable: bool = True) -> RedisServer:
-    """The server of a data directory. Each major version has its own files, since none reads those of a newer version."""
+    """The server of a data directory. Each major version has its own files: none reads those of a newer version."""
     program = find_program()
     shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
     version = re.search(r"v=(\d+)", shown)

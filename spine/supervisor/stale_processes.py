@@ -14,7 +14,7 @@ def processes_in(directory: Path, programs: Sequence[str]) -> list[int]:
     found = []
     for entry in _PROC.glob("[0-9]*"):
         try:
-            # An ended process has no working directory: reading its link fails, though its entry stays until it is reaped.
+            # An ended process has no working directory: its link is unreadable, though its entry stays until it is reaped.
             if (entry / "cwd").readlink() == directory and (entry / "comm").read_text().strip() in programs:
                 found.append(int(entry.name))
         except OSError:

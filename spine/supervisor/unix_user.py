@@ -14,7 +14,7 @@ NOBODY = 65534
 
 @dataclass(frozen=True)
 class UnixUser:
-    """How to run a command as another user: a `uid`, or a command `prefix`. `owner` is the owner of the server's files."""
+    """How to run a command as another user: a `uid`, or a command `prefix`. `owner` owns the server's files."""
 
     uid: int | None = None
     prefix: tuple[str, ...] = ()
@@ -22,7 +22,7 @@ class UnixUser:
 
 
 CURRENT_USER = UnixUser()
-# A user namespace in which root's files belong to nobody: the server can read files below /root, and no other user can.
+# A user namespace in which root's files belong to nobody: the server can read below /root, and no other user can.
 MAPPED_NOBODY = UnixUser(prefix=("unshare", "-U", f"--map-user={NOBODY}", f"--map-group={NOBODY}"), owner=0)
 # Containers often forbid user namespaces but leave root this capability, which passes closed parent directories.
 CAPABLE_NOBODY = UnixUser(
@@ -75,7 +75,7 @@ def _can_run(user: UnixUser, argv: Sequence[str]) -> bool:
 
 
 def chown_tree(user: UnixUser, path: Path) -> None:
-    """Change the owner of a directory and its contents to the user's `owner`. Only root has users with an owner to change to."""
+    """Change the owner of a directory and its contents to the user's `owner`, if it has one (only root chooses one)."""
     if user.owner is None or path.stat().st_uid == user.owner:
         return
     for parent, _, names in os.walk(path):

@@ -19,7 +19,7 @@ WITH_FAKES = (sys.executable, str(Path(__file__).parent / "fakes/up.py"))
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """A port that was free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -46,7 +46,7 @@ class Up:
             found |= {name: child for pattern, name in patterns.items() if pattern in line}
         return found
 
-    def says(self, text: str) -> bool:
+    def has_printed(self, text: str) -> bool:
         """Whether its output has this text."""
         return text in self.log.read_text()
 
@@ -102,7 +102,7 @@ def up(directory: Path, argv: Sequence[str] = WITH_FAKES, **more: str) -> Iterat
     running = Up(process, directory, port, log)
     processes: list[psutil.Process] = []
     try:
-        until(lambda: running.says("Spine is running at") or process.poll() is not None)
+        until(lambda: running.has_printed("Spine is running at") or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         processes = process.children(recursive=True)
         yield running

@@ -73,7 +73,7 @@ def test_a_taken_port_is_named_with_its_process(installation: Up, tmp_path: Path
 
 
 def test_two_installations_run_at_once_and_keep_their_data(installation: Up, tmp_path: Path) -> None:
-    """Another port and directory give another installation. Ctrl-C ends it; the next start has the same keys and data."""
+    """Another port and directory give another installation. After Ctrl-C the next start has the same keys and data."""
     # Longer than the path of a socket may be: the sockets are below /tmp.
     directory = tmp_path / ("long-" * 20) / "data"
     with up(directory) as second:
@@ -81,11 +81,11 @@ def test_two_installations_run_at_once_and_keep_their_data(installation: Up, tmp
         assert first_key != json.loads((installation.directory / "keys.json").read_text())["test_key"]
         assert _answers(installation.port)
         assert second.stop(signal.SIGINT) == 0
-        assert second.says("database system is shut down")
+        assert second.has_printed("database system is shut down")
     directory.with_name("data.log").rename(directory.with_name("first.log"))
     with up(directory) as again:
-        assert again.says(first_key)
-        assert not again.says("automatic recovery in progress")
+        assert again.has_printed(first_key)
+        assert not again.has_printed("automatic recovery in progress")
 
 
 def test_a_killed_supervisor_does_not_block_the_next_start(tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_a_second_signal_stops_by_force(tmp_path: Path) -> None:
     """A worker that ignores SIGTERM delays the first Ctrl-C, but not the second."""
     with up(tmp_path / "data", FAKE_IGNORES_SIGTERM="1") as running:
         running.process.send_signal(signal.SIGINT)
-        until(lambda: running.says("stopping worker-0"))
+        until(lambda: running.has_printed("stopping worker-0"))
         assert running.stop(signal.SIGINT) == 0
-        assert running.says("hurrying")
+        assert running.has_printed("hurrying")
 
 
 def test_a_process_that_cannot_start_ends_the_installation(tmp_path: Path) -> None:

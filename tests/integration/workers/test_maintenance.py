@@ -10,7 +10,7 @@ from tests.receiver import Receiver
 
 
 async def test_held_deliveries_expire_after_the_retention(engine: Engine, receiver: Receiver) -> None:
-    """A delivery held for longer than the retention becomes a dead letter `expired`, with an event; others stay held."""
+    """A delivery held longer than the retention becomes a dead letter `expired`, with an event; others stay held."""
     await engine.endpoint(receiver.url("/off"), ["thing.*"], status="disabled")
     await engine.endpoint(receiver.url("/system"), ["delivery.*"])
     async with engine.at_work(retention_days=30):

@@ -42,7 +42,7 @@ async def test_unreceived_wakeups_of_a_kind_are_one(redis: Redis) -> None:
 
 
 async def test_a_wakeup_after_a_receipt_is_received(redis: Redis) -> None:
-    """Work that appears after a worker received a wakeup has its own wakeup, whether the first job is removed or not."""
+    """Work that appears after a received wakeup has its own wakeup, whether the first job is removed or not."""
     await _wake(redis, "relay")
     first = await _receive(redis)
     await _wake(redis, "relay")

@@ -8,7 +8,7 @@ from tests.message_engine import NotificationsClient, sending, until
 
 
 async def test_a_reply_is_an_event_and_stop_is_an_opt_out(api: Api, client: NotificationsClient) -> None:
-    """A reply emits an event. STOP is stored as an opt-out, ends the message's steps and blocks its category (case 19)."""
+    """A reply emits an event. STOP is an opt-out, ends the message's steps and blocks its category (case 19)."""
     replier, stopper = client.contact("+910000000001"), client.contact("+910000000202")
     answered, stopped = client.send(contact_id=replier), client.send(contact_id=stopper)
     async with sending(api):

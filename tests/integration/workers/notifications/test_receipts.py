@@ -31,7 +31,7 @@ def report(attempt: Any, status: str, timestamp: str = "1", **more: str) -> dict
 async def test_receipts_are_signed_stored_once_and_applied_in_any_order(
     api: Api, client: NotificationsClient, account: str, provider: httpx.Client
 ) -> None:
-    """Bad and old signatures get 401; a repeated receipt changes nothing; a late `sent` undoes nothing (cases 1, 3, 15)."""
+    """Bad and old signatures get 401; a repeated receipt and a late `sent` change nothing (cases 1, 3, 15)."""
     id = client.send(to=SILENT)
     async with sending(api):
         attempt = (await client.until(id, "sent"))["attempts"][0]
@@ -87,7 +87,7 @@ async def test_a_receipt_of_an_unknown_message_is_parked_and_applied_later(
 async def test_a_receipt_and_the_timer_at_the_same_time_take_turns(
     api: Api, client: NotificationsClient, account: str, provider: httpx.Client
 ) -> None:
-    """20 receipts arrive as the wait ends: each is in time, or the fallback is sent; `delivered` comes once (case 7)."""
+    """20 receipts arrive as the wait ends: each is in time, or the fallback is sent; one `delivered` each (case 7)."""
     sent = [client.send(to=SILENT) for _ in range(20)]
     async with sending(api):
         attempts = [(await client.until(id, "sent"))["attempts"][0] for id in sent]

@@ -163,7 +163,7 @@ async def test_quiet_hours_hold_a_message_until_they_end(api: Api, client: Notif
 async def test_an_account_can_be_set_to_fail_and_to_recover(
     api: Api, client: NotificationsClient, sandbox: dict[str, Any], attempts: list[tuple[str, str | None]]
 ) -> None:
-    """An outage is a failed connection: it is retried, then the next channel is used. A timeout is an unknown outcome."""
+    """An outage is a failed connection: retries, then the next channel. A timeout is an unknown outcome."""
     accounts = {one["channel"]: one["id"] for one in client.get("/notifications/v1/provider_accounts")["data"]}
     path = f"/notifications/v1/provider_accounts/{accounts['whatsapp']}"
     async with sending(api):
