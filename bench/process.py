@@ -20,7 +20,7 @@ class Process:
     def __init__(self, command: Command, log: Path, *, pipes: bool = False) -> None:
         self.name = command.name
         self._log = log
-        self._stops = command.stops
+        self._stops = command.stop_signals
         popen: dict[str, Any] = command.popen()
         with log.open("ab") as output:
             popen |= {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
@@ -94,4 +94,4 @@ def start(
 ) -> Process:
     """Start one of our own programs."""
     env = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment or {})
-    return Process(Command(name, tuple(argv), ROOT, env, stops=((signal.SIGTERM, grace_s),)), log, pipes=pipes)
+    return Process(Command(name, tuple(argv), ROOT, env, stop_signals=((signal.SIGTERM, grace_s),)), log, pipes=pipes)

@@ -1,4 +1,4 @@
-"""Servers that a test may kill and start again, with their data still there."""
+"""Durable servers that a test may kill and start again."""
 
 import asyncio
 import secrets
@@ -20,7 +20,7 @@ from spine.supervisor.redis import describe_redis, redis_answers, redis_command
 from tests.servers import run_migrations
 
 
-class Breakable:
+class BreakableServer:
     """One server process: `start`, `kill`, `start` again."""
 
     def __init__(
@@ -28,33 +28,33 @@ class Breakable:
         command: Command,
         log: Path,
         answers: Callable[[], Awaitable[bool]],
-        clear: Callable[[], object],
-        deadly: signal.Signals,
+        prepare: Callable[[], object],
+        kill_signal: signal.Signals,
     ) -> None:
         self._command = command
         self._log = log
         self._answers = answers
-        self._clear = clear
-        self._deadly = deadly
+        self._prepare = prepare
+        self._kill_signal = kill_signal
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
         """Start the server and wait until it answers."""
-        await asyncio.to_thread(self._clear)
+        await asyncio.to_thread(self._prepare)
         with self._log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: ASYNC220  # a fork takes no time worth a thread
+            self._process = subprocess.Popen(  # noqa: ASYNC220  # a fork is too short to need a thread
                 self._command.argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **self._command.popen()
             )
         until_s = time.monotonic() + 30
         while not await self._answers():
             if self._process.poll() is not None or time.monotonic() > until_s:
-                raise RuntimeError(f"{self._command.name} did not come up:\n{self._log.read_text()}")
+                raise RuntimeError(f"{self._command.name} did not start:\n{self._log.read_text()}")
             await asyncio.sleep(0.05)
 
     async def kill(self) -> None:
-        """End it without a farewell."""
+        """Kill the server with its kill signal."""
         if self._process is not None:
-            self._process.send_signal(self._deadly)
+            self._process.send_signal(self._kill_signal)
             await asyncio.to_thread(self._process.wait, 30)
             self._process = None
 
@@ -65,37 +65,40 @@ class Servers:
     def __init__(self, directory: Path) -> None:
         for name in ("postgres", "redis"):
             (directory / name).mkdir()
-        pg_home, redis_home = open_directory(directory / "postgres"), open_directory(directory / "redis")
-        # An immediate stop (SIGQUIT) is a crash to Postgres; with SIGKILL its children would live on for a while.
-        server = describe_postgres(pg_home, socket_directory(pg_home), durable=True)
-        self.postgres = Breakable(
-            postgres_command(server),
+        postgres_directory, redis_directory = (
+            open_directory(directory / "postgres"),
+            open_directory(directory / "redis"),
+        )
+        # An immediate stop (SIGQUIT) is a crash to Postgres. After SIGKILL its children would run for a while.
+        postgres_server = describe_postgres(postgres_directory, socket_directory(postgres_directory), durable=True)
+        self.postgres = BreakableServer(
+            postgres_command(postgres_server),
             directory / "postgres.log",
-            lambda: postgres_answers(server),
-            lambda: postgres.prepare(server),
+            lambda: postgres_answers(postgres_server),
+            lambda: postgres.prepare(postgres_server),
             signal.SIGQUIT,
         )
-        store = describe_redis(redis_home, socket_directory(redis_home), durable=True)
-        self.redis = Breakable(
-            redis_command(store),
+        redis_server = describe_redis(redis_directory, socket_directory(redis_directory), durable=True)
+        self.redis = BreakableServer(
+            redis_command(redis_server),
             directory / "redis.log",
-            lambda: redis_answers(store.url),
-            lambda: redis.remove_stale(store),
+            lambda: redis_answers(redis_server.url),
+            lambda: redis.remove_stale(redis_server),
             signal.SIGKILL,
         )
-        self._server = server
-        self.redis_url = store.url
+        self._postgres_server = postgres_server
+        self.redis_url = redis_server.url
         self.database_url = ""
 
     async def prepare(self) -> None:
-        """Start both, and make the database."""
+        """Start both servers, and create the database."""
         await self.postgres.start()
         await self.redis.start()
         name = f"spine_{secrets.token_hex(4)}"
-        owner = await asyncpg.connect(self._server.url("postgres"))
+        owner = await asyncpg.connect(self._postgres_server.url("postgres"))
         await owner.execute(f"CREATE DATABASE {name}")
         await owner.close()
-        self.database_url = self._server.url(name)
+        self.database_url = self._postgres_server.url(name)
         await asyncio.to_thread(run_migrations, self.database_url)
 
     async def flush_redis(self) -> None:
@@ -105,8 +108,8 @@ class Servers:
 
 
 @asynccontextmanager
-async def servers_to_break(directory: Path) -> AsyncIterator[Servers]:
-    """Both servers, running."""
+async def breakable_servers(directory: Path) -> AsyncIterator[Servers]:
+    """Run both servers until the block ends."""
     servers = Servers(directory)
     try:
         await servers.prepare()

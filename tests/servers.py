@@ -21,12 +21,12 @@ ROOT = Path(__file__).parent.parent
 
 @contextmanager
 def running(command: Command, log: Path, answers: Callable[[], Awaitable[bool]]) -> Iterator[None]:
-    """Run a server until the block ends; its output goes to `log`, and into the error when it does not come up."""
+    """Run a server until the block ends. Its output goes to `log`, and into the error if it does not start."""
 
     async def wait() -> None:
-        until = time.monotonic() + 30
+        until_s = time.monotonic() + 30
         while not await answers():
-            if process.poll() is not None or time.monotonic() > until:
+            if process.poll() is not None or time.monotonic() > until_s:
                 raise TimeoutError
             await asyncio.sleep(0.02)
 
@@ -37,7 +37,7 @@ def running(command: Command, log: Path, answers: Callable[[], Awaitable[bool]])
         try:
             asyncio.run(wait())
         except TimeoutError:
-            raise RuntimeError(f"{command.name} did not come up:\n{log.read_text()}") from None
+            raise RuntimeError(f"{command.name} did not start:\n{log.read_text()}") from None
         yield
     finally:
         process.send_signal(signal.SIGQUIT if command.name == "postgres" else signal.SIGKILL)
@@ -46,7 +46,7 @@ def running(command: Command, log: Path, answers: Callable[[], Awaitable[bool]])
 
 @contextmanager
 def throwaway_postgres(directory: Path) -> Iterator[str]:
-    """A server that forgets everything; yields the address of its maintenance database."""
+    """A Postgres that is not durable; yields the URL of its maintenance database."""
     directory = open_directory(directory)
     server = describe_postgres(directory, socket_directory(directory), durable=False)
     postgres.prepare(server)
@@ -56,7 +56,7 @@ def throwaway_postgres(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def throwaway_redis(directory: Path) -> Iterator[str]:
-    """A server that forgets everything; yields its address."""
+    """A Redis that is not durable; yields its URL."""
     directory = open_directory(directory)
     server = describe_redis(directory, socket_directory(directory), durable=False)
     redis.remove_stale(server)
@@ -65,7 +65,7 @@ def throwaway_redis(directory: Path) -> Iterator[str]:
 
 
 def run_migrations(database_url: str) -> None:
-    """Bring a database up to date the way `make up` does."""
+    """Apply the migrations as `make up` does."""
     done = subprocess.run(
         [sys.executable, "-m", "spine.migrations"],
         cwd=ROOT,

@@ -1,1 +1,1 @@
-"""Third floor: claims work, calls out, records what came of it."""
+"""The worker process: pipelines that claim work, make calls and record their results."""

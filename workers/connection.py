@@ -1,4 +1,4 @@
-"""One connection that one loop keeps, so that no batch pays for borrowing it."""
+"""A connection that one loop keeps, so that a batch does not wait for the pool."""
 
 import asyncio
 import contextlib
@@ -15,86 +15,86 @@ else:
 
 
 CONNECTION_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What a connection that ends under one's hands may raise; the last where it ends between two of the driver's states."""
+"""Errors that a broken connection raises. The last one comes if it breaks between two states of the driver."""
 
-_ASYNC_COMMIT: Final = "SET synchronous_commit TO off; SET plan_cache_mode TO force_generic_plan"
+_ASYNC_COMMIT_SETTINGS: Final = "SET synchronous_commit TO off; SET plan_cache_mode TO force_generic_plan"
 
 
 class DedicatedConnection:
-    """Borrows a connection at first use and keeps it; a broken one is given back and replaced at the next use.
+    """Acquires a connection at first use and keeps it. A broken connection is replaced at the next use.
 
-    With `eager=True` commits do not wait for the disk: for claims and hand-overs, whose loss in a crash of the server
-    means that the work is done again, never that it is lost. And their statements are planned once: they are written so
-    that one plan fits whatever they are asked, where Postgres by itself plans some of them at every call.
+    `async_commit=True` sets `synchronous_commit` to off: commits do not wait for the disk. It is for claims and for
+    moves from the outbox: if a crash of the server loses them, the work is done again, and none is lost. It also sets
+    generic plans: each statement fits one plan for all parameters, but Postgres would plan some of them at every call.
     """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", *, async_commit: bool = False) -> None:
         self._pool = pool
-        self._eager = async_commit
-        self._borrowed: object | None = None
+        self._async_commit = async_commit
+        self._acquired: object | None = None
         self._lock = asyncio.Lock()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """The connection, for one user at a time. After any error it is replaced: its state is not worth guessing."""
+        """The connection, for one user at a time. It is replaced after any error, because its state is unknown."""
         async with self._lock:
-            if self._borrowed is None or self._is_gone():
+            if self._acquired is None or self._is_closed():
                 await self._open()
             try:
                 yield self._connection
             except BaseException:
-                await self._give_back()
+                await self._release()
                 raise
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Release the connection."""
         async with self._lock:
-            await self._give_back()
+            await self._release()
 
     @property
     def _connection(self) -> Connection:
-        return cast("Connection", self._borrowed)
+        return cast("Connection", self._acquired)
 
-    def _is_gone(self) -> bool:
+    def _is_closed(self) -> bool:
         try:
             return self._connection.is_closed()
         except asyncpg.InterfaceError:
-            # The server ended it while nobody used it; the pool has taken it back and lets nobody ask it anything.
+            # The server closed it while it was idle. The pool has taken it back, and every method raises this error.
             return True
 
     async def _open(self) -> None:
-        await self._give_back()
-        self._borrowed = await self._pool.acquire()
-        if self._eager:
-            await self._connection.execute(_ASYNC_COMMIT)
+        await self._release()
+        self._acquired = await self._pool.acquire()
+        if self._async_commit:
+            await self._connection.execute(_ASYNC_COMMIT_SETTINGS)
 
-    async def _give_back(self) -> None:
-        borrowed, self._borrowed = cast("Connection | None", self._borrowed), None
-        if borrowed is not None:
+    async def _release(self) -> None:
+        acquired, self._acquired = cast("Connection | None", self._acquired), None
+        if acquired is not None:
             with contextlib.suppress(OSError, TimeoutError, *CONNECTION_ERRORS):
-                borrowed.terminate()  # nobody else may get it: an eager one's settings are its own
+                acquired.terminate()  # nobody else may get its settings
             with contextlib.suppress(OSError, TimeoutError, *CONNECTION_ERRORS):
-                await self._pool.release(borrowed, timeout=5)  # type: ignore[arg-type]
+                await self._pool.release(acquired, timeout=5)  # type: ignore[arg-type]
 
 
 async def write_each(connection: Connection, query: str, rows: Sequence[object], *args: object) -> None:
-    """Run a statement that writes the row of each of `rows` once, and again while some were missed.
+    """Run a statement that writes one row for each of `rows`, again while it writes rows that it missed before.
 
-    One is missed where somebody else (a renewal of leases, say) wrote the same row at the same moment; what is there no
-    longer, or says so already, is missed for good. So the statement must change nothing where it was run before.
+    It misses a row that another transaction (a renewal of leases, for example) writes at the same time. It never writes
+    a row that is deleted or has the values already. So the statement must be idempotent.
     """
-    left = len(rows) - _written(await connection.execute(query, *args))
-    while left and (found := _written(await connection.execute(query, *args))):
-        left -= found
+    missed = len(rows) - _row_count(await connection.execute(query, *args))
+    while missed and (found := _row_count(await connection.execute(query, *args))):
+        missed -= found
 
 
 async def fetch_each(connection: Connection, query: str, rows: Sequence[object], *args: object) -> list[Any]:
-    """`write_each` for a statement that answers a row for each that it wrote; answers them all."""
+    """`write_each` for a statement that returns a row for each row that it wrote. Returns all of them."""
     written: list[Any] = await connection.fetch(query, *args)
     while len(written) < len(rows) and (found := await connection.fetch(query, *args)):
         written += found
     return written
 
 
-def _written(status: str) -> int:
+def _row_count(status: str) -> int:
     return int(status.rpartition(" ")[2])  # "UPDATE 3", "INSERT 0 3"

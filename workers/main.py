@@ -1,6 +1,6 @@
-"""The worker's front door: `python -m arq workers.main.WorkerSettings`.
+"""The entry point of the worker: `python -m arq workers.main.WorkerSettings`.
 
-arq brings the bells; the lines of work listed in `PIPELINES` do the work, resident in this process. Settings are read here.
+arq receives wakeups; the pipelines listed in `PIPELINES` do the work in this process. Settings are read here.
 """
 
 import asyncio
@@ -21,20 +21,26 @@ from spine.kernel.redis_client import redis_settings
 from spine.kernel.settings import DatabaseSettings, EgressSettings, VaultSettings, WakeupSettings, WorkSettings
 from spine.kernel.wakeups import WAKEUP_QUEUE, WakeupKind, deserialize, serialize
 from workers.maintenance import Maintenance
+from workers.notifications.dispatch import MessageDispatcher
 from workers.notifications.receipts import ReceiptPipeline
-from workers.notifications.send import MessageSender
 from workers.pipeline import PipelineFactory, WakeupStatus
 from workers.runtime import Runtime
 from workers.wakeups import WakeupWorker
 from workers.webhooks.dispatch import Dispatcher
 from workers.webhooks.replay import ReplayRunner
 
-PIPELINES: Final[tuple[PipelineFactory, ...]] = (Dispatcher, ReplayRunner, MessageSender, ReceiptPipeline, Maintenance)
-"""Every kind of work that a worker does. A new one is added here and nowhere else."""
+PIPELINES: Final[tuple[PipelineFactory, ...]] = (
+    Dispatcher,
+    ReplayRunner,
+    MessageDispatcher,
+    ReceiptPipeline,
+    Maintenance,
+)
+"""Every kind of work of a worker. A new pipeline is added here and nowhere else."""
 
-_FILES: Final = 65_536
+_OPEN_FILES: Final = 65_536
 
-# `python -m arq` makes its worker by this name: it is the only way to hand it ours.
+# `python -m arq` creates its worker by this name, and has no other way to replace the class.
 arq.worker.Worker = WakeupWorker  # type: ignore[misc]
 uvloop.install()
 configure_log()
@@ -42,54 +48,54 @@ configure_log()
 _wakeup_settings: Final = WakeupSettings()
 
 
-async def _on_job(ctx: dict[str, Any], kind: WakeupKind) -> None:
+async def _receive_job(ctx: dict[str, Any], kind: WakeupKind) -> None:
     runtime: Runtime = ctx["runtime"]
-    await runtime.on_wakeup(kind)
+    await runtime.receive_job(kind)
 
 
 async def relay(ctx: dict[str, Any]) -> None:
-    """There are events in the outbox."""
-    await _on_job(ctx, "relay")
+    """Job: there may be events in the outbox."""
+    await _receive_job(ctx, "relay")
 
 
 async def deliver(ctx: dict[str, Any]) -> None:
-    """There are deliveries due."""
-    await _on_job(ctx, "deliver")
+    """Job: deliveries may be due."""
+    await _receive_job(ctx, "deliver")
 
 
 async def send(ctx: dict[str, Any]) -> None:
-    """There are messages due."""
-    await _on_job(ctx, "send")
+    """Job: messages may be due."""
+    await _receive_job(ctx, "send")
 
 
 async def startup(ctx: dict[str, Any]) -> None:
-    """Build what the lines share and set them going; the database may come later."""
+    """Create the runtime and start it. The database need not be reachable yet."""
     runtime = Runtime(
         database=DatabaseSettings(),
         wakeup_settings=_wakeup_settings,
         work=WorkSettings(),
         http_client=EgressSettings(),
         vault=VaultSettings(),
-        wakeup_status=ctx["hearing"],
+        wakeup_status=ctx["wakeup_status"],
         pipelines=PIPELINES,
     )
     ctx["runtime"] = runtime
-    _lift_file_limit()
+    _raise_file_limit()
     EVENT_TYPES.declare(CATALOGUE.types)
-    _keep_signals_for(asyncio.current_task())
+    _cancel_on_signal(asyncio.current_task())
     garbage_collection.freeze_startup_objects()
     await runtime.start()
 
 
 async def shutdown(ctx: dict[str, Any]) -> None:
-    """Drain the lines and let go of everything."""
+    """Drain the pipelines and close everything."""
     runtime: Runtime | None = ctx.get("runtime")
     if runtime is not None:
         await runtime.stop()
 
 
-def _keep_signals_for(main: "asyncio.Task[Any] | None") -> None:
-    """The first signal ends the main task, whose end runs `shutdown`; the second ends a drain that takes too long."""
+def _cancel_on_signal(main: "asyncio.Task[Any] | None") -> None:
+    """Cancel the main task at the first signal, which runs `shutdown`. A second signal ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def stop(signum: signal.Signals) -> None:
@@ -102,22 +108,22 @@ def _keep_signals_for(main: "asyncio.Task[Any] | None") -> None:
             loop.add_signal_handler(signum, stop, signum)
 
 
-def _lift_file_limit() -> None:
-    """Each call under way is a socket; the usual soft limit of 1,024 is meant for programs that use select()."""
+def _raise_file_limit() -> None:
+    """Raise the soft limit of open files, since each call is a socket. The usual 1,024 is for programs with select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, _FILES) if hard != resource.RLIM_INFINITY else _FILES
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = min(hard, _OPEN_FILES) if hard != resource.RLIM_INFINITY else _OPEN_FILES
+    if soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _redis() -> RedisSettings:
     settings = redis_settings(_wakeup_settings.redis_url, retries=1)
-    settings.conn_retries = 0  # `BellWorker` tries again, and says meanwhile that it is deaf
+    settings.conn_retries = 0  # `WakeupWorker` tries again, and is offline meanwhile
     return settings
 
 
 class WorkerSettings:
-    """What arq reads. Attempts are counted in Postgres, results kept there; jobs are bells and end at once."""
+    """The settings that arq reads. Jobs are wakeups and end at once; attempts and results are in Postgres."""
 
     functions: ClassVar = [relay, deliver, send]
     queue_name = WAKEUP_QUEUE
@@ -133,4 +139,4 @@ class WorkerSettings:
     max_tries = 1_000_000
     queue_read_limit = 10_000
     health_check_interval = 3600
-    ctx: ClassVar[dict[str, Any]] = {"hearing": WakeupStatus()}
+    ctx: ClassVar[dict[str, Any]] = {"wakeup_status": WakeupStatus()}

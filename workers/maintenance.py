@@ -1,8 +1,8 @@
-"""Upkeep: what keeps the house in order without anybody asking. One worker at a time does it, whichever comes first.
+"""Maintenance: periodic tasks. One worker at a time runs them: the one that holds an advisory lock.
 
-Releases what was held by a race, ends what is older than its retention, makes and drops partitions, deletes expired
-keys and secrets, and reads the figures of the queues. Every duty may also be done by two workers at once: the lock
-only spares the work.
+The tasks release deliveries that a race left held, expire deliveries older than the retention, create and drop
+partitions, delete expired keys and secrets, and read the stats of the queues. Two workers may also run a task at the
+same time: the lock only saves work.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from workers.pipeline import WorkerContext, run_forever
 from workers.webhooks.system_events import dead_letter_event, write_system_events
 
 DAYS_AHEAD: Final = 7
-_ROUND_S: Final = 5.0
-_REST: Final = 50
-"""A duty rests this many times as long as it took: counting a queue of a million must not cost the queue its pace."""
+_INTERVAL_S: Final = 5.0
+_PAUSE_FACTOR: Final = 50
+"""A task pauses this many times as long as it took: counting a queue of a million rows must not slow the queue."""
 _DROP_BATCH: Final = 5000
-_LOCK: Final = "SELECT pg_try_advisory_lock(hashtext('spine.upkeep'))"
+_LOCK: Final = "SELECT pg_try_advisory_lock(hashtext('spine.maintenance'))"
 
 _log = structlog.get_logger(__name__)
 
@@ -34,98 +34,99 @@ MaintenanceTask = Callable[[Connection], Awaitable[None]]
 
 
 class Maintenance:
-    """The line of work that does the rounds."""
+    """The pipeline that runs the tasks, each at its own interval in seconds."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
         self._db = DedicatedConnection(context.pool)
-        self._kept = timedelta(days=context.work.retention_days)
-        self._locked: object | None = None
+        self._retention = timedelta(days=context.work.retention_days)
+        self._lock_holder: object | None = None
         self._dead_letters = 0
         self._next_s: dict[str, float] = {}
         self._tasks: tuple[tuple[str, float, MaintenanceTask], ...] = (
-            ("partitions", 3600, self.partitions),
-            ("release held", _ROUND_S, self.release_held),
+            ("partitions", 3600, self.rotate_partitions),
+            ("release held", _INTERVAL_S, self.release_held),
             ("expire held", 15, self.expire_held),
-            ("drop expired", 60, self.drop_expired),
+            ("delete expired", 60, self.delete_expired),
             ("dead letters", 30, self.count_dead_letters),
-            ("figures", _ROUND_S, self.stats),
+            ("stats", _INTERVAL_S, self.observe_stats),
         )
 
     def on_wakeup(self, kind: WakeupKind) -> None:
-        """Bells are for others."""
+        """Ignored: tasks run by time."""
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await run_forever("upkeep", self._round)
+        await run_forever("maintenance", self._step)
 
     async def drain(self, within_s: float) -> None:
-        """Nothing is in flight here."""
+        """Nothing to drain: nothing is in flight."""
 
-    async def _round(self) -> None:
+    async def _step(self) -> None:
         async with self._db.connection() as connection:
-            if await self._is_mine(connection):
+            if await self._holds_lock(connection):
                 for name, every_s, task in self._tasks:
                     now_s = time.monotonic()
                     if now_s >= self._next_s.get(name, 0):
-                        await self._do(name, task, connection)
+                        await self._run_task(name, task, connection)
                         took_s = time.monotonic() - now_s
-                        self._next_s[name] = now_s + max(every_s, took_s * _REST)
+                        self._next_s[name] = now_s + max(every_s, took_s * _PAUSE_FACTOR)
             else:
                 observe_queue(None)
-        await asyncio.sleep(_ROUND_S)
+        await asyncio.sleep(_INTERVAL_S)
 
-    async def _is_mine(self, connection: Connection) -> bool:
-        """The lock lives as long as the connection; a new connection must ask anew."""
-        if self._locked is not connection:
-            self._locked = connection if await connection.fetchval(_LOCK) else None
-        return self._locked is connection
+    async def _holds_lock(self, connection: Connection) -> bool:
+        """Whether this worker holds the lock. The lock ends with its connection; a new connection must take it again."""
+        if self._lock_holder is not connection:
+            self._lock_holder = connection if await connection.fetchval(_LOCK) else None
+        return self._lock_holder is connection
 
-    async def _do(self, name: str, task: MaintenanceTask, connection: Connection) -> None:
+    async def _run_task(self, name: str, task: MaintenanceTask, connection: Connection) -> None:
         try:
             await task(connection)
         except asyncpg.PostgresConnectionError:
             raise
         except asyncpg.PostgresError as error:
-            _log.warning("duty failed", task=name, error=repr(error))
+            _log.warning("task failed", task=name, error=repr(error))
 
-    async def partitions(self, connection: Connection) -> None:
-        """Make the days to come, drop those past retention."""
+    async def rotate_partitions(self, connection: Connection) -> None:
+        """Create the partitions of the next days, and drop those past the retention."""
         await connection.execute("SELECT spine.partitions_ensure($1)", DAYS_AHEAD)
-        dropped = await connection.fetch("SELECT spine.partitions_drop($1) AS name", datetime.now(UTC) - self._kept)
+        dropped = await connection.fetch(
+            "SELECT spine.partitions_drop($1) AS name", datetime.now(UTC) - self._retention
+        )
         if dropped:
             _log.info("partitions dropped", names=[row["name"] for row in dropped])
-        await connection.execute(queries.LATE_CLOSED_DROP, self._kept)
+        await connection.execute(queries.LATE_CLOSED_DROP, self._retention)
 
     async def release_held(self, connection: Connection) -> None:
-        """Let go what is held although its endpoint is enabled; whoever serves the endpoint finds it parked."""
+        """Release held deliveries of enabled endpoints. The worker that serves the endpoint finds them parked."""
         await connection.execute(queries.HELD_RELEASE)
 
     async def expire_held(self, connection: Connection) -> None:
-        """End what was held for longer than anything is kept."""
+        """Expire deliveries that were held for longer than the retention."""
         async with connection.transaction():
-            rows = await connection.fetch(queries.HELD_EXPIRE, self._kept)
+            rows = await connection.fetch(queries.HELD_EXPIRE, self._retention)
             system_events = [system_event for row in rows if (system_event := dead_letter_event(row, b"")) is not None]
             await write_system_events(connection, system_events)
         if system_events:
             self._context.wakeups.wake("relay")
 
-    async def drop_expired(self, connection: Connection) -> None:
+    async def delete_expired(self, connection: Connection) -> None:
         """Delete expired idempotency keys and rotated secrets."""
         while await connection.execute(queries.IDEMPOTENCY_DROP, _DROP_BATCH) == f"DELETE {_DROP_BATCH}":
             pass
         await connection.execute(queries.SECRETS_DROP)
 
     async def count_dead_letters(self, connection: Connection) -> None:
-        """Count what nobody has replayed."""
+        """Count the dead letters that were not replayed."""
         self._dead_letters = await connection.fetchval(queries.DEAD_LETTERS)
 
-    async def stats(self, connection: Connection) -> None:
-        """Show how the queues stand."""
+    async def observe_stats(self, connection: Connection) -> None:
+        """Read the stats of the queues for the metrics."""
         async with connection.transaction():
-            await connection.execute(
-                "SET LOCAL enable_seqscan TO on"
-            )  # counting a whole table is best done by reading it
+            # A sequential scan is the fastest way to count a whole table.
+            await connection.execute("SET LOCAL enable_seqscan TO on")
             row = await connection.fetchrow(queries.QUEUE_STATS)
         failing = await connection.fetch(queries.FAILING_SINCE)
         observe_queue(_stats(row, [float(one["seconds"]) for one in failing], self._dead_letters))

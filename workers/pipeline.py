@@ -1,4 +1,4 @@
-"""A line of work: what the worker process does with one kind of cargo, and what every line is given to do it with."""
+"""A pipeline: one kind of work of the worker process, and the resources that every pipeline gets."""
 
 import asyncio
 import contextlib
@@ -19,24 +19,24 @@ from workers.heartbeat import Heartbeat
 _log = structlog.get_logger(__name__)
 
 OFFLINE_POLL_S: Final = 1.0
-"""How often Postgres is asked while Redis is away."""
+"""How often Postgres is queried while Redis is unreachable."""
 _PAUSE_MAX_S: Final = 2.0
 
 
 @dataclass(slots=True)
 class WakeupStatus:
-    """Whether bells can be heard; not before the first look at Redis."""
+    """Whether wakeups arrive. A worker is offline until its first successful poll of Redis."""
 
     offline: bool = True
     on_wakeup: Callable[[WakeupKind], None] = lambda _: None
-    """Called when a bell was heard at the door."""
+    """Called with the kind of each wakeup that arrives by the wakeup lists."""
     on_reconnect: Callable[[], None] = lambda: None
-    """Called when bells are heard (again): those of the time before are lost."""
+    """Called when the worker comes online: earlier wakeups may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """The held resources of a worker process. `pool` connects as the worker role."""
+    """The resources of a worker process. `pool` connects as the worker role."""
 
     work: WorkSettings
     worker_id: str
@@ -49,18 +49,18 @@ class WorkerContext:
 
 
 class Pipeline(Protocol):
-    """A kind of work. Made when the database answers, run until the process stops."""
+    """One kind of work. It is created when the database is reachable, and runs until the process stops."""
 
     def on_wakeup(self, kind: WakeupKind) -> None:
-        """A bell rang: look soon. Called for every kind; must not block."""
+        """There may be work of this kind: query soon. Called for every kind of wakeup; must not block."""
         ...
 
     async def run(self) -> None:
-        """Work until cancelled. What a loop inside meets with is its own affair: nothing may escape."""
+        """Work until cancelled. Must handle its own errors and raise none."""
         ...
 
     async def drain(self, within_s: float) -> None:
-        """Stop claiming, end what is in flight within that time, record it, give the rest back. Called before the cancellation."""
+        """Stop claiming, finish and record work in flight, release the rest. Called before `run` is cancelled."""
         ...
 
 
@@ -68,7 +68,7 @@ PipelineFactory = Callable[[WorkerContext], Pipeline]
 
 
 async def run_forever(name: str, step: Callable[[], Awaitable[None]]) -> None:
-    """Repeat a step for ever; after an error (the database is away, say) wait a little, longer each time, and go on."""
+    """Repeat a step for ever. After an error (an unreachable database, for example) wait, with backoff, and go on."""
     pause_s = 0.05
     while True:
         try:
@@ -87,7 +87,7 @@ async def run_forever(name: str, step: Callable[[], Awaitable[None]]) -> None:
 
 
 async def wait_for_wakeup(wakeups: asyncio.Event, at_most_s: float, wakeup_status: WakeupStatus | None = None) -> None:
-    """Until it rings, or for so long at most: a bell may be lost. While bells cannot be heard, a second at most."""
+    """Wait for a wakeup, at most `at_most_s`, since it may be lost. While offline, wait at most one second."""
     until_s = time.monotonic() + at_most_s
     while not wakeups.is_set() and (left_s := until_s - time.monotonic()) > 0:
         with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""What one worker process holds, from start to stop: pools, the way out, the bell, and the lines at work."""
+"""The resources of one worker process, from start to stop: pool, HTTP client, wakeups, heartbeat and pipelines."""
 
 import asyncio
 import contextlib
@@ -23,15 +23,15 @@ from spine.kernel.wakeups import WakeupKind, Wakeups
 from workers.heartbeat import Heartbeat
 from workers.pipeline import Pipeline, PipelineFactory, WakeupStatus, WorkerContext, run_forever
 
-POOL_LEAST: Final = 20
-"""Each loop keeps a connection of its own: with a smaller pool the heartbeat and the endpoints would wait for ever."""
+POOL_MIN_SIZE: Final = 20
+"""Each loop keeps a connection. With a smaller pool the heartbeat and the endpoint cache would wait for ever."""
 _CONNECT_PAUSE_S: Final = 1.0
 
 _log = structlog.get_logger(__name__)
 
 
 class Runtime:
-    """Starts the lines as soon as the database answers, and drains them at the end."""
+    """Starts the pipelines as soon as the database is reachable, and drains them at the end."""
 
     def __init__(
         self,
@@ -45,34 +45,34 @@ class Runtime:
         pipelines: Sequence[PipelineFactory],
     ) -> None:
         self._database = database
-        self.wakeup_settings = wakeup_settings
+        self._wakeup_settings = wakeup_settings
         self._work = work
         self._http_client = http_client
         self._vault = Vault.from_text(vault.encryption_key.get_secret_value())
         self._wakeup_status = wakeup_status
-        wakeup_status.on_wakeup = self._rang
+        wakeup_status.on_wakeup = self._receive
         wakeup_status.on_reconnect = lambda: self._wake_pipelines("relay", "deliver", "send")
         self._factories = pipelines
         self._pipelines: list[Pipeline] = []
-        self._held = AsyncExitStack()
+        self._resources = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
         self.worker_id = f"{socket.gethostname()}-{ULID()}"
-        self._bell: Wakeups | None = None
+        self._wakeups: Wakeups | None = None
         self.heartbeat: Heartbeat | None = None
 
     async def start(self) -> None:
-        """Begin; returns at once."""
+        """Start in the background; returns at once."""
         if self._work.metrics_port:
             self._serve_metrics(self._work.metrics_port + self._work.worker_index)
         self._task = asyncio.create_task(self._run())
 
-    async def on_wakeup(self, kind: WakeupKind) -> None:
-        """A bell came as a job: take note of it, then look."""
-        if self._bell is not None:
-            await self._bell.acknowledge(kind)
-        self._rang(kind)
+    async def receive_job(self, kind: WakeupKind) -> None:
+        """Acknowledge a wakeup that arrived as an arq job, then wake the pipelines."""
+        if self._wakeups is not None:
+            await self._wakeups.acknowledge(kind)
+        self._receive(kind)
 
-    def _rang(self, kind: WakeupKind) -> None:
+    def _receive(self, kind: WakeupKind) -> None:
         metrics.wakeups_received(kind).inc()
         self._wake_pipelines(kind)
 
@@ -82,7 +82,7 @@ class Runtime:
                 pipeline.on_wakeup(kind)
 
     async def stop(self) -> None:
-        """Drain the lines, go off the roster, close everything."""
+        """Drain the pipelines, delete the heartbeat, close everything."""
         start_s = time.monotonic()
         await asyncio.gather(
             *(pipeline.drain(self._work.drain_s) for pipeline in self._pipelines), return_exceptions=True
@@ -94,21 +94,21 @@ class Runtime:
             with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 async with asyncio.timeout(2):
                     await self.heartbeat.deregister()
-        if self._bell is not None:
+        if self._wakeups is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2):
-                    await self._bell.close()
-        await self._held.aclose()
+                    await self._wakeups.close()
+        await self._resources.aclose()
         _log.info("worker stopped", worker=self.worker_id, drained_s=round(time.monotonic() - start_s, 3))
 
     async def _run(self) -> None:
         pool = await self._open_pool()
-        # Everything is written by then; the loops' connections need no farewell.
-        self._held.callback(pool.terminate)
-        http_client = await self._held.enter_async_context(HttpClient(self._http_client))
-        redis = open_redis(self.wakeup_settings.redis_url)
-        self._held.push_async_callback(redis.aclose)
-        self._bell = wakeups = Wakeups(redis)
+        # Everything is committed by then, so the loops' connections need no orderly close.
+        self._resources.callback(pool.terminate)
+        http_client = await self._resources.enter_async_context(HttpClient(self._http_client))
+        redis = open_redis(self._wakeup_settings.redis_url)
+        self._resources.push_async_callback(redis.aclose)
+        self._wakeups = wakeups = Wakeups(redis)
         self.heartbeat = heartbeat = Heartbeat(pool, self.worker_id)
         context = WorkerContext(
             work=self._work,
@@ -122,10 +122,10 @@ class Runtime:
         )
         self._pipelines = [factory(context) for factory in self._factories]
         _log.info("worker started", worker=self.worker_id, version=__version__)
-        async with asyncio.TaskGroup() as at_work:
-            at_work.create_task(run_forever("heartbeat", self._beat))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(run_forever("heartbeat", self._beat))
             for pipeline in self._pipelines:
-                at_work.create_task(pipeline.run())
+                tasks.create_task(pipeline.run())
 
     async def _beat(self) -> None:
         assert self.heartbeat is not None
@@ -140,7 +140,7 @@ class Runtime:
                     self._database.database_url,
                     "spine_worker",
                     "spine worker",
-                    max(self._database.database_pool_size, POOL_LEAST),
+                    max(self._database.database_pool_size, POOL_MIN_SIZE),
                 )
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 if not warned:
@@ -154,4 +154,4 @@ class Runtime:
         except OSError as error:
             _log.warning("no metrics: the port is taken", port=port, error=repr(error))
         else:
-            self._held.callback(close)
+            self._resources.callback(close)

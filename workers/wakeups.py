@@ -1,7 +1,8 @@
-"""The arq worker that bells come through: arq's own, but Redis may come and go as it likes.
+"""The arq worker that receives wakeups. It extends arq's own worker so that Redis may be unreachable at any time.
 
-As arq ships it, a worker dies of a Redis restart, cannot start without Redis, and counts on it to stop. Here bells are
-a convenience: while Redis is away the process goes on (`WakeupStatus.offline` makes the lines look at Postgres more often).
+arq's own worker ends when Redis restarts, cannot start without Redis, and needs Redis to stop. Here wakeups are
+optional: while Redis is unreachable the process goes on, and `WakeupStatus.offline` makes the pipelines poll Postgres
+more often.
 """
 
 import asyncio
@@ -20,37 +21,37 @@ from workers.pipeline import WakeupStatus
 _PAUSE_S: Final = 0.5
 _RECEIVE_TIMEOUT_S: Final = 5.0
 _CLOSE_S: Final = 2.0
-_AWAY: Final = (RedisError, OSError, asyncio.TimeoutError)
+_REDIS_ERRORS: Final = (RedisError, OSError, asyncio.TimeoutError)
 
 _log = structlog.get_logger(__name__)
 
 
 class WakeupWorker(arq.worker.Worker):
-    """`ctx` must hold `wakeup_status`. `on_startup` runs at once, whether Redis is there or not."""
+    """`ctx` must hold a `wakeup_status`. `on_startup` runs at once, with or without Redis."""
 
     _reported_offline = False
-    _queue: asyncio.Lock
-    """Held while arq looks at its queue, or a job that was heard of is taken out of it: neither meets the other's half."""
+    _queue_lock: asyncio.Lock
+    """Held while arq polls its queue, and while a received wakeup's job is removed: arq never sees a half-removed job."""
 
     async def main(self) -> None:
-        """Serve the lines, and hear bells whenever there is a Redis to hear them from."""
+        """Run the pipelines, and receive wakeups whenever Redis is reachable."""
         logging.getLogger("arq").setLevel(logging.ERROR)
-        wakeup_status: WakeupStatus = self.ctx["hearing"]
+        wakeup_status: WakeupStatus = self.ctx["wakeup_status"]
         if self.on_startup:
             await self.on_startup(self.ctx)
         while True:
             try:
                 await self._listen(wakeup_status)
-            except* _AWAY as errors:
+            except* _REDIS_ERRORS as errors:
                 if not self._reported_offline:
-                    _log.warning("no bells: Redis is away", error=repr(errors.exceptions[0]))
+                    _log.warning("no wakeups: Redis is unreachable", error=repr(errors.exceptions[0]))
                 self._reported_offline = wakeup_status.offline = True
             if (task := asyncio.current_task()) and task.cancelling():
-                raise asyncio.CancelledError  # it came as Redis went away, and the group of errors stands in its place
+                raise asyncio.CancelledError  # the error group of Redis has replaced the cancellation
             await asyncio.sleep(_PAUSE_S)
 
     async def _listen(self, wakeup_status: WakeupStatus) -> None:
-        """Until Redis goes away."""
+        """Receive wakeups until Redis raises an error."""
         if self._pool is None:
             assert self.redis_settings is not None
             self._pool = await create_pool(
@@ -61,38 +62,38 @@ class WakeupWorker(arq.worker.Worker):
                 expires_extra_ms=self.expires_extra_ms,
             )
             self.ctx["redis"] = self._pool
-        self._queue = asyncio.Lock()
+        self._queue_lock = asyncio.Lock()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll(wakeup_status))
             tasks.create_task(self._receive_loop(self._pool, wakeup_status, tasks))
 
     async def _poll(self, wakeup_status: WakeupStatus) -> None:
-        """arq's own way, for what comes later; and the proof that Redis is there."""
+        """Poll arq's queue, for wakeups that are due later. A successful poll shows that Redis is reachable."""
         while True:
-            async with self._queue:
+            async with self._queue_lock:
                 await self._poll_iteration()
             if wakeup_status.offline:
                 wakeup_status.offline = False
                 wakeup_status.on_reconnect()
             if self._reported_offline:
-                _log.warning("bells are heard again")
+                _log.warning("wakeups arrive again")
                 self._reported_offline = False
             await asyncio.sleep(self.poll_delay_s)
 
     async def _receive_loop(self, redis: ArqRedis, wakeup_status: WakeupStatus, tasks: asyncio.TaskGroup) -> None:
-        """Nothing else is done here, so that whoever rings finds somebody at the door."""
+        """Block on the wakeup lists. Does nothing else, so that a new wakeup finds a blocked receiver."""
         while True:
-            wakeups = await receive_wakeup(redis, _RECEIVE_TIMEOUT_S)
-            if wakeups is not None:
-                wakeup_status.on_wakeup(wakeups[0])
-                tasks.create_task(self._take(redis, *wakeups))
+            received = await receive_wakeup(redis, _RECEIVE_TIMEOUT_S)
+            if received is not None:
+                wakeup_status.on_wakeup(received[0])
+                tasks.create_task(self._remove_job(redis, *received))
 
-    async def _take(self, redis: ArqRedis, kind: WakeupKind, job_id: str) -> None:
-        async with self._queue:
+    async def _remove_job(self, redis: ArqRedis, kind: WakeupKind, job_id: str) -> None:
+        async with self._queue_lock:
             await remove_job(redis, kind, job_id)
 
     async def close(self) -> None:
-        """Stop the lines first; what Redis has to say to that does not matter."""
+        """Stop the pipelines first. Errors of Redis are ignored."""
         if self.on_shutdown:
             await self.on_shutdown(self.ctx)
         tasks: list[asyncio.Task[Any]] = list(self.tasks.values())
@@ -100,7 +101,7 @@ class WakeupWorker(arq.worker.Worker):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._pool is not None:
-            with contextlib.suppress(*_AWAY):
+            with contextlib.suppress(*_REDIS_ERRORS):
                 async with asyncio.timeout(_CLOSE_S):
                     await self._pool.close(close_connection_pool=True)
             self._pool = None

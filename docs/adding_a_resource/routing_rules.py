@@ -3,10 +3,10 @@
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
-from spine.kernel.crud import crud_router
 from sqlalchemy.orm import Mapped
 
 from spine.kernel import store
+from spine.kernel.crud import crud_router
 from spine.kernel.errors import Conflict
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Metadata, PatchBody, Resource, ResourceOut, TenantRow

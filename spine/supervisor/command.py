@@ -1,4 +1,4 @@
-"""A process as data: what to run, where, as whom, and how to ask it to stop."""
+"""The description of a process: program, working directory, environment, Unix user, and stop signals."""
 
 import ctypes
 import os
@@ -14,38 +14,38 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class StartError(Exception):
-    """Spine cannot start on this machine as it is; the message says why and how to mend it."""
+    """Spine cannot start on this machine. The message gives the cause and the remedy."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """One process. `stops` are the signals that end it, each with the seconds it is given before the next one."""
+    """One process. `stop_signals` are sent in order, each with its grace period in seconds before the next one."""
 
     name: str
     argv: tuple[str, ...]
     cwd: Path
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     uid: int | None = None
-    stops: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 10.0),)
-    hurry: signal.Signals = signal.SIGKILL
+    stop_signals: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 10.0),)
+    force_signal: signal.Signals = signal.SIGKILL
 
     def popen(self) -> dict[str, Any]:
-        """Keyword arguments for `subprocess.Popen` and its asyncio twin.
+        """Keyword arguments for `subprocess.Popen` and `asyncio.create_subprocess_exec`.
 
-        A session of its own keeps the terminal's Ctrl-C for the supervisor, who stops things in order.
+        The process has its own session: the terminal sends Ctrl-C only to the supervisor, which stops processes in order.
         """
-        as_whom = {} if self.uid is None else {"user": self.uid, "group": self.uid, "extra_groups": []}
+        user = {} if self.uid is None else {"user": self.uid, "group": self.uid, "extra_groups": []}
         return {
             "cwd": self.cwd,
             "env": dict(self.env),
             "start_new_session": True,
-            "preexec_fn": _die_with_parent(self.stops[0][0]),
-            **as_whom,
+            "preexec_fn": _die_with_parent(self.stop_signals[0][0]),
+            **user,
         }
 
 
 def _die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """Have the kernel (Linux only) end a process whose supervisor was killed, so that none is left behind."""
+    """Make the kernel (Linux only) signal the process when its supervisor is killed, so that none remains."""
     libc = _libc
     if libc is None:
         return None

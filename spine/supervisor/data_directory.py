@@ -1,4 +1,4 @@
-"""The data directory: made once, entered by one supervisor at a time; and short paths for its sockets."""
+"""The data directory: created once, locked by one supervisor at a time, with short paths for its sockets."""
 
 import fcntl
 import hashlib
@@ -16,7 +16,7 @@ _LONGEST_SOCKET_NAME = "postgres/.s.PGSQL.5432"
 
 
 def open_directory(path: Path) -> Path:
-    """Make the data directory where there is none; others may pass through (Postgres may run as nobody), not look."""
+    """Create the data directory if it is missing. Root lets others enter it, for a Postgres of nobody, but not list it."""
     directory = path.expanduser().resolve()
     try:
         directory.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
@@ -28,8 +28,11 @@ def open_directory(path: Path) -> Path:
     return directory
 
 
-def hold(directory: Path) -> TextIO:
-    """Take the directory for this process; it is free again when the returned file is closed or the process ends."""
+def lock_directory(directory: Path) -> TextIO:
+    """Lock the directory for this process. Closing the returned file or ending the process releases the lock.
+
+    Raises StartError if another process has locked it.
+    """
     lock = (directory / "lock").open("r+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,24 +49,24 @@ def hold(directory: Path) -> TextIO:
     return lock
 
 
-def _elsewhere(directory: Path) -> Path:
+def _fallback(directory: Path) -> Path:
     key = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
-    return Path("/tmp") / f"spine-{os.geteuid()}-{key}"  # noqa: S108  used only when ours, and closed to others
+    return Path("/tmp") / f"spine-{os.geteuid()}-{key}"  # noqa: S108  used only if it is ours and closed to others
 
 
 def remove_sockets(directory: Path) -> None:
-    """Take away the directory below /tmp, where there is one; call when the servers have ended."""
-    shutil.rmtree(_elsewhere(directory), ignore_errors=True)
+    """Delete the directory below /tmp, if there is one. Call it after the servers have ended."""
+    shutil.rmtree(_fallback(directory), ignore_errors=True)
 
 
 def socket_directory(directory: Path) -> Path:
-    """Where the servers' sockets lie: in the data directory, or below /tmp when that path is too long for a socket."""
+    """Return the directory of the servers' sockets: in the data directory, or below /tmp if that path is too long."""
     inside = directory / "run"
     mode = 0o711 if os.geteuid() == 0 else 0o700
     if len(os.fsencode(inside / _LONGEST_SOCKET_NAME)) <= _SOCKET_PATH_MAX:
         inside.mkdir(mode=mode, exist_ok=True)
         return inside
-    outside = _elsewhere(directory)
+    outside = _fallback(directory)
     outside.mkdir(mode=mode, exist_ok=True)
     found = outside.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o066:

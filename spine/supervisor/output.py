@@ -1,4 +1,4 @@
-"""One stream for everybody's lines, each with the name of the process that wrote it."""
+"""One output stream for the lines of all processes, each with the name of its process."""
 
 import os
 import sys
@@ -9,36 +9,36 @@ _NAME_WIDTH = 8
 
 
 class Output:
-    """Gathers what the processes write, in threads: a terminal that stands still must not stop the supervisor."""
+    """Collects the output of processes in threads, so that a blocked terminal does not block the supervisor."""
 
     def __init__(self, target: BinaryIO | None = None) -> None:
         self._target = target or sys.stdout.buffer
         self._lock = threading.Lock()
-        self._pumps: list[threading.Thread] = []
+        self._readers: list[threading.Thread] = []
 
-    def say(self, text: str, name: str = "spine") -> None:
-        """Write lines in a process's name."""
+    def log(self, text: str, name: str = "spine") -> None:
+        """Write lines with the name of a process."""
         for line in text.splitlines() or [""]:
             self._write(b"%s | %s\n" % (name.ljust(_NAME_WIDTH).encode(), line.encode()))
 
-    def show(self, text: str) -> None:
-        """Write text as it is, so that commands in it can be copied."""
+    def print(self, text: str) -> None:
+        """Write text without a name, so that commands in it can be copied."""
         self._write(text.encode() + b"\n")
 
     def pipe(self, name: str) -> int:
-        """A file descriptor to give to a process; the caller closes it. What is written there appears here."""
+        """Return a file descriptor for the output of a process. The caller closes it."""
         reading, writing = os.pipe()
-        pump = threading.Thread(target=self._pump, args=(reading, name), name=f"output of {name}", daemon=True)
-        self._pumps.append(pump)
-        pump.start()
+        reader = threading.Thread(target=self._copy, args=(reading, name), name=f"output of {name}", daemon=True)
+        self._readers.append(reader)
+        reader.start()
         return writing
 
-    def finish(self, timeout_s: float) -> None:
-        """Wait for the last lines of processes that have ended."""
-        for pump in self._pumps:
-            pump.join(timeout_s)
+    def join(self, timeout_s: float) -> None:
+        """Wait until the output of ended processes is written, at most `timeout_s` per process."""
+        for reader in self._readers:
+            reader.join(timeout_s)
 
-    def _pump(self, reading: int, name: str) -> None:
+    def _copy(self, reading: int, name: str) -> None:
         with open(reading, "rb") as lines:
             for line in lines:
                 self._write(b"%s | %s\n" % (name.ljust(_NAME_WIDTH).encode(), line.rstrip(b"\r\n")))
@@ -49,5 +49,5 @@ class Output:
                 self._target.write(line)
                 self._target.flush()
         except (OSError, ValueError):
-            # Nobody reads any more; the processes must be able to write all the same.
+            # The terminal is closed, but the processes must still be able to write.
             return

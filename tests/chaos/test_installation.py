@@ -1,4 +1,4 @@
-"""A whole installation under fire: calls over HTTP, everything that `make up` started killed in turn, nothing lost."""
+"""A whole installation under faults: events over HTTP while every process of `make up` is killed in turn."""
 
 import asyncio
 import os
@@ -18,39 +18,39 @@ from tests.receiver import Receiver
 
 EVENTS = int(os.environ.get("SPINE_CHAOS_EVENTS", "500"))
 SEED = int(os.environ.get("SPINE_CHAOS_SEED", str(random.randrange(10**6))))
-_KILLED = ("api", "worker", "api", "redis", "worker", "postgres", "api", "flush", "worker")
-_EVERY_S = 4.0
+_FAULTS = ("api", "worker", "api", "redis", "worker", "postgres", "api", "flush", "worker")
+_FAULT_INTERVAL_S = 4.0
 
 
 async def _post(api: httpx.AsyncClient, n: int) -> str:
-    """Send one event until it is accepted; always the same key, so it is accepted once."""
+    """Post one event until it is accepted. The key is the same each time, so it is accepted once."""
     while True:
         try:
-            answer = await api.post(
+            response = await api.post(
                 "/v1/events", json={"type": "order.paid", "data": {"n": n}}, headers={"Idempotency-Key": f"chaos-{n}"}
             )
-            if answer.status_code == 201:
-                return str(answer.json()["id"])
-            assert answer.status_code in (409, 429, 500, 503), answer.text
+            if response.status_code == 201:
+                return str(response.json()["id"])
+            assert response.status_code in (409, 429, 500, 503), response.text
         except httpx.TransportError:
             pass
         await asyncio.sleep(0.2)
 
 
-def _redis_cli(running: Up) -> None:
+def _flush_redis(running: Up) -> None:
     environment = dict(line.split("=", 1) for line in (running.directory / "environment").read_text().splitlines())
     code = f"from redis import Redis; Redis.from_url({environment['REDIS_URL']!r}).flushall()"
     subprocess.run([sys.executable, "-c", code], timeout=20, check=False, capture_output=True)
 
 
-async def _havoc(running: Up, chance: random.Random, done: asyncio.Event) -> list[str]:
-    told: list[str] = []
-    for name in _KILLED:
+async def _inject_faults(running: Up, rng: random.Random, done: asyncio.Event) -> list[str]:
+    killed: list[str] = []
+    for name in _FAULTS:
         if done.is_set():
             break
-        await asyncio.sleep(chance.uniform(0.5, 1.0) * _EVERY_S)
+        await asyncio.sleep(rng.uniform(0.5, 1.0) * _FAULT_INTERVAL_S)
         if name == "flush":
-            await asyncio.to_thread(_redis_cli, running)
+            await asyncio.to_thread(_flush_redis, running)
         else:
             victim = running.children().get(name)
             if victim is None:
@@ -59,16 +59,16 @@ async def _havoc(running: Up, chance: random.Random, done: asyncio.Event) -> lis
                 victim.send_signal(signal.SIGKILL)
             except psutil.Error:
                 continue
-        told.append(name)
-    return told
+        killed.append(name)
+    return killed
 
 
 @pytest.mark.timeout(400)
 async def test_nothing_accepted_is_lost_while_everything_is_killed(tmp_path: Path) -> None:
-    """500 events go in while API, workers, Redis and Postgres are killed with -9 and Redis is emptied: each accepted one
-    arrives at least once. Duplicates are counted and printed.
+    """500 events are posted while API, workers, Redis and Postgres are killed with -9 and Redis is flushed: each accepted
+    event arrives at least once. Duplicates are counted and printed.
     """
-    chance = random.Random(SEED)
+    rng = random.Random(SEED)
     with up(
         tmp_path / "data", (sys.executable, "-m", "spine.supervisor"), SPINE_WORKERS="2", SPINE_LEASE_S="5"
     ) as running:
@@ -87,23 +87,23 @@ async def test_nothing_accepted_is_lost_while_everything_is_killed(tmp_path: Pat
                 await api.post("/v1/webhook_endpoints", json=endpoint, headers={"Idempotency-Key": "endpoint"})
             ).raise_for_status()
             done = asyncio.Event()
-            havoc = asyncio.create_task(_havoc(running, chance, done))
+            faults = asyncio.create_task(_inject_faults(running, rng, done))
             accepted: list[str] = []
-            pace_s = len(_KILLED) * _EVERY_S / EVENTS
+            interval_s = len(_FAULTS) * _FAULT_INTERVAL_S / EVENTS
 
-            async def one(n: int) -> None:
-                await asyncio.sleep(n * pace_s)
+            async def post(n: int) -> None:
+                await asyncio.sleep(n * interval_s)
                 accepted.append(await _post(api, n))
 
-            await asyncio.gather(*(one(n) for n in range(EVENTS)))
-            killed = await havoc
-            end = time.monotonic() + 120
+            await asyncio.gather(*(post(n) for n in range(EVENTS)))
+            killed = await faults
+            until_s = time.monotonic() + 120
             arrived: set[str] = set()
-            while time.monotonic() < end and not set(accepted) <= arrived:
+            while time.monotonic() < until_s and not set(accepted) <= arrived:
                 await asyncio.sleep(0.5)
                 arrived = {call.event_id for call in receiver.calls}
-            extra = len(receiver.calls) - len(arrived)
-            print(f"seed {SEED}: killed {', '.join(killed)}; accepted {len(accepted)}; duplicates {extra}")  # noqa: T201  # the point of the run
+            duplicates = len(receiver.calls) - len(arrived)
+            print(f"seed {SEED}: killed {', '.join(killed)}; accepted {len(accepted)}; duplicates {duplicates}")  # noqa: T201  # the result of the run
             assert len(accepted) == EVENTS
             assert len(set(accepted)) == EVENTS
             assert set(accepted) - arrived == set()

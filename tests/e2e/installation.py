@@ -1,4 +1,4 @@
-"""Runs `make up` as a process, and sees that nothing of it remains."""
+"""Runs `make up` as a process, and checks that none of its processes remains."""
 
 import os
 import signal
@@ -15,11 +15,11 @@ import psutil
 
 ROOT = Path(__file__).parent.parent.parent
 WITH_FAKES = (sys.executable, str(Path(__file__).parent / "fakes/up.py"))
-"""The supervisor with stand-ins for the API and the workers."""
+"""The supervisor with fakes for the API and the workers."""
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """A port that was free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -35,45 +35,45 @@ class Up:
     log: Path
 
     def children(self) -> dict[str, psutil.Process]:
-        """The supervised processes by what their command line says."""
-        marks = {"products.app": "api", "workers.main": "worker", "bin/postgres": "postgres", "-server": "redis"}
+        """The supervised processes by name, found by their command lines."""
+        patterns = {"products.app": "api", "workers.main": "worker", "bin/postgres": "postgres", "-server": "redis"}
         found: dict[str, psutil.Process] = {}
         for child in self.process.children():
             try:
                 line = " ".join(child.cmdline())
             except psutil.Error:
                 continue
-            found |= {name: child for mark, name in marks.items() if mark in line}
+            found |= {name: child for pattern, name in patterns.items() if pattern in line}
         return found
 
-    def says(self, text: str) -> bool:
-        """Whether it has printed this."""
+    def has_printed(self, text: str) -> bool:
+        """Whether its output has this text."""
         return text in self.log.read_text()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Tell it to stop; gives its exit code."""
+        """Send a stop signal. Returns the exit code."""
         self.process.send_signal(number)
         return int(self.process.wait(timeout=60))
 
 
 def until(condition: Callable[[], object], within_s: float = 60) -> None:
     """Wait for a condition, or fail."""
-    end = time.monotonic() + within_s
+    until_s = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < end, "did not happen in time"
+        assert time.monotonic() < until_s, "did not happen in time"
         time.sleep(0.05)
 
 
 def environment(directory: Path, port: int, **more: str) -> dict[str, str]:
     """The settings of one installation."""
-    # Empty, not absent: a developer's .env must not lend its servers to the tests.
+    # Empty, not absent: otherwise the tests would use the servers of a developer's .env.
     inherited = os.environ | {"DATABASE_URL": "", "REDIS_URL": ""}
-    mine = {"SPINE_HTTP_HOST": "127.0.0.1", "SPINE_HTTP_PORT": str(port), "SPINE_DATA_DIR": str(directory)}
-    return inherited | mine | {"SPINE_WORKERS": "1", "PYTHONPATH": str(ROOT)} | more
+    own = {"SPINE_HTTP_HOST": "127.0.0.1", "SPINE_HTTP_PORT": str(port), "SPINE_DATA_DIR": str(directory)}
+    return inherited | own | {"SPINE_WORKERS": "1", "PYTHONPATH": str(ROOT)} | more
 
 
 def try_up(directory: Path, port: int, **more: str) -> subprocess.CompletedProcess[str]:
-    """One that is expected to end by itself."""
+    """Run a `make up` that must exit by itself."""
     return subprocess.run(
         WITH_FAKES,
         env=environment(directory, port, **more),
@@ -87,7 +87,7 @@ def try_up(directory: Path, port: int, **more: str) -> subprocess.CompletedProce
 
 @contextmanager
 def up(directory: Path, argv: Sequence[str] = WITH_FAKES, **more: str) -> Iterator[Up]:
-    """Run `make up` until the block ends; nothing of it may remain."""
+    """Run `make up` until the block ends. None of its processes may remain."""
     port, log = free_port(), directory.with_name(f"{directory.name}.log")
     log.parent.mkdir(exist_ok=True)
     with log.open("wb") as output:
@@ -100,17 +100,17 @@ def up(directory: Path, argv: Sequence[str] = WITH_FAKES, **more: str) -> Iterat
             start_new_session=True,
         )
     running = Up(process, directory, port, log)
-    everybody: list[psutil.Process] = []
+    processes: list[psutil.Process] = []
     try:
-        until(lambda: running.says("Spine is running at") or process.poll() is not None)
+        until(lambda: running.has_printed("Spine is running at") or process.poll() is not None)
         assert process.poll() is None, log.read_text()
-        everybody = process.children(recursive=True)
+        processes = process.children(recursive=True)
         yield running
-        everybody += process.children(recursive=True) if process.is_running() else []
+        processes += process.children(recursive=True) if process.is_running() else []
     finally:
         if process.poll() is None:
             running.stop()
-        _, left = psutil.wait_procs(everybody, timeout=15)
+        _, left = psutil.wait_procs(processes, timeout=15)
         for orphan in left:
             orphan.kill()
     assert left == [], f"left behind: {left}"

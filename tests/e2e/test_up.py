@@ -1,4 +1,4 @@
-"""`make up` as a process: real servers and migrations, stand-ins for the API and the workers."""
+"""`make up` as a process: real servers and migrations, fakes for the API and the workers."""
 
 import json
 import re
@@ -13,18 +13,18 @@ import pytest
 from tests.e2e.installation import Up, free_port, try_up, until, up
 
 BACK_S = 20
-"""The promise: what dies is back within this time."""
+"""Promised: a killed process is back within this time."""
 
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One installation that the tests of this file share."""
-    with up(tmp_path_factory.mktemp("house") / "data") as running:
+    """One installation for all tests of this module."""
+    with up(tmp_path_factory.mktemp("up") / "data") as running:
         yield running
 
 
-def test_it_says_where_it_is_and_what_to_try(installation: Up) -> None:
-    """Once ready, the address, a test key and a complete curl stand on the terminal; the keys are kept closed."""
+def test_it_prints_its_address_and_a_curl_to_try(installation: Up) -> None:
+    """When it is ready it prints the address, a test key and a complete curl. The files of the keys have mode 0600."""
     keys = json.loads((installation.directory / "keys.json").read_text())
     printed = installation.log.read_text()
     assert f"http://127.0.0.1:{installation.port}" in printed
@@ -35,11 +35,11 @@ def test_it_says_where_it_is_and_what_to_try(installation: Up) -> None:
 
 
 @pytest.mark.parametrize("name", ["api", "worker", "redis", "postgres"])
-def test_what_is_killed_is_back(installation: Up, name: str) -> None:
-    """A process or server that is killed with -9 is there again, as another process, within 20 s."""
+def test_a_killed_process_is_back(installation: Up, name: str) -> None:
+    """After kill -9 of a process or server another one runs within 20 s."""
     killed = installation.children()[name]
     killed.kill()
-    # One look decides: the killed one is among the children until it is reaped, and may be gone at a second look.
+    # Read the children once: the killed process is among them until it is reaped, and may be gone at a second read.
     until(lambda: installation.children().get(name, killed).pid != killed.pid, BACK_S)
     if name == "postgres":
         ready = re.compile("ready to accept connections")
@@ -55,16 +55,16 @@ def _answers(port: int) -> bool:
         return False
 
 
-def test_one_directory_serves_one_at_a_time(installation: Up) -> None:
-    """A second start on the same data is refused with a sentence that says whose it is; the first runs on."""
+def test_a_directory_serves_one_installation_at_a_time(installation: Up) -> None:
+    """A second start on the same data fails and names the process of the first one, which goes on."""
     refused = try_up(installation.directory, free_port())
     assert refused.returncode == 1
     assert f"in use by another `make up` (process {installation.process.pid})" in refused.stdout
     assert _answers(installation.port)
 
 
-def test_a_taken_port_is_named_with_its_holder(installation: Up, tmp_path: Path) -> None:
-    """When the port is taken, the sentence names it, who holds it, and the setting that chooses another."""
+def test_a_taken_port_is_named_with_its_process(installation: Up, tmp_path: Path) -> None:
+    """If the port is taken, the error names the port, its process, and the setting that chooses another port."""
     refused = try_up(tmp_path / "data", installation.port)
     assert refused.returncode == 1
     assert f"port {installation.port} on 127.0.0.1 is taken by python" in refused.stdout
@@ -72,24 +72,24 @@ def test_a_taken_port_is_named_with_its_holder(installation: Up, tmp_path: Path)
     assert f"SPINE_HTTP_PORT={installation.port + 1}" in refused.stdout
 
 
-def test_two_run_side_by_side_and_each_keeps_its_data(installation: Up, tmp_path: Path) -> None:
-    """Another port and directory give another Spine; Ctrl-C ends it; started again it has the same keys and data."""
-    # Longer than a socket's path may be: the sockets then lie elsewhere.
+def test_two_installations_run_at_once_and_keep_their_data(installation: Up, tmp_path: Path) -> None:
+    """Another port and directory give another installation. After Ctrl-C the next start has the same keys and data."""
+    # Longer than the path of a socket may be: the sockets are below /tmp.
     directory = tmp_path / ("long-" * 20) / "data"
     with up(directory) as second:
         first_key = json.loads((directory / "keys.json").read_text())["test_key"]
         assert first_key != json.loads((installation.directory / "keys.json").read_text())["test_key"]
         assert _answers(installation.port)
         assert second.stop(signal.SIGINT) == 0
-        assert second.says("database system is shut down")
+        assert second.has_printed("database system is shut down")
     directory.with_name("data.log").rename(directory.with_name("first.log"))
     with up(directory) as again:
-        assert again.says(first_key)
-        assert not again.says("automatic recovery in progress")
+        assert again.has_printed(first_key)
+        assert not again.has_printed("automatic recovery in progress")
 
 
-def test_a_killed_supervisor_leaves_nothing_in_the_way(tmp_path: Path) -> None:
-    """After kill -9 of the supervisor its processes end too, and the next start finds the way clear."""
+def test_a_killed_supervisor_does_not_block_the_next_start(tmp_path: Path) -> None:
+    """After kill -9 of the supervisor its processes end too, and the next start succeeds."""
     with up(tmp_path / "data") as first:
         children = first.process.children(recursive=True)
         first.process.kill()
@@ -100,25 +100,25 @@ def test_a_killed_supervisor_leaves_nothing_in_the_way(tmp_path: Path) -> None:
         assert _answers(second.port)
 
 
-def test_a_second_signal_hurries(tmp_path: Path) -> None:
-    """A worker that does not heed SIGTERM holds the first Ctrl-C up, and not the second."""
-    with up(tmp_path / "data", STANDIN_IS_DEAF="1") as running:
+def test_a_second_signal_stops_by_force(tmp_path: Path) -> None:
+    """A worker that ignores SIGTERM delays the first Ctrl-C, but not the second."""
+    with up(tmp_path / "data", FAKE_IGNORES_SIGTERM="1") as running:
         running.process.send_signal(signal.SIGINT)
-        until(lambda: running.says("stopping worker-0"))
+        until(lambda: running.has_printed("stopping worker-0"))
         assert running.stop(signal.SIGINT) == 0
-        assert running.says("hurrying")
+        assert running.has_printed("hurrying")
 
 
-def test_what_cannot_start_is_said_and_ends_it(tmp_path: Path) -> None:
-    """An API that ends as soon as it starts is not restarted for ever at the first start: exit code 1, nothing left."""
-    done = try_up(tmp_path / "data", free_port(), STANDIN_FAILS="1")
+def test_a_process_that_cannot_start_ends_the_installation(tmp_path: Path) -> None:
+    """An API that exits as soon as it starts is not restarted for ever: exit code 1, and no process remains."""
+    done = try_up(tmp_path / "data", free_port(), FAKE_FAILS="1")
     assert done.returncode == 1
     assert "api ends as soon as it starts" in done.stdout
     assert "database system is shut down" in done.stdout
 
 
-def test_a_setting_that_is_not_one_is_named(tmp_path: Path) -> None:
-    """A wrong setting is told by its name, without a traceback."""
+def test_an_invalid_setting_is_named(tmp_path: Path) -> None:
+    """The error names the invalid setting, without a traceback."""
     done = try_up(tmp_path / "data", free_port(), SPINE_WORKERS="many")
     assert done.returncode == 1
     assert "workers" in done.stdout

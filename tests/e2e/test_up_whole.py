@@ -1,4 +1,4 @@
-"""`make up` as a person meets it: the real API and workers, and the command that it prints."""
+"""`make up` with the real API and workers, and the command that it prints."""
 
 import json
 import re
@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.e2e.installation import up
 
 
-def test_the_printed_curl_works_as_it_stands(tmp_path: Path) -> None:
-    """Copied from the terminal into a shell, the command that `make up` prints is answered with the event."""
+def test_the_printed_curl_works_unchanged(tmp_path: Path) -> None:
+    """The command that `make up` prints, copied into a shell, returns the event."""
     with up(tmp_path / "data", (sys.executable, "-m", "spine.supervisor")) as running:
         curl = re.search(r"^  (curl .*\}')$", running.log.read_text(), flags=re.MULTILINE | re.DOTALL)
         assert curl is not None

@@ -1,8 +1,8 @@
-"""The sandbox's receipts, as they come due: signed as a provider signs, verified and applied as the callback route does.
+"""Signs, verifies and applies due receipts of sandbox accounts, and applies parked receipts.
 
-They pass `products.notifications.inbound.read_callback` and `spine.notifications.receipts.receive_reports`, the code
-behind POST /notifications/v1/inbound; only the way over HTTP is left out. What a killed worker had in hand comes due
-again, and is stored once all the same.
+A receipt is signed as a provider signs it. It passes `products.notifications.inbound.read_callback` and
+`spine.notifications.receipts.receive_reports`, the code behind POST /notifications/v1/inbound; only HTTP is left out.
+The receipts that a killed worker had claimed come due again, and each is still stored once.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from products.notifications.providers import open_adapters
 from spine.kernel.wakeups import WakeupKind
 from spine.notifications import receipts
 from spine.notifications.account_credentials import open_account, signing_secret
-from spine.notifications.message_changes import MessageChanges
+from spine.notifications.message_changes import MessageChanges, after_commit
 from spine.webhooks.signing import sign
 from workers.connection import DedicatedConnection
 from workers.pipeline import WorkerContext, run_forever, wait_for_wakeup
@@ -35,7 +35,7 @@ ACCOUNTS_LOAD: Final = """
     SELECT workspace_id, id, env, channel, kind, credentials, config, sandbox, rate_per_s FROM spine.provider_accounts
      WHERE id = ANY ($1::text[])
 """
-DONE: Final = "DELETE FROM spine.sandbox_receipts WHERE leased_by = $1 AND seq = ANY ($2::bigint[])"
+DELETE: Final = "DELETE FROM spine.sandbox_receipts WHERE leased_by = $1 AND seq = ANY ($2::bigint[])"
 POSTPONE: Final = """
     UPDATE spine.sandbox_receipts SET due_at = now() + $2::interval, leased_by = NULL WHERE leased_by = $1 AND seq = ANY ($3::bigint[])
 """
@@ -51,29 +51,29 @@ _PARKED_POLL_S: Final = 5.0
 
 
 class ReceiptPipeline:
-    """Sends out what the sandbox owes, and looks after receipts that are parked."""
+    """Applies sandbox receipts when they are due, and parked receipts when their attempt is known."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
-        self._kinds = open_adapters(context.pool, context.http_client)
+        self._adapters = open_adapters(context.pool, context.http_client)
         self._db = DedicatedConnection(context.pool)
-        self._parked = DedicatedConnection(context.pool)
-        self._wake = asyncio.Event()
+        self._parked_db = DedicatedConnection(context.pool)
+        self._wakeup = asyncio.Event()
         self._stopping = False
 
     def on_wakeup(self, kind: WakeupKind) -> None:
-        """A bell rang."""
+        """Claim soon if sandbox receipts may be due."""
         if kind == "send":
-            self._wake.set()
+            self._wakeup.set()
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as loops:
             loops.create_task(run_forever("sandbox receipts", self._step))
-            loops.create_task(run_forever("parked receipts", self._parked_step))
+            loops.create_task(run_forever("parked receipts", self._apply_parked))
 
-    async def drain(self, within_s: float) -> None:  # noqa: ARG002  # a batch takes no time worth bounding
-        """Claim nothing more; the batch in hand is one transaction."""
+    async def drain(self, within_s: float) -> None:  # noqa: ARG002  # a batch is too short to need a bound
+        """Claim nothing more. The current batch is one transaction."""
         self._stopping = True
 
     async def _step(self) -> None:
@@ -86,19 +86,19 @@ class ReceiptPipeline:
             if early:
                 await connection.execute(POSTPONE, self._context.worker_id, _POSTPONED, early)
             due = [row for row in rows if not row["early"]]
-            all_changes = await self._take(connection, due) if due else []
+            all_changes = await self._apply(connection, due) if due else []
             next_s = await connection.fetchval(NEXT_DUE) if len(rows) < _BATCH else 0.0
-        self._ring(all_changes)
+        after_commit(all_changes, self._context.wakeups)
         pause_s = _POLL_S if next_s is None else min(max(next_s, 0.0), _POLL_S)
         if pause_s > 0:
-            await wait_for_wakeup(self._wake, pause_s)
+            await wait_for_wakeup(self._wakeup, pause_s)
 
-    async def _take(self, connection: Any, due: list[Any]) -> list[MessageChanges]:
-        """Sign, verify and apply a batch, and strike it off, in one transaction."""
+    async def _apply(self, connection: Any, due: list[Any]) -> list[MessageChanges]:
+        """Sign, verify and apply a batch, and delete its rows, in one transaction."""
         context = self._context
         rows = await connection.fetch(ACCOUNTS_LOAD, sorted({row["provider_account_id"] for row in due}))
         accounts = {row["id"]: row for row in rows}
-        arrived = []
+        reports = []
         for row in due:
             account_row = accounts[row["provider_account_id"]]
             id, timestamp_s = f"sbx_{row['seq']}", int(time.time())
@@ -108,22 +108,14 @@ class ReceiptPipeline:
                 "webhook-timestamp": str(timestamp_s),
                 "webhook-signature": sign(id, timestamp_s, row["body"], [secret]),
             }
-            arrived += read_callback(self._kinds, account_row, context.vault, headers, row["body"])
+            reports += read_callback(self._adapters, account_row, context.vault, headers, row["body"])
         async with connection.transaction():
-            all_changes = await receipts.receive_reports(connection, arrived)
-            await connection.execute(DONE, context.worker_id, [row["seq"] for row in due])
+            all_changes = await receipts.receive_reports(connection, reports)
+            await connection.execute(DELETE, context.worker_id, [row["seq"] for row in due])
         return all_changes
 
-    async def _parked_step(self) -> None:
-        async with self._parked.connection() as connection, connection.transaction():
+    async def _apply_parked(self) -> None:
+        async with self._parked_db.connection() as connection, connection.transaction():
             all_changes = await receipts.apply_parked_reports(connection)
-        self._ring(all_changes)
+        after_commit(all_changes, self._context.wakeups)
         await asyncio.sleep(_PARKED_POLL_S)
-
-    def _ring(self, all_changes: list[MessageChanges]) -> None:
-        for changes in all_changes:
-            changes.record_metrics()
-        if any(changes.has_events for changes in all_changes):
-            self._context.wakeups.wake("relay")
-        if any(changes.due_times for changes in all_changes):
-            self._context.wakeups.wake("send")

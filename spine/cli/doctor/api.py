@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from spine.cli.doctor.finding import Finding, fail, ok, warn
-from spine.supervisor.ports import holder
+from spine.supervisor.ports import port_owner
 
 
 async def reach(url: str) -> AsyncIterator[Finding]:
@@ -16,7 +16,7 @@ async def reach(url: str) -> AsyncIterator[Finding]:
         try:
             answer = await http.get(f"{url}/readyz")
         except httpx.HTTPError as error:
-            yield absent(url, str(error) or type(error).__name__, holder(urlsplit(url).port or 80))
+            yield absent(url, str(error) or type(error).__name__, port_owner(urlsplit(url).port or 80))
             return
     try:
         content: Any = answer.json()

@@ -1,4 +1,4 @@
-"""Stands in for the API: answers /readyz and signs up. Its command line says products.app, as the real one's does."""
+"""A fake API: serves /readyz and the signup. Its command line has products.app, as the real one has."""
 
 import json
 import os
@@ -7,18 +7,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Ready at once; its answers name its process."""
+    """Ready at once. Its responses have its process id."""
 
     def do_GET(self) -> None:
         """/readyz."""
-        self._answer(200, {"process": os.getpid(), "database": os.environ["DATABASE_URL"]})
+        self._respond(200, {"process": os.getpid(), "database": os.environ["DATABASE_URL"]})
 
     def do_POST(self) -> None:
         """/v1/signup."""
         keys = {env: {"api_key": f"sk_{env}_{os.getpid()}", "workspace_id": "wsp_1"} for env in ("test", "live")}
-        self._answer(201, keys)
+        self._respond(201, keys)
 
-    def _answer(self, status: int, body: object) -> None:
+    def _respond(self, status: int, body: object) -> None:
         content = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
@@ -27,7 +27,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    if "STANDIN_FAILS" in os.environ:
+    if "FAKE_FAILS" in os.environ:
         sys.exit("this API cannot start")
-    print("standing in for", sys.argv[1:], flush=True)
+    print("fake of", sys.argv[1:], flush=True)
     ThreadingHTTPServer((os.environ["SPINE_HTTP_HOST"], int(os.environ["SPINE_HTTP_PORT"])), Handler).serve_forever()

@@ -1,4 +1,4 @@
-"""`make up` with stand-ins for the API and the workers: real servers, real migrations, real supervision."""
+"""`make up` with fakes for the API and the workers: real servers, real migrations, real supervision."""
 
 import sys
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from spine.supervisor.main import up
 from spine.supervisor.plan import Programs
 
-HERE = Path(__file__).parent
+FAKES = Path(__file__).parent
 
 if __name__ == "__main__":
     programs = Programs(
-        api=(sys.executable, str(HERE / "api.py"), "products.app"),
-        worker=(sys.executable, str(HERE / "worker.py"), "workers.main"),
+        api=(sys.executable, str(FAKES / "api.py"), "products.app"),
+        worker=(sys.executable, str(FAKES / "worker.py"), "workers.main"),
     )
     sys.exit(up(programs))

@@ -1,4 +1,4 @@
-"""Stands in for a worker: serves /metrics, waits to be told to stop."""
+"""A fake worker: serves /metrics until SIGTERM."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Has nothing to count."""
+    """Serves no metrics."""
 
     def do_GET(self) -> None:
         """/metrics."""
@@ -17,7 +17,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    offline = "STANDIN_IS_DEAF" in os.environ
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if offline else lambda *_: sys.exit(0))
+    ignores_sigterm = "FAKE_IGNORES_SIGTERM" in os.environ
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if ignores_sigterm else lambda *_: sys.exit(0))
     port = int(os.environ["SPINE_METRICS_PORT"]) + int(os.environ["SPINE_WORKER_INDEX"])
     HTTPServer(("127.0.0.1", port), Handler).serve_forever()

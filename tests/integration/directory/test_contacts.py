@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.api import Api, Organisation
-from tests.message_engine import Post
+from tests.message_engine import NotificationsClient
 
 FIELDS = st.fixed_dictionaries(
     {},
@@ -27,12 +27,12 @@ FIELDS = st.fixed_dictionaries(
 
 
 @pytest.fixture
-def post(http: httpx.Client) -> Post:
+def post(http: httpx.Client) -> NotificationsClient:
     """The test workspace."""
-    return Post(http)
+    return NotificationsClient(http)
 
 
-def test_a_number_is_answered_in_one_form(post: Post) -> None:
+def test_a_number_is_answered_in_one_form(post: NotificationsClient) -> None:
     """`phone` in any form, `phone_e164` in one; the sandbox's numbers too."""
     made = post.post("/crm/v1/contacts", {"name": "Meera", "phone": "098765 43210", "email": "Meera@Example.com"})
     assert (made["phone_e164"], made["email"], made["version"]) == ("+919876543210", "meera@example.com", 1)
@@ -42,7 +42,7 @@ def test_a_number_is_answered_in_one_form(post: Post) -> None:
     assert post.get("/crm/v1/contacts?phone=9876543210")["data"] == [made]
 
 
-def test_a_duplicate_is_refused_with_the_id_of_the_first(post: Post, http: httpx.Client) -> None:
+def test_a_duplicate_is_refused_with_the_id_of_the_first(post: NotificationsClient, http: httpx.Client) -> None:
     """409 `contact_exists` names the contact that is there (wire.md, CRM)."""
     first = post.contact("+919876543210")
     again = http.post("/crm/v1/contacts", json={"name": "Other", "phone": "98765 43210"})
@@ -66,7 +66,7 @@ def test_of_ten_at_once_one_wins(org: Organisation) -> None:
     assert [answer.json()["existing_id"] for answer in answers if answer.status_code == 409] == made * 9
 
 
-def test_an_owner_must_exist(post: Post, http: httpx.Client) -> None:
+def test_an_owner_must_exist(post: NotificationsClient, http: httpx.Client) -> None:
     """A reference to nobody is 422, at create and at change."""
     answer = http.post("/crm/v1/contacts", json={"name": "M", "owner_id": "usr_01J9XAAAAAAAAAAAAAAAAAAAAA"})
     assert (answer.status_code, answer.json()["code"], answer.json()["param"]) == (
@@ -78,7 +78,7 @@ def test_an_owner_must_exist(post: Post, http: httpx.Client) -> None:
     assert post.post("/crm/v1/contacts", {"name": "M", "owner_id": owner})["owner_id"] == owner
 
 
-def test_a_stale_version_is_refused(post: Post, http: httpx.Client) -> None:
+def test_a_stale_version_is_refused(post: NotificationsClient, http: httpx.Client) -> None:
     """If-Match holds the version last seen."""
     id = post.contact()
     changed = http.patch(f"/crm/v1/contacts/{id}", json={"name": "A"}, headers={"If-Match": '"1"'})
@@ -92,7 +92,7 @@ def test_a_stale_version_is_refused(post: Post, http: httpx.Client) -> None:
 def test_diffs_add_up_to_the_row(api: Api, changes: list[dict[str, Any]]) -> None:
     """Applying every event's `changes` in turn gives the contact; a PATCH that changes nothing tells nothing (C-11)."""
     with api.sign_up().test.client() as client:
-        post = Post(client)
+        post = NotificationsClient(client)
         row = post.post("/crm/v1/contacts", {"name": "Meera"})
         id = row["id"]
         versions = [
@@ -114,7 +114,7 @@ def test_diffs_add_up_to_the_row(api: Api, changes: list[dict[str, Any]]) -> Non
 
 
 @pytest.mark.parametrize(("old", "new"), [(1, True), (True, 1), (1, 1.0), ({"a": [1]}, {"a": [True]})])
-def test_json_is_not_compared_as_python_does(post: Post, old: Any, new: Any) -> None:
+def test_json_is_not_compared_as_python_does(post: NotificationsClient, old: Any, new: Any) -> None:
     """1, true and 1.0 are three values: a PATCH from one to another changes the contact and is told."""
     made = post.post("/crm/v1/contacts", {"name": "Meera", "fields": {"k": old}})
     path = f"/crm/v1/contacts/{made['id']}"
@@ -126,7 +126,9 @@ def test_json_is_not_compared_as_python_does(post: Post, old: Any, new: Any) -> 
     assert again["version"] == 2
 
 
-def test_the_timeline_cannot_be_rewritten(post: Post, api: Api, http: httpx.Client, org: Organisation) -> None:
+def test_the_timeline_cannot_be_rewritten(
+    post: NotificationsClient, api: Api, http: httpx.Client, org: Organisation
+) -> None:
     """No grant and a trigger keep it append-only, and no route edits it (C-12)."""
     id = post.contact()
 
@@ -157,9 +159,9 @@ def test_the_timeline_cannot_be_rewritten(post: Post, api: Api, http: httpx.Clie
 def test_others_see_nothing(org: Organisation, api: Api) -> None:
     """A foreign contact is not there, for reading, changing, its timeline and its uniqueness (P-02, P-15)."""
     with org.test.client() as mine, org.live.client() as live, api.sign_up().test.client() as stranger:
-        id = Post(mine).contact("+919876543210")
+        id = NotificationsClient(mine).contact("+919876543210")
         for other in (live, stranger):
             assert other.get(f"/crm/v1/contacts/{id}").status_code == 404
             assert other.get(f"/crm/v1/contacts/{id}/timeline").status_code == 404
             assert other.patch(f"/crm/v1/contacts/{id}", json={"name": "x"}).status_code == 404
-            Post(other).contact("+919876543210")
+            NotificationsClient(other).contact("+919876543210")

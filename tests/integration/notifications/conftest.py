@@ -3,13 +3,13 @@
 import httpx
 import pytest
 
-from tests.message_engine import Post
+from tests.message_engine import NotificationsClient
 
 
 @pytest.fixture
-def client(http: httpx.Client) -> Post:
+def client(http: httpx.Client) -> NotificationsClient:
     """A test workspace with a template for every channel."""
-    client = Post(http)
+    client = NotificationsClient(http)
     client.template()
     return client
 
@@ -21,9 +21,9 @@ def signing_secret() -> str:
 
 
 @pytest.fixture
-def live_client(live_http: httpx.Client, signing_secret: str) -> Post:
+def live_client(live_http: httpx.Client, signing_secret: str) -> NotificationsClient:
     """A live workspace with a template, and an HTTP provider for SMS."""
-    client = Post(live_http)
+    client = NotificationsClient(live_http)
     client.template()
     account = {
         "channel": "sms",

@@ -1,13 +1,13 @@
 """Channel policies: deadlines, versions, which policy applies, and the simulation."""
 
-from tests.message_engine import Post
+from tests.message_engine import NotificationsClient
 
 MESSAGES = "/notifications/v1/messages"
 POLICIES = "/notifications/v1/channel_policies"
 NUMBER = "+910000000000"
 
 
-def test_a_deadline_that_cannot_be_met_is_refused(client: Post) -> None:
+def test_a_deadline_that_cannot_be_met_is_refused(client: NotificationsClient) -> None:
     """It is refused when the policy is put, and when the request's own order of channels causes it."""
     steps = [
         {"channel": "whatsapp", "success": "delivered", "wait_s": 60},
@@ -21,14 +21,14 @@ def test_a_deadline_that_cannot_be_met_is_refused(client: Post) -> None:
     assert client.post(MESSAGES, body | {"channels": ["whatsapp", "sms"]}, status=422)["code"] == "policy_unmeetable"
 
 
-def test_a_short_wait_gets_a_warning(client: Post) -> None:
+def test_a_short_wait_gets_a_warning(client: NotificationsClient) -> None:
     """A wait below the provider's time to live may cause duplicates; the response warns of it."""
     client.policy(("whatsapp", "delivered", 5), ("sms", "delivered", 300))
     warnings = client.message(client.send(to=NUMBER))["warnings"]
     assert [(one["code"], one["channel"]) for one in warnings] == [("wait_below_time_to_live", "whatsapp")]
 
 
-def test_the_most_specific_policy_applies(client: Post) -> None:
+def test_the_most_specific_policy_applies(client: NotificationsClient) -> None:
     """Order: the request's channels, else a named policy, else the template's, else the workspace's (N-03)."""
     client.policy(("sms", "delivered", 300), slug="everything")
     assert client.message(client.send(to=NUMBER))["channels"] == ["sms"]
@@ -38,7 +38,7 @@ def test_the_most_specific_policy_applies(client: Post) -> None:
     assert client.message(client.send(to=NUMBER, channels=["sms", "whatsapp"]))["channels"] == ["sms", "whatsapp"]
 
 
-def test_policies_have_versions(client: Post) -> None:
+def test_policies_have_versions(client: NotificationsClient) -> None:
     """PUT creates a policy or its next version; the same body again changes nothing. Two policies cannot both apply."""
     first = client.policy(("sms", "delivered", 300))
     assert (first["version"], client.policy(("sms", "delivered", 300))["version"]) == (1, 1)
@@ -51,7 +51,7 @@ def test_policies_have_versions(client: Post) -> None:
     assert client.post(f"{POLICIES}/other", body, status=409, method="PUT")["code"] == "policy_exists"
 
 
-def test_a_simulation_returns_what_would_happen(client: Post) -> None:
+def test_a_simulation_returns_what_would_happen(client: NotificationsClient) -> None:
     """The trace of an imagined world, with the same refusals and warnings as sending."""
     policy = client.policy(("whatsapp", "delivered", 5), ("sms", "delivered", 300))
     path = f"{POLICIES}/{policy['id']}/simulate"

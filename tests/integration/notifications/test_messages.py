@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.api import Api, Organisation
-from tests.message_engine import Post
+from tests.message_engine import NotificationsClient
 
 MESSAGES = "/notifications/v1/messages"
 ACCOUNTS = "/notifications/v1/provider_accounts"
@@ -39,7 +39,7 @@ def count_rows(api: Api, org: Organisation) -> tuple[int, int]:
     return tuple(fetch_as_owner(api, query, org.test.workspace_id))
 
 
-def test_the_documented_call_returns_201(client: Post, http: httpx.Client) -> None:
+def test_the_documented_call_returns_201(client: NotificationsClient, http: httpx.Client) -> None:
     """Contact, template, channels and vars: 201 with a Location, `queued` and the strategy in the body (N-05, X20)."""
     body = {"contact_id": client.contact(NUMBER), "template": "reminder", "vars": {"time": "5:00 PM"}}
     answer = http.post(MESSAGES, json=body | {"channels": ["whatsapp", "sms"]})
@@ -69,7 +69,13 @@ def test_the_documented_call_returns_201(client: Post, http: httpx.Client) -> No
     ],
 )
 def test_an_invalid_request_is_refused(
-    client: Post, http: httpx.Client, api: Api, org: Organisation, change: dict[str, Any], code: str, param: str
+    client: NotificationsClient,
+    http: httpx.Client,
+    api: Api,
+    org: Organisation,
+    change: dict[str, Any],
+    code: str,
+    param: str,
 ) -> None:
     """The response is 422 with a code and the field, and nothing is queued."""
     body: dict[str, Any] = {"contact_id": client.contact(NUMBER), "template": "reminder"}
@@ -79,7 +85,7 @@ def test_an_invalid_request_is_refused(
     assert count_rows(api, org) == (0, 0)
 
 
-def test_a_missing_variable_of_a_later_step_is_refused(client: Post) -> None:
+def test_a_missing_variable_of_a_later_step_is_refused(client: NotificationsClient) -> None:
     """A variable that only the fallback step uses is checked when the message is created (failure case 25)."""
     client.template(slug="two", bodies={"whatsapp": "Hi", "sms": "Your code is {{ code }}"}, required_vars=[])
     body = {"to": NUMBER, "template": "two", "channels": ["whatsapp", "sms"], "vars": {}}
@@ -89,7 +95,9 @@ def test_a_missing_variable_of_a_later_step_is_refused(client: Post) -> None:
     client.send(**body | {"channels": ["whatsapp"]})
 
 
-def test_a_channel_without_a_body_or_an_account_is_refused(client: Post, live_client: Post) -> None:
+def test_a_channel_without_a_body_or_an_account_is_refused(
+    client: NotificationsClient, live_client: NotificationsClient
+) -> None:
     """Each step needs a body in the template and a provider account."""
     client.template(slug="sms_only", bodies={"sms": "Hi"}, required_vars=[])
     body = {"to": NUMBER, "template": "sms_only", "channels": ["whatsapp"], "vars": {}}
@@ -98,7 +106,7 @@ def test_a_channel_without_a_body_or_an_account_is_refused(client: Post, live_cl
     assert live_client.post(MESSAGES, body, status=422)["code"] == "no_provider_account"
 
 
-def test_test_and_live_do_not_mix(client: Post, live_client: Post) -> None:
+def test_test_and_live_do_not_mix(client: NotificationsClient, live_client: NotificationsClient) -> None:
     """A live key refuses sandbox recipients and the sandbox provider; a test key refuses real providers (P-02)."""
     assert live_client.post(MESSAGES, SMS, status=422)["code"] == "sandbox_address"
     smtp = {
@@ -112,7 +120,7 @@ def test_test_and_live_do_not_mix(client: Post, live_client: Post) -> None:
     assert live_client.post(ACCOUNTS, sandbox, status=422)["code"] == "provider_not_allowed"
 
 
-def test_versions_are_pinned(client: Post) -> None:
+def test_versions_are_pinned(client: NotificationsClient) -> None:
     """A template or policy that changes while a message waits does not change the message (failure case 26)."""
     client.policy(("sms", "delivered", 300))
     id = client.send(to=NUMBER)
@@ -122,7 +130,7 @@ def test_versions_are_pinned(client: Post) -> None:
     assert (message["template_version"], message["channels"], message["policy"]["version"]) == (1, ["sms"], 1)
 
 
-def test_one_key_creates_one_message(client: Post, org: Organisation) -> None:
+def test_one_key_creates_one_message(client: NotificationsClient, org: Organisation) -> None:
     """Twenty parallel posts of one body create one message; another body under the key is 409 (failure case 24)."""
 
     def send(vars: dict[str, str]) -> httpx.Response:
@@ -139,7 +147,7 @@ def test_one_key_creates_one_message(client: Post, org: Organisation) -> None:
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
 
 
-def test_a_refusal_is_stored_under_its_key(client: Post, http: httpx.Client) -> None:
+def test_a_refusal_is_stored_under_its_key(client: NotificationsClient, http: httpx.Client) -> None:
     """A refused request stays refused under its key, even when the reason is gone (ruling X17)."""
     body = SMS | {"template": "later"}
     headers = {"Idempotency-Key": "refused"}
@@ -152,7 +160,7 @@ def test_a_refusal_is_stored_under_its_key(client: Post, http: httpx.Client) -> 
     assert http.post(MESSAGES, json=body).status_code == 201
 
 
-def test_a_batch_is_all_or_nothing(client: Post, api: Api, org: Organisation) -> None:
+def test_a_batch_is_all_or_nothing(client: NotificationsClient, api: Api, org: Organisation) -> None:
     """A batch takes up to 1,000 messages in order; one invalid message refuses all of them and is named."""
     refusal = client.post(f"{MESSAGES}/batch", {"messages": [SMS, SMS | {"vars": {}}]}, status=422)
     assert refusal["param"] == "messages.1.vars.time"
@@ -164,7 +172,7 @@ def test_a_batch_is_all_or_nothing(client: Post, api: Api, org: Organisation) ->
     client.post(f"{MESSAGES}/batch", {"messages": [*messages, SMS]}, status=422)
 
 
-def test_a_queued_message_can_be_cancelled(client: Post, api: Api, org: Organisation) -> None:
+def test_a_queued_message_can_be_cancelled(client: NotificationsClient, api: Api, org: Organisation) -> None:
     """Cancelling deletes the queue row, emits one event, and cannot be repeated."""
     id = client.send(**SMS)
     assert client.post(f"{MESSAGES}/{id}/cancel", {}, status=200)["status"] == "cancelled"
@@ -175,14 +183,14 @@ def test_a_queued_message_can_be_cancelled(client: Post, api: Api, org: Organisa
     assert [entry["kind"] for entry in client.audit(id)] == ["message.created", "message.cancelled"]
 
 
-def test_an_address_of_a_contact_belongs_to_the_contact(client: Post) -> None:
+def test_an_address_of_a_contact_belongs_to_the_contact(client: NotificationsClient) -> None:
     """A message `to` a contact's number gets its contact_id, so that the contact's opt-outs apply."""
     contact = client.contact(NUMBER)
     assert client.message(client.send(to="+91 0000000 000", channels=["sms"]))["contact_id"] == contact
     assert client.message(client.send(to={"phone": "+910000000100"}, channels=["sms"]))["contact_id"] is None
 
 
-def test_a_template_is_checked_and_previewed(client: Post) -> None:
+def test_a_template_is_checked_and_previewed(client: NotificationsClient) -> None:
     """A body that Liquid refuses is named; a preview returns what would be sent."""
     broken = {"slug": "b", "bodies": {"sms": "ok", "email": {"subject": "{{ a", "text": "x"}}}
     assert client.post("/notifications/v1/templates", broken, status=422)["param"] == "bodies.email.subject"
@@ -193,7 +201,7 @@ def test_a_template_is_checked_and_previewed(client: Post) -> None:
     assert client.post(preview, {"channel": "email"}, status=422)["code"] == "variable_missing"
 
 
-def test_credentials_are_never_read_back(live_client: Post, api: Api, signing_secret: str) -> None:
+def test_credentials_are_never_read_back(live_client: NotificationsClient, api: Api, signing_secret: str) -> None:
     """No response, event or plain database column contains a secret. A PATCH checks a new URL's address."""
     (account,) = live_client.get(ACCOUNTS)["data"]
     assert signing_secret not in str(account) + str(live_client.events("provider_account.*"))

@@ -9,10 +9,10 @@ import pytest
 
 from tests.api import Api, Organisation
 from tests.mail_server import open_mailbox
-from tests.message_engine import Post, post_of, sending, until
+from tests.message_engine import NotificationsClient, notifications_client, sending, until
 from tests.receiver import Receiver, ScriptedResponse
+from workers.notifications.dispatch import MessageDispatcher
 from workers.notifications.receipts import ReceiptPipeline
-from workers.notifications.send import MessageSender
 from workers.webhooks.dispatch import Dispatcher
 
 SLUG = "webhook_endpoint_disabled"
@@ -22,9 +22,9 @@ SET_FAILING_SINCE = (
 
 
 @pytest.fixture
-def workspace(org: Organisation) -> Iterator[Post]:
+def workspace(org: Organisation) -> Iterator[NotificationsClient]:
     """A test workspace."""
-    client = post_of(org.test)
+    client = notifications_client(org.test)
     with client.http:
         yield client
 
@@ -41,7 +41,7 @@ async def owner(api: Api) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def disable_failing_endpoints(
-    api: Api, workspace: Post, owner: Any, endpoints: int = 1
+    api: Api, workspace: NotificationsClient, owner: Any, endpoints: int = 1
 ) -> AsyncIterator[list[str]]:
     """Let endpoints that have failed for five days fail once more. Yields their ids when they are disabled."""
     async with Receiver() as receiver:
@@ -53,7 +53,7 @@ async def disable_failing_endpoints(
                 "/v1/webhook_endpoints", {"url": receiver.url(path), "events": ["thing.happened"]}
             )
             ids.append(endpoint["id"])
-        async with sending(api, (Dispatcher, MessageSender, ReceiptPipeline), sweep_s=0.1):
+        async with sending(api, (Dispatcher, MessageDispatcher, ReceiptPipeline), sweep_s=0.1):
             workspace.post("/v1/events", {"type": "thing.happened", "data": {}})
             recorded = "SELECT count(*) = $2 FROM spine.endpoint_health WHERE endpoint_id = ANY ($1)"
             await until(lambda: owner.fetchval(recorded, ids, endpoints), "the first failures were not recorded")
@@ -69,7 +69,7 @@ async def disable_failing_endpoints(
 async def test_the_owner_gets_a_mail(api: Api, org: Organisation, owner: Any) -> None:
     """In a live workspace the owner gets a mail over the workspace's own account. It shows the URL without its query."""
     email = await owner.fetchval("SELECT email FROM spine.organisations WHERE id = $1", org.live.organisation_id)
-    live = post_of(org.live)
+    live = notifications_client(org.live)
     with live.http:
         async with open_mailbox() as mailbox:
             live.post("/notifications/v1/provider_accounts", mailbox.account)
@@ -82,7 +82,7 @@ async def test_the_owner_gets_a_mail(api: Api, org: Organisation, owner: Any) ->
     assert b"of-the-receiver" not in mail.content
 
 
-async def test_each_endpoint_is_mailed_once(api: Api, workspace: Post, owner: Any) -> None:
+async def test_each_endpoint_is_mailed_once(api: Api, workspace: NotificationsClient, owner: Any) -> None:
     """One message per endpoint, all from one template. In a test workspace it goes to the sandbox and can be read."""
     async with disable_failing_endpoints(api, workspace, owner, endpoints=2) as ids:
         sent = workspace.get("/notifications/v1/messages")["data"]
@@ -97,7 +97,7 @@ async def test_each_endpoint_is_mailed_once(api: Api, workspace: Post, owner: An
     assert len(workspace.events("webhook_endpoint.disabled")) == 2
 
 
-async def test_the_workspaces_own_template_is_used(api: Api, workspace: Post, owner: Any) -> None:
+async def test_the_workspaces_own_template_is_used(api: Api, workspace: NotificationsClient, owner: Any) -> None:
     """If the workspace has a template with the mail's slug, that template is sent."""
     bodies = {"email": {"subject": "Trouble with {{ url }}", "text": "since {{ failing_since }}"}}
     own = workspace.template(slug=SLUG, bodies=bodies, required_vars=["url"])
@@ -107,7 +107,7 @@ async def test_the_workspaces_own_template_is_used(api: Api, workspace: Post, ow
 
 
 async def test_a_mail_that_cannot_be_sent_stops_nothing(
-    api: Api, workspace: Post, org: Organisation, owner: Any
+    api: Api, workspace: NotificationsClient, org: Organisation, owner: Any
 ) -> None:
     """Without an e-mail account there is no message; the results are still written and the endpoint is disabled."""
     await owner.execute("DELETE FROM spine.provider_accounts WHERE workspace_id = $1", org.test.workspace_id)

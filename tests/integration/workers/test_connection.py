@@ -1,4 +1,4 @@
-"""The connection that a worker's loop keeps, when the server ends it."""
+"""`DedicatedConnection`: it replaces a broken connection, and leaks no settings into the pool."""
 
 import asyncio
 
@@ -10,9 +10,9 @@ from workers.connection import CONNECTION_ERRORS, DedicatedConnection
 
 
 @pytest.mark.parametrize("in_use", [False, True])
-async def test_a_kept_connection_that_the_server_ended_is_replaced(database: str, in_use: bool) -> None:
-    """After a restart of the server, idle or in the middle of a batch, the next use gets a new connection."""
-    pool, operator = await open_pool(database, "spine_worker", "desk", 4), await asyncpg.connect(database)
+async def test_a_connection_that_the_server_closed_is_replaced(database: str, in_use: bool) -> None:
+    """If the server closes the connection, idle or in use, the next use gets a new one with the same settings."""
+    pool, operator = await open_pool(database, "spine_worker", "test", 4), await asyncpg.connect(database)
     db = DedicatedConnection(pool, async_commit=True)
     try:
         async with db.connection() as connection:
@@ -28,7 +28,7 @@ async def test_a_kept_connection_that_the_server_ended_is_replaced(database: str
                 await use()
         else:
             await operator.execute("SELECT pg_terminate_backend($1)", first)
-            # The end reaches the idle connection with the loop's next turns.
+            # The idle connection is closed in the next iterations of the loop.
             await asyncio.sleep(0.2)
         async with db.connection() as connection:
             assert await connection.fetchval("SELECT pg_backend_pid()") != first
@@ -39,25 +39,25 @@ async def test_a_kept_connection_that_the_server_ended_is_replaced(database: str
         await pool.close()
 
 
-async def test_what_an_eager_desk_gives_back_serves_nobody(database: str) -> None:
-    """After an error in a loop whose commits need not wait, no other's results are committed without waiting (promise 3)."""
-    pool = await open_pool(database, "spine_worker", "desk", 1)
+async def test_async_commit_does_not_leak_into_the_pool(database: str) -> None:
+    """After an error in a loop with asynchronous commits, the pool's next user has synchronous commits (promise 3)."""
+    pool = await open_pool(database, "spine_worker", "test", 1)
     db = DedicatedConnection(pool, async_commit=True)
     settings = "SELECT name, setting FROM pg_settings WHERE name IN ('plan_cache_mode', 'synchronous_commit')"
     try:
-        async with pool.acquire() as connection:
-            before = await connection.fetch(settings)
-        async with db.connection() as ours:
-            assert await ours.fetch(settings) != before
+        async with pool.acquire() as pooled:
+            before = await pooled.fetch(settings)
+        async with db.connection() as connection:
+            assert await connection.fetch(settings) != before
 
         async def fail() -> None:
-            async with db.connection() as ours:
-                await ours.fetchval("SELECT 1 / 0")
+            async with db.connection() as connection:
+                await connection.fetchval("SELECT 1 / 0")
 
         with pytest.raises(asyncpg.DivisionByZeroError):
             await fail()
-        async with pool.acquire() as connection:
-            assert await connection.fetch(settings) == before
+        async with pool.acquire() as pooled:
+            assert await pooled.fetch(settings) == before
     finally:
         await db.close()
         await pool.close()

@@ -1,4 +1,4 @@
-"""The worker process as it is run: bells through Redis, signals, and servers that come and go (promises 1 and 3, P-20)."""
+"""The worker process: wakeups through Redis, signals, and servers that stop and start (promises 1 and 3, P-20)."""
 
 import asyncio
 import signal
@@ -9,20 +9,20 @@ import pytest
 
 from spine.kernel.redis_client import open_redis
 from spine.kernel.wakeups import Wakeups
-from tests.breakable_servers import Servers, servers_to_break
+from tests.breakable_servers import Servers, breakable_servers
 from tests.delivery_engine import Engine, running_engine
 from tests.receiver import HANG, OK, Receiver, ScriptedResponse
 
 
 @pytest.fixture
 async def servers(tmp_path: Path) -> AsyncIterator[Servers]:
-    """A Postgres and a Redis that may be killed."""
-    async with servers_to_break(tmp_path) as servers:
+    """A Postgres and a Redis that a test may kill."""
+    async with breakable_servers(tmp_path) as servers:
         yield servers
 
 
-async def test_a_bell_wakes_the_worker(engine: Engine, receiver: Receiver) -> None:
-    """With sweeps far apart, bells alone bring events and retries on their way."""
+async def test_a_wakeup_starts_the_work(engine: Engine, receiver: Receiver) -> None:
+    """With a long sweep interval, wakeups alone start the delivery of events and the retries."""
     receiver.script("/hook", ScriptedResponse(500), OK, ScriptedResponse(500), OK)
     await engine.endpoint(receiver.url("/hook"))
     await engine.worker(sweep_s=600)
@@ -39,7 +39,7 @@ async def test_a_bell_wakes_the_worker(engine: Engine, receiver: Receiver) -> No
 
 
 async def test_a_killed_worker_is_taken_over(engine: Engine, receiver: Receiver) -> None:
-    """What a worker killed with -9 was calling, or held, is delivered by another one once the leases end (promise 3)."""
+    """Another worker delivers what a worker killed with -9 had leased, after the leases end (promise 3)."""
     receiver.always("/hook", HANG)
     await engine.endpoint(receiver.url("/hook"))
     first = await engine.worker()
@@ -54,7 +54,7 @@ async def test_a_killed_worker_is_taken_over(engine: Engine, receiver: Receiver)
 
 
 async def test_a_signal_drains(engine: Engine, receiver: Receiver) -> None:
-    """SIGTERM lets calls in flight end, records them, leaves no lease and no name behind, and ends with status 0."""
+    """SIGTERM waits for calls in flight, records them, leaves no lease and no heartbeat, and exits with status 0."""
     receiver.always("/hook", ScriptedResponse(delay_s=1))
     await engine.endpoint(receiver.url("/hook"))
     worker = await engine.worker(lease_s=600)
@@ -67,8 +67,8 @@ async def test_a_signal_drains(engine: Engine, receiver: Receiver) -> None:
     assert await engine.pool.fetchval("SELECT count(*) FROM spine.workers") == 0
 
 
-async def test_redis_may_be_emptied_killed_and_absent(servers: Servers, receiver: Receiver) -> None:
-    """A worker starts without Redis, survives its death and its emptying, and delivers all the while by looking (promise 1)."""
+async def test_the_worker_runs_while_redis_is_empty_killed_or_absent(servers: Servers, receiver: Receiver) -> None:
+    """A worker starts without Redis, goes on when Redis is killed or flushed, and delivers by polling (promise 1)."""
     async with running_engine(servers.database_url, servers.redis_url) as engine:
         await engine.endpoint(receiver.url("/hook"))
         await servers.redis.kill()
@@ -82,29 +82,29 @@ async def test_redis_may_be_emptied_killed_and_absent(servers: Servers, receiver
         redis = open_redis(servers.redis_url)
         wakeups = Wakeups(redis)
 
-        async def acknowledge() -> bool:
+        async def delivered() -> bool:
             wakeups.wake("relay")
             return len(await engine.deliveries(state="delivered")) == 9
 
         await engine.publish(count=3)
-        await engine.until(acknowledge)
+        await engine.until(delivered)
         await wakeups.close()
         await redis.aclose()
         await servers.redis.kill()
         assert await engine.stop(worker) == 0
 
 
-async def test_postgres_may_crash(servers: Servers, receiver: Receiver) -> None:
-    """A worker survives a crash of Postgres, loses no result of calls that ended meanwhile, and goes on."""
+async def test_the_worker_survives_a_crash_of_postgres(servers: Servers, receiver: Receiver) -> None:
+    """A worker goes on after a crash of Postgres, and loses no result of calls that end while it is down."""
     async with running_engine(servers.database_url, servers.redis_url) as engine:
         receiver.always("/hook", ScriptedResponse(delay_s=3))
         await engine.endpoint(receiver.url("/hook"))
         worker = await engine.worker(lease_s=60)
         made = await engine.publish(count=4)
         await receiver.until_calls("/hook", 4)
-        await asyncio.sleep(1)  # a crash may undo the last hand-over from the outbox: then all is sent again
+        await asyncio.sleep(1)  # a crash may undo the last move from the outbox, and then every call is repeated
         await servers.postgres.kill()
-        await asyncio.sleep(2.5)  # the calls end while there is nobody to tell
+        await asyncio.sleep(2.5)  # the calls end while Postgres is down
         await servers.postgres.start()
         await engine.until_states(delivered=4)
         assert sorted(call.event_id for call in receiver.calls) == sorted(made)

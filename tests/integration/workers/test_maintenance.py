@@ -1,4 +1,4 @@
-"""Upkeep: each duty does what it says, once, and is harmless when done twice."""
+"""Maintenance: each task does its work."""
 
 from datetime import timedelta
 from typing import Any
@@ -9,10 +9,10 @@ from tests.delivery_engine import Engine
 from tests.receiver import Receiver
 
 
-async def test_held_work_is_kept_for_the_time_of_retention(engine: Engine, receiver: Receiver) -> None:
-    """What was held for longer than anything is kept becomes a dead letter that says so, and is told of; the rest stays."""
+async def test_held_deliveries_expire_after_the_retention(engine: Engine, receiver: Receiver) -> None:
+    """A delivery held longer than the retention becomes a dead letter `expired`, with an event; others stay held."""
     await engine.endpoint(receiver.url("/off"), ["thing.*"], status="disabled")
-    await engine.endpoint(receiver.url("/told"), ["delivery.*"])
+    await engine.endpoint(receiver.url("/system"), ["delivery.*"])
     async with engine.running_worker(retention_days=30):
         await engine.publish(count=2)
         rows = await engine.until_states(held=2)
@@ -21,16 +21,16 @@ async def test_held_work_is_kept_for_the_time_of_retention(engine: Engine, recei
             rows[0]["id"],
             timedelta(days=31),
         )
-        await receiver.until_calls("/told", 1)
+        await receiver.until_calls("/system", 1)
         rows = await engine.until_states(dead=1, held=1, delivered=1)
     (dead,) = [row for row in rows if row["state"] == "dead"]
     assert dead["reason"] == "expired"
 
 
-async def test_partitions_come_and_go(engine: Engine) -> None:
-    """The days to come have their partitions; days past retention are dropped, with what they hold (promise 7)."""
-    old = "CREATE TABLE spine.events_20200101 PARTITION OF spine.events FOR VALUES FROM ('evt_01DXF6DT00') TO ('evt_01DXHRTK00')"
-    await engine.pool.execute(old)
+async def test_partitions_are_created_and_dropped(engine: Engine) -> None:
+    """The next days have partitions; partitions past the retention are dropped with their rows (promise 7)."""
+    create = "CREATE TABLE spine.events_20200101 PARTITION OF spine.events FOR VALUES FROM ('evt_01DXF6DT00') TO ('evt_01DXHRTK00')"
+    await engine.pool.execute(create)
     days = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'spine.events'::regclass"
     await engine.pool.execute(
         "DROP TABLE spine.events_"
@@ -43,7 +43,7 @@ async def test_partitions_come_and_go(engine: Engine) -> None:
 
 
 async def test_expired_keys_and_secrets_are_deleted(engine: Engine, receiver: Receiver) -> None:
-    """Idempotency keys and rotated secrets go when their time is over, and not before."""
+    """Idempotency keys and rotated secrets are deleted when they expire, and not before."""
     endpoint = await engine.endpoint(receiver.url("/hook"))
     for key, age in (("old", "-1 s"), ("new", "1 day")):
         await engine.pool.execute(
@@ -60,18 +60,18 @@ async def test_expired_keys_and_secrets_are_deleted(engine: Engine, receiver: Re
             age,
         )
 
-    async def cleaned() -> Any:
+    async def deleted() -> Any:
         return await engine.pool.fetchval(
             "SELECT (SELECT count(*) FROM spine.idempotency_keys) = 1 AND (SELECT count(*) FROM spine.endpoint_secrets) = 2"
         )
 
     async with engine.running_worker():
-        await engine.until(cleaned)
+        await engine.until(deleted)
     assert await engine.pool.fetchval("SELECT key FROM spine.idempotency_keys") == "new"
 
 
-async def test_the_queue_is_shown(engine: Engine, receiver: Receiver) -> None:
-    """The figures of the queues are read from Postgres and stand in the metrics."""
+async def test_the_metrics_show_the_queue(engine: Engine, receiver: Receiver) -> None:
+    """The stats of the queues are read from Postgres into the metrics."""
     await engine.endpoint(receiver.url("/off"), status="disabled")
     async with engine.running_worker():
         await engine.publish(count=3)
@@ -83,8 +83,8 @@ async def test_the_queue_is_shown(engine: Engine, receiver: Receiver) -> None:
         await engine.until(shown)
 
 
-async def test_the_worker_role_may_do_all_of_it(engine: Engine) -> None:
-    """Nothing of upkeep needs more than the worker's role has."""
+async def test_the_worker_role_may_maintain_partitions(engine: Engine) -> None:
+    """Creating and dropping partitions needs no more than the worker's role."""
     pool = await open_pool(engine.url, "spine_worker", "tests", 1)
     try:
         assert await pool.fetchval("SELECT current_user") == "spine_worker"

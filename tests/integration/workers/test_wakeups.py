@@ -1,4 +1,4 @@
-"""Bells in a real Redis: what is rung is heard, what was heard is gone from the queue."""
+"""Wakeups in a real Redis: each one that is sent is received, and its job is removed from the queue."""
 
 from collections.abc import AsyncIterator
 
@@ -8,59 +8,57 @@ from redis.asyncio import Redis
 from spine.kernel.redis_client import open_redis
 from spine.kernel.wakeups import WAKEUP_QUEUE, WakeupKind, Wakeups, receive_wakeup, remove_job
 
-SOON_S = 0.05
+WAIT_S = 0.05
 
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """The bells' Redis, empty."""
+    """An empty Redis."""
     redis = open_redis(redis_url)
     await redis.flushdb()
     yield redis
     await redis.aclose()
 
 
-async def _ring(redis: Redis, *kinds: WakeupKind) -> None:
+async def _wake(redis: Redis, *kinds: WakeupKind) -> None:
     for kind in kinds:
         wakeups = Wakeups(redis)
         wakeups.wake(kind)
         await wakeups.close()
 
 
-async def _hear(redis: Redis) -> tuple[WakeupKind, str] | None:
-    return await receive_wakeup(redis, SOON_S)
+async def _receive(redis: Redis) -> tuple[WakeupKind, str]:
+    received = await receive_wakeup(redis, WAIT_S)
+    assert received is not None
+    return received
 
 
-async def test_rings_that_nobody_heard_are_one(redis: Redis) -> None:
-    """However often it rings, one of each kind lies at the door, and one job of each in the queue."""
-    await _ring(redis, "relay", "relay", "send", "relay")
-    acknowledge = [await _hear(redis), await _hear(redis)]
-    assert {wakeups[0] for wakeups in acknowledge if wakeups} == {"relay", "send"}
-    assert await _hear(redis) is None
+async def test_unreceived_wakeups_of_a_kind_are_one(redis: Redis) -> None:
+    """However many are sent, one wakeup of each kind is in its list, and one job of each kind in the queue."""
+    await _wake(redis, "relay", "relay", "send", "relay")
+    assert {(await _receive(redis))[0], (await _receive(redis))[0]} == {"relay", "send"}
+    assert await receive_wakeup(redis, WAIT_S) is None
     assert await redis.zcard(WAKEUP_QUEUE) == 2
 
 
-async def test_a_ring_after_the_pick_up_is_heard(redis: Redis) -> None:
-    """Whoever picked a bell up looks; what comes about after that look has a bell of its own, the job taken or not."""
-    await _ring(redis, "relay")
-    first = await _hear(redis)
-    assert first is not None
-    await _ring(redis, "relay")
+async def test_a_wakeup_after_a_receipt_is_received(redis: Redis) -> None:
+    """Work that appears after a received wakeup has its own wakeup, whether the first job is removed or not."""
+    await _wake(redis, "relay")
+    first = await _receive(redis)
+    await _wake(redis, "relay")
     await remove_job(redis, *first)
-    second = await _hear(redis)
-    assert second is not None
+    second = await _receive(redis)
     assert second[0] == "relay"
     await remove_job(redis, *second)
     assert await redis.zcard(WAKEUP_QUEUE) == 0
 
 
-async def test_a_worker_that_dies_at_the_door_leaves_its_job(redis: Redis) -> None:
-    """The job of a bell that was picked up stays in arq's queue until it is taken, for the other workers."""
-    await _ring(redis, "deliver")
-    wakeups = await _hear(redis)
-    assert wakeups is not None
-    assert await redis.zrange(WAKEUP_QUEUE, 0, -1) == [wakeups[1].encode()]
-    await remove_job(redis, *wakeups)
+async def test_a_worker_that_dies_after_it_received_a_wakeup_leaves_its_job(redis: Redis) -> None:
+    """The job of a received wakeup stays in arq's queue until it is removed, for the other workers."""
+    await _wake(redis, "deliver")
+    received = await _receive(redis)
+    assert await redis.zrange(WAKEUP_QUEUE, 0, -1) == [received[1].encode()]
+    await remove_job(redis, *received)
     assert await redis.zcard(WAKEUP_QUEUE) == 0
-    await _ring(redis, "deliver")
+    await _wake(redis, "deliver")
     assert await redis.zcard(WAKEUP_QUEUE) == 1

@@ -1,4 +1,4 @@
-"""The bells' worker without Redis: it goes on, and it stops when it is told to."""
+"""The worker that receives wakeups, without Redis."""
 
 import asyncio
 from typing import Any
@@ -10,12 +10,12 @@ from workers.pipeline import WakeupStatus
 from workers.wakeups import WakeupWorker
 
 
-async def _look(ctx: dict[str, Any]) -> None:
-    """A function, without which arq makes no worker."""
+async def _job(ctx: dict[str, Any]) -> None:
+    """A job function: arq creates no worker without one."""
 
 
 class _Listening(WakeupWorker):
-    """Listens until it is cancelled, and loses Redis in the same moment."""
+    """Listens until it is cancelled, and loses Redis at the same time."""
 
     listens = 0
 
@@ -25,13 +25,13 @@ class _Listening(WakeupWorker):
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
-            raise ExceptionGroup("ears", [RedisConnectionError("gone")]) from None
+            raise ExceptionGroup("redis", [RedisConnectionError("gone")]) from None
 
 
-async def test_a_stop_is_not_lost_to_a_redis_that_goes_away() -> None:
-    """A cancellation that meets an error of Redis still ends the worker (promise 3: SIGTERM drains)."""
+async def test_a_cancellation_is_not_lost_when_redis_goes_away() -> None:
+    """A cancellation at the same time as an error of Redis still ends the worker (promise 3: SIGTERM drains)."""
     wakeup_status = WakeupStatus(offline=False)
-    worker = _Listening([_look], ctx={"hearing": wakeup_status}, handle_signals=False)
+    worker = _Listening([_job], ctx={"wakeup_status": wakeup_status}, handle_signals=False)
     main = asyncio.create_task(worker.main())
     await asyncio.sleep(0)
     main.cancel()

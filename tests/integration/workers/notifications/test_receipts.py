@@ -1,0 +1,110 @@
+"""Receipts over the callback route: signed, stored once, and applied in any order."""
+
+import asyncio
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api import Api
+from tests.message_engine import SECRET, NotificationsClient, fetch_value, post_receipt, sending
+
+SILENT = "+910000000200"
+"""WhatsApp accepts this recipient's message and sends no receipt; SMS delivers it."""
+
+
+@pytest.fixture
+def account(client: NotificationsClient) -> str:
+    """A sandbox account whose secret is known, preferred to the workspace's own accounts."""
+    client.policy(("whatsapp", "delivered", 600), ("sms", "delivered", 600), deadline_s=2000)
+    body = {"channel": "whatsapp", "kind": "sandbox", "priority": 1, "credentials": {"secret": SECRET}}
+    return str(client.post("/notifications/v1/provider_accounts", body)["id"])
+
+
+def report(attempt: Any, status: str, timestamp: str = "1", **more: str) -> dict[str, Any]:
+    """The body of a callback that reports this status of an attempt."""
+    id = attempt["provider_message_id"]
+    return {"attempt_id": attempt["id"], "id": id, "status": status, "timestamp": timestamp, **more}
+
+
+async def test_receipts_are_signed_stored_once_and_applied_in_any_order(
+    api: Api, client: NotificationsClient, account: str, provider: httpx.Client
+) -> None:
+    """Bad and old signatures get 401; a repeated receipt and a late `sent` change nothing (cases 1, 3, 15)."""
+    id = client.send(to=SILENT)
+    async with sending(api):
+        attempt = (await client.until(id, "sent"))["attempts"][0]
+        timestamp = "2026-11-02T10:00:00Z"
+        delivered = report(attempt, "delivered", timestamp)
+        for refused in (
+            post_receipt(provider, account, delivered, at_s=time.time() - 600),
+            post_receipt(provider, account, delivered, secret="whsec_" + "B" * 32),
+            post_receipt(provider, "prv_01J9XAAAAAAAAAAAAAAAAAAAAA", delivered),
+            await asyncio.to_thread(provider.post, f"/notifications/v1/inbound/{account}", json=delivered),
+        ):
+            assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
+        assert client.message(id)["status"] == "sent"
+        for status in ("delivered", "delivered", "delivered", "sent", "not_a_status"):
+            assert post_receipt(provider, account, report(attempt, status, timestamp)).status_code == 200
+    assert client.event_names(id) == ["created", "sent", "delivered"]
+    stored = await fetch_value(api, "SELECT count(*) FROM spine.receipts WHERE provider_account_id = $1", account)
+    assert stored == 3
+    assert [entry["actor"]["type"] for entry in client.audit(id) if entry["kind"] == "receipt"] == ["provider"] * 3
+
+
+async def test_a_failure_by_receipt_falls_back_at_once(
+    api: Api, client: NotificationsClient, account: str, provider: httpx.Client
+) -> None:
+    """A receipt `failed` does not wait for the timer; a later `delivered` overrides it (cases 4, 7, 9)."""
+    id = client.send(to=SILENT)
+    async with sending(api):
+        attempt = (await client.until(id, "sent"))["attempts"][0]
+        assert post_receipt(provider, account, report(attempt, "failed", error="131026")).status_code == 200
+        found = await client.until(id, "delivered")
+        assert (found["channel"], found["duplicate_possible"]) == ("sms", False)
+        assert (found["attempts"][0]["class"], found["attempts"][0]["provider_code"]) == ("recipient", "131026")
+        assert post_receipt(provider, account, report(attempt, "delivered", "2")).status_code == 200
+    found = client.message(id)
+    assert (found["duplicate_possible"], found["attempts"][0]["late_success"]) == (True, True)
+    assert client.event_names(id) == ["created", "sent", "sent", "delivered"]
+
+
+async def test_a_receipt_of_an_unknown_message_is_parked_and_applied_later(
+    api: Api, client: NotificationsClient, account: str, provider: httpx.Client
+) -> None:
+    """The response is never 404; the receipt is applied as soon as its attempt is known (failure case 2)."""
+    id = client.send(to=SILENT, channels=["whatsapp"])
+    early = {"id": "unknown-yet", "status": "delivered", "timestamp": "1"}
+    assert post_receipt(provider, account, early).status_code == 200
+    async with sending(api):
+        attempt = (await client.until(id, "sent"))["attempts"][0]
+        update = "UPDATE spine.attempts SET provider_message_id = 'unknown-yet' WHERE id = $1"
+        await fetch_value(api, update, attempt["id"])
+        assert (await client.until(id, "delivered"))["attempts"][0]["status"] == "delivered"
+
+
+async def test_a_receipt_and_the_timer_at_the_same_time_take_turns(
+    api: Api, client: NotificationsClient, account: str, provider: httpx.Client
+) -> None:
+    """20 receipts arrive as the wait ends: each is in time, or the fallback is sent; one `delivered` each (case 7)."""
+    sent = [client.send(to=SILENT) for _ in range(20)]
+    async with sending(api):
+        attempts = [(await client.until(id, "sent"))["attempts"][0] for id in sent]
+
+        def deliver(attempt: Any) -> int:
+            return post_receipt(provider, account, report(attempt, "delivered")).status_code
+
+        clock = asyncio.to_thread(client.advance, 601)
+        codes = await asyncio.gather(clock, *(asyncio.to_thread(deliver, attempt) for attempt in attempts))
+        assert set(codes[1:]) == {200}
+        for id in sent:
+            await client.until(id, "delivered")
+    for id in sent:
+        names = client.event_names(id)
+        assert names.count("delivered") == 1
+        assert names in (
+            ["created", "sent", "delivered"],
+            ["created", "sent", "sent", "delivered"],
+            ["created", "sent", "delivered", "sent"],
+        )
