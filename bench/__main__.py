@@ -1,4 +1,4 @@
-"""The door of the benchmarks: `python -m bench [--quick] [--only name …]` runs, prints its table, writes its results."""
+"""Entry point of the benchmarks: `python -m bench [--quick] [--only name …]` runs them, prints a table, writes results."""
 
 import argparse
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 import orjson
 import uvloop
 
-from bench import pictures, shapes, table
+from bench import charts, scenarios, table
+from bench.environment import FULL, QUICK, open_environment
 from bench.figures import accept, backlog, delivered, first_byte, isolation, retry
 from bench.installation import Installation
 from bench.process import ROOT
 from bench.results import Results
-from bench.rig import FULL, QUICK, open_rig
 from bench.usage import machine_busy_s
 
 FIGURES = {
@@ -49,34 +49,34 @@ def _write(results: Results, path: Path) -> None:
 async def _run(names: list[str], directory: Path, results: Results, path: Path) -> None:
     async with (
         Installation(directory) as installation,
-        open_rig(installation, QUICK if results.quick else FULL, results) as rig,
+        open_environment(installation, QUICK if results.quick else FULL, results) as environment,
     ):
-        every = FIGURES | shapes.SHAPES
-        for name in names or list(FIGURES if results.quick else every):
-            start, busy_s, ours_s = time.monotonic(), machine_busy_s(), installation.cpu_s()
-            await every[name](rig)
+        measurements = FIGURES | scenarios.SCENARIOS
+        for name in names or list(FIGURES if results.quick else measurements):
+            start, busy_s, own_s = time.monotonic(), machine_busy_s(), installation.cpu_s()
+            await measurements[name](environment)
             seconds = time.monotonic() - start
-            others = (machine_busy_s() - busy_s - installation.cpu_s() + ours_s) / seconds / (os.cpu_count() or 1)
+            others = (machine_busy_s() - busy_s - installation.cpu_s() + own_s) / seconds / (os.cpu_count() or 1)
             results.note("share of the machine that others took meanwhile", **{name: max(0.0, others)})
             print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
-            _write(results, path)  # after each: a long run that breaks off has not been for nothing
+            _write(results, path)  # after each measurement, so that an interrupted run keeps its results
 
 
 def main() -> None:
-    """Measure, then tell."""
+    """Run the benchmarks and print the results."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the promised figures alone, with wider error bars")
-    parser.add_argument("--only", action="append", default=[], choices=[*FIGURES, *shapes.SHAPES])
+    parser.add_argument("--only", action="append", default=[], choices=[*FIGURES, *scenarios.SCENARIOS])
     parser.add_argument(
         "--directory", type=Path, default=ROOT / "build/bench", help="where the servers keep their data"
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
-    chosen = parser.parse_args()
-    results = Results(chosen.quick, _machine())
-    uvloop.run(_run(chosen.only, chosen.directory, results, chosen.results))
+    options = parser.parse_args()
+    results = Results(options.quick, _machine())
+    uvloop.run(_run(options.only, options.directory, results, options.results))
     print(table.render(results))
-    pictures.draw(results, REPORT)
-    print(f"results: {chosen.results}   pictures: {REPORT}")
+    charts.draw(results, REPORT)
+    print(f"results: {options.results}   pictures: {REPORT}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The worker with one of its choices switched off, to see what the choice buys: `python -m arq bench.without.WorkerSettings`.
+"""A worker without one optimisation, to measure what it gains: `python -m arq bench.ablation.WorkerSettings`.
 
-`BENCH_WITHOUT` names the choice. Only the benchmarks start this; every variant is as durable as the product.
+`BENCH_WITHOUT` names the optimisation. Only the benchmarks start this; every variant is as durable as the product.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ def _bare_aiohttp() -> None:
     async def over_httpx(
         self: HttpClient, url: str, headers: Mapping[str, str], body: bytes, *, https_required: bool = False
     ) -> HttpResponse:
-        # The guard and the answer stay as they are; the session's own call is what goes through httpx.
+        # The checks and the response stay the same; only the call of the session goes through httpx.
         if id(self) not in clients:
             clients[id(self)] = self.client()
             self._session.post = _Session(clients[id(self)]).post  # type: ignore[assignment,method-assign]
@@ -64,7 +64,7 @@ def _bare_aiohttp() -> None:
 
 
 class _Session:
-    """aiohttp's `post` by way of httpx's transport, without its client layer."""
+    """aiohttp's `post` over httpx's transport, without the client layer of httpx."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._transport = client._transport
@@ -85,7 +85,7 @@ class _Response:
         self.status, self.headers, self.content = status, headers, content
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the response holds no resources."""
 
 
 def _commit_gap() -> None:

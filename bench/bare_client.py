@@ -1,7 +1,7 @@
-"""The bare client loop as a process: aiohttp alone posts the same bytes to the same receiver, and nothing is kept.
+"""The bare client loop as a process: aiohttp alone posts the same bytes to the same receiver, and stores nothing.
 
-It is what a delivered event is measured against: the same HTTP library, one process, as many calls at once. Orders
-come in lines of JSON on standard input: `{"urls": […], "calls": n, "at_once": n, "body_bytes": n}`.
+It is the reference for the rate of deliveries: the same HTTP library, one process, the same number of concurrent calls.
+Requests are lines of JSON on standard input: `{"urls": […], "calls": n, "at_once": n, "body_bytes": n}`.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from yarl import URL
 from spine.kernel import ids
 
 
-async def _post(session: aiohttp.ClientSession, order: dict[str, int | list[str]]) -> dict[str, float]:
-    urls = [URL(url) for url in order["urls"]]  # type: ignore[union-attr]  # the order's one list
-    calls, at_once, size = (int(order[name]) for name in ("calls", "at_once", "body_bytes"))  # type: ignore[arg-type]
+async def _post(session: aiohttp.ClientSession, request: dict[str, int | list[str]]) -> dict[str, float]:
+    urls = [URL(url) for url in request["urls"]]  # type: ignore[union-attr]  # the only list of the request
+    calls, at_once, size = (int(request[name]) for name in ("calls", "at_once", "body_bytes"))  # type: ignore[arg-type]
     body = b"x" * size
-    names = [ids.mint("evt") for _ in range(calls)]
-    left = iter(range(calls))
+    message_ids = [ids.mint("evt") for _ in range(calls)]
+    numbers = iter(range(calls))
 
-    async def one_after_another(url: URL) -> None:
-        for n in left:
+    async def post_sequentially(url: URL) -> None:
+        for n in numbers:
             headers = {
                 "Content-Type": "application/json",
                 "User-Agent": "Spine/0.1",
-                "webhook-id": names[n],
+                "webhook-id": message_ids[n],
                 "webhook-timestamp": "1760000000",
                 "webhook-signature": "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
             }
@@ -38,16 +38,16 @@ async def _post(session: aiohttp.ClientSession, order: dict[str, int | list[str]
                 await response.read()
 
     start, start_cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(one_after_another(urls[n % len(urls)]) for n in range(at_once)))
+    await asyncio.gather(*(post_sequentially(urls[n % len(urls)]) for n in range(at_once)))
     return {"seconds": time.perf_counter() - start, "cpu_s": time.process_time() - start_cpu}
 
 
 async def main(ca_file: str | None) -> None:
-    """Carry out orders until standard input ends."""
+    """Handle requests until standard input ends."""
     tls = ssl.create_default_context(cafile=ca_file)
-    orders = asyncio.StreamReader()
+    requests = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), os.fdopen(0, "rb", 0))
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), os.fdopen(0, "rb", 0))
     connector = aiohttp.TCPConnector(limit=0, ssl=tls)
     async with aiohttp.ClientSession(
         connector=connector,
@@ -56,7 +56,7 @@ async def main(ca_file: str | None) -> None:
         trust_env=False,
         skip_auto_headers=("Accept", "Accept-Encoding"),
     ) as session:
-        while line := await orders.readline():
+        while line := await requests.readline():
             answer = orjson.dumps(await _post(session, orjson.loads(line)))
             sys.stdout.buffer.write(len(answer).to_bytes(8, "big") + answer)
             sys.stdout.buffer.flush()

@@ -1,4 +1,4 @@
-"""A certificate authority of the bench's own, and a certificate for 127.0.0.1."""
+"""Create a certificate authority for the benchmarks, and a certificate for 127.0.0.1."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Where they lie, in PEM."""
+    """Paths of the PEM files."""
 
     authority: Path
     certificate: Path
@@ -36,8 +36,8 @@ def _builder(subject: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateB
     )
 
 
-def make_authority(directory: Path) -> TlsFiles:
-    """Make both; good for a day."""
+def create_certificates(directory: Path) -> TlsFiles:
+    """Write the authority, the certificate and its key. They are valid for one day."""
     root, leaf = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = _builder("bench", root).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     usage = x509.KeyUsage(

@@ -1,13 +1,13 @@
-"""What a stretch of work cost: CPU by role, round trips, commits, bytes of log, calls of Redis; per event."""
+"""Measure the cost of a run per event: CPU by role, round trips, commits, bytes of log, Redis commands."""
 
 import time
 from typing import Any
 
 from redis.asyncio import Redis
 
+from bench.database import Database
 from bench.installation import Installation
 from bench.stats import Cost
-from bench.tenant import Database
 from bench.usage import cpu_by_role, memory_by_role
 
 ROLES = ("api", "worker", "postgres", "redis", "receiver")
@@ -22,11 +22,11 @@ _READ = """
            (SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname = 'spine' AND c.relkind = 'r')::float8 AS disk_bytes
 """
-"""Statements are told apart by role, so that those of the bench do not count; every write transaction takes one id."""
+"""Statements are counted by role, so that those of the benchmark do not count. Every write transaction takes one id."""
 
 
 class Meter:
-    """`start`, the work, `stop(events)`. The bench should leave the database alone in between."""
+    """Measures the work between `start` and `stop(events)`. The benchmark should not use the database in between."""
 
     def __init__(self, installation: Installation, database: Database) -> None:
         self._pids = installation.pids(*ROLES)
@@ -42,11 +42,11 @@ class Meter:
         return row
 
     async def start(self) -> None:
-        """From here on."""
+        """Start to measure."""
         self._before = await self._read()
 
     async def stop(self, events: int) -> Cost:
-        """Up to here."""
+        """Return the cost since `start`, divided by the number of events."""
         after, before = await self._read(), self._before
         await self._redis.aclose()
         diff = {name: after[name] - before[name] for name in after if name != "cpu"}

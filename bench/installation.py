@@ -1,4 +1,4 @@
-"""The house on the bench: durable Postgres and Redis as `make up` runs them, the API, workers, receivers; then its end."""
+"""A temporary installation for benchmarks: durable Postgres and Redis as `make up` runs them, API, workers, receivers."""
 
 import asyncio
 import base64
@@ -9,16 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import asyncpg
 
+from bench.database import Database
 from bench.process import ROOT, Process, start
-from bench.receivers import Bare, Receiver
-from bench.tenant import Database
+from bench.receivers import BareClient, Receiver
 from bench.usage import cpu_by_role, cpu_s
 from spine.supervisor import postgres, redis
 from spine.supervisor.data_directory import open_directory, remove_sockets, socket_directory
@@ -27,18 +26,18 @@ from spine.supervisor.redis import describe_redis, redis_answers, redis_command
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()
 _MIGRATED = "migrated"
-"""The database that the others are copies of."""
+"""The template of the other databases."""
 
 
 class Installation:
-    """`async with House(directory) as house`: servers run; `database`, `worker`, `api` and the others start more."""
+    """`async with Installation(directory)` runs the servers; `database`, `worker`, `api` and the others add to them."""
 
     def __init__(self, directory: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
         self._directory = open_directory(directory)
-        self._held = ExitStack()
+
         self.roles: dict[str, list[Process]] = {}
-        self._dismissed_s = 0.0
+        self._stopped_workers_s = 0.0
         self._migrated = False
 
     async def __aenter__(self) -> Self:
@@ -46,41 +45,41 @@ class Installation:
         self._postgres = describe_postgres(self._directory, sockets)
         postgres.prepare(self._postgres)
         command = postgres_command(self._postgres)
-        counting = ("--shared_preload_libraries=pg_stat_statements", "--pg_stat_statements.max=1000")
-        server = replace(command, argv=(*command.argv, *counting))
+        statistics = ("--shared_preload_libraries=pg_stat_statements", "--pg_stat_statements.max=1000")
+        server = replace(command, argv=(*command.argv, *statistics))
         await self._serve("postgres", server, lambda: postgres_answers(self._postgres))
-        bells = describe_redis(self._directory, sockets)
-        redis.remove_stale(bells)
-        await self._serve("redis", redis_command(bells), lambda: redis_answers(bells.url))
-        self._redis_url = bells.url
+        described = describe_redis(self._directory, sockets)
+        redis.remove_stale(described)
+        await self._serve("redis", redis_command(described), lambda: redis_answers(described.url))
+        self._redis_url = described.url
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for role in ("worker", "api", "bare", "receiver", "redis", "postgres"):
             for process in self.roles.get(role, []):
                 process.stop()
-        self._held.close()
+
         remove_sockets(self._directory)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    async def _serve(self, role: str, command: Any, answers: Callable[[], Awaitable[bool]]) -> None:
+    async def _serve(self, role: str, command: Any, is_ready: Callable[[], Awaitable[bool]]) -> None:
         process = Process(command, self._log(role))
-        self._keep(role, process)
-        await until(answers, process)
+        self._register(role, process)
+        await wait_until(is_ready, process)
 
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"
 
-    def _keep(self, role: str, process: Process) -> Process:
+    def _register(self, role: str, process: Process) -> Process:
         self.roles.setdefault(role, []).append(process)
         return process
 
     def pids(self, *roles: str) -> dict[str, list[int]]:
-        """Process ids by role."""
+        """Return the process ids by role."""
         return {role: [process.pid for process in self.roles.get(role, [])] for role in roles}
 
     async def database(self, name: str, number: int) -> Database:
-        """A migrated database and the Redis database of the same number."""
+        """Create a migrated database, with the Redis database of this number."""
         if not self._migrated:
             await self._create(_MIGRATED)
             await asyncio.to_thread(self._migrate)
@@ -97,9 +96,9 @@ class Installation:
     def _migrate(self) -> None:
         environment = self._environment(self._postgres.url(_MIGRATED), "")
         argv = [sys.executable, "-m", "spine.migrations"]
-        made = subprocess.run(argv, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
-        if made.returncode != 0:
-            raise RuntimeError(f"the migrations failed:\n{made.stdout}{made.stderr}")
+        completed = subprocess.run(argv, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+        if completed.returncode != 0:
+            raise RuntimeError(f"the migrations failed:\n{completed.stdout}{completed.stderr}")
 
     def _environment(self, database_url: str, redis_url: str) -> dict[str, str]:
         return {
@@ -115,60 +114,60 @@ class Installation:
     async def worker(
         self, database: Database, program: str = "workers.main.WorkerSettings", **settings: str
     ) -> Process:
-        """A worker process, once it is on its database's roster."""
-        before = await database.workers()
+        """Start a worker process and wait for its first heartbeat."""
+        before = await database.count_workers()
         name = f"worker-{len(self.roles.get('worker', []))}"
         argv = [sys.executable, "-m", "arq", program]
         environment = self._environment(database.url, database.redis_url) | settings
         process = start(name, argv, self._log(name), environment, grace_s=40)
-        self._keep("worker", process)
+        self._register("worker", process)
 
-        async def there() -> bool:
-            return await database.workers() > before
+        async def has_heartbeat() -> bool:
+            return await database.count_workers() > before
 
-        await until(there, process)
+        await wait_until(has_heartbeat, process)
         return process
 
-    def dismiss(self, process: Process) -> None:
+    def stop_worker(self, process: Process) -> None:
         """Stop a worker."""
-        self._dismissed_s += cpu_s(process.pid)
+        self._stopped_workers_s += cpu_s(process.pid)
         process.stop()
         self.roles["worker"].remove(process)
 
     async def api(self, database: Database, **settings: str) -> int:
-        """An API process; answers its port."""
+        """Start an API process. Returns its port."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
         environment = self._environment(database.url, database.redis_url) | settings | {"SPINE_HTTP_PORT": str(port)}
         process = start("api", [sys.executable, "-m", "products.app"], self._log("api"), environment)
-        self._keep("api", process)
-        await until(lambda: _listens(port), process)
+        self._register("api", process)
+        await wait_until(lambda: _listens(port), process)
         return port
 
     def receiver(self, tls: tuple[Path, Path] | None = None) -> Receiver:
-        """A receiver process."""
+        """Start a receiver process."""
         receiver = Receiver(self._log("receiver"), tls)
-        self._keep("receiver", receiver.process)
+        self._register("receiver", receiver.process)
         return receiver
 
-    def bare(self, ca_file: Path | None = None) -> Bare:
-        """The bare client loop."""
-        bare = Bare(self._log("bare"), ca_file)
-        self._keep("bare", bare.process)
-        return bare
+    def bare_client(self, ca_file: Path | None = None) -> BareClient:
+        """Start the process of the bare client loop."""
+        client = BareClient(self._log("bare"), ca_file)
+        self._register("bare", client.process)
+        return client
 
     def cpu_s(self) -> float:
-        """CPU seconds of every process of the house so far, of those that were dismissed, and of this one."""
-        return self._dismissed_s + time.process_time() + sum(cpu_by_role(self.pids(*self.roles)).values())
+        """Return the CPU seconds of all processes of the installation, of stopped workers and of this process."""
+        return self._stopped_workers_s + time.process_time() + sum(cpu_by_role(self.pids(*self.roles)).values())
 
     @property
     def directory(self) -> Path:
-        """Where everything of this run lies; gone at its end."""
+        """The directory of this run, which is deleted at its end."""
         return self._directory
 
     def owner(self) -> str:
-        """The database role that measures; what the others do is counted by theirs."""
+        """Return the database role of the benchmark. The statements of the other roles are counted."""
         return OWNER
 
 
@@ -181,12 +180,16 @@ async def _listens(port: int) -> bool:
     return True
 
 
-async def until(
-    true: Callable[[], Awaitable[bool]], process: Process | None = None, *, within_s: float = 60, every_s: float = 0.02
+async def wait_until(
+    condition: Callable[[], Awaitable[bool]],
+    process: Process | None = None,
+    *,
+    within_s: float = 60,
+    every_s: float = 0.02,
 ) -> None:
-    """Wait until something holds. RuntimeError when the process ends before, TimeoutError after `within_s`."""
+    """Wait until the condition is true. Raises RuntimeError if the process ends, TimeoutError after `within_s`."""
     end_s = time.monotonic() + within_s
-    while not await true():
+    while not await condition():
         if process is not None:
             process.require_alive()
         if time.monotonic() > end_s:

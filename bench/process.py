@@ -1,4 +1,4 @@
-"""One child process of the benchmarks: started as `make up` starts its own, its output in a file, stopped at the end."""
+"""A child process of the benchmarks: started as `make up` starts its processes, with its output in a file."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Process:
-    """A running child."""
+    """A running child process."""
 
     def __init__(self, command: Command, log: Path, *, pipes: bool = False) -> None:
         self.name = command.name
@@ -30,24 +30,24 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._child.pid
 
     def require_alive(self) -> None:
-        """RuntimeError with the end of its output when it has ended."""
+        """Raise RuntimeError with the end of the output if the process has ended."""
         if self._child.poll() is not None:
             raise RuntimeError(f"{self.name} ended with {self._child.returncode}:\n{self._log.read_text()[-3000:]}")
 
     def pause(self) -> None:
-        """Hold it still, so that another set of processes can be measured without it."""
+        """Suspend the process, so that other processes can be measured without it."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue the suspended process."""
         os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """End it by its own signals."""
+        """End the process with the signals of its command."""
         if self._child.poll() is None:
             self.resume()
             for number, grace_s in self._stops:
@@ -62,7 +62,7 @@ class Process:
                 self._child.wait()
 
     def read_line(self) -> str:
-        """One line of its output; RuntimeError when there is none."""
+        """Return one line of the output. Raises RuntimeError if the process ended."""
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
         if not line:
@@ -70,11 +70,11 @@ class Process:
             self.require_alive()
         return line.decode().strip()
 
-    def ask(self, order: Mapping[str, Any]) -> Any:
-        """Send it an order and wait for what it answers; blocks."""
+    def request(self, message: Mapping[str, Any]) -> Any:
+        """Send a message to the process and return its response. Blocks."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        self._child.stdin.write(orjson.dumps(order) + b"\n")
+        self._child.stdin.write(orjson.dumps(message) + b"\n")
         self._child.stdin.flush()
         head = self._child.stdout.read(8)
         if len(head) < 8:
@@ -92,6 +92,6 @@ def start(
     pipes: bool = False,
     grace_s: float = 10,
 ) -> Process:
-    """Start one of our own programs."""
+    """Start a Python program of this project."""
     env = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment or {})
     return Process(Command(name, tuple(argv), ROOT, env, stop_signals=((signal.SIGTERM, grace_s),)), log, pipes=pipes)

@@ -1,7 +1,7 @@
 """The worker under a sampling profile: `python -m arq bench.profiled.WorkerSettings`. Only the benchmarks start this.
 
-Every 2 ms of its CPU a sample is laid to the innermost frame that is the product's or a library's; what runs on behalf
-of neither (the event loop, reading sockets) is the loop's own. `BENCH_PROFILE` names the file for the counts.
+Every 2 ms of CPU time, one sample is counted for the innermost frame of the product or a library. Other code (the event
+loop, reading sockets) is counted as the event loop. `BENCH_PROFILE` names the file for the counts.
 """
 
 import atexit
@@ -23,13 +23,13 @@ LOOP: Final = "event loop"
 _EVERY_S: Final = 0.002
 _LIBRARIES: Final = "site-packages/"
 _RUNNERS: Final = ("arq", "click", "uvloop")
-"""Libraries that stand at the bottom of every stack: what only they are in is the loop's."""
+"""Libraries at the bottom of every stack. A stack with only these is counted as the event loop."""
 
 _samples: Final[Counter[str]] = Counter()
 
 
 def _part(path: str) -> str | None:
-    """The part of the worker that a file belongs to."""
+    """Return the part of the worker that a file belongs to."""
     if _LIBRARIES in path:
         library = path.rpartition(_LIBRARIES)[2].partition("/")[0]
         return None if library in _RUNNERS else library

@@ -1,8 +1,8 @@
-"""The receiver as a process: a raw protocol on uvloop, fast enough not to be what is measured.
+"""The receiver as a process: a raw protocol on uvloop, fast enough not to limit the measurement.
 
-Its paths say what becomes of a call: `/ok/…`, `/wait/<ms>/…`, `/hang/…`, `/fail/<percent>/…` (by id, at its first call
-only), `/close/…` (answers and closes the connection). It keeps the first time of each id for each path and counts the
-rest as duplicates. It is told what to do in lines of JSON on its standard input (`bench.receivers`).
+The path scripts the outcome of a call: `/ok/…`, `/wait/<ms>/…`, `/hang/…`, `/fail/<percent>/…` (by id, at its first call
+only), `/close/…` (responds and closes the connection). It records the first time of each id for each path and counts the
+others as duplicates. It reads requests as lines of JSON from standard input (`bench.receivers`).
 """
 
 import asyncio
@@ -25,17 +25,17 @@ _ID_LENGTH = 30
 
 
 class Path:
-    """One path: its fate, and what came to it."""
+    """One path: its scripted outcome and its calls."""
 
     def __init__(self, name: str) -> None:
         parts = name.strip("/").split("/")
-        self.fate = parts[0]
-        self.number = int(parts[1]) if self.fate in {"wait", "fail"} else 0
+        self.outcome = parts[0]
+        self.number = int(parts[1]) if self.outcome in {"wait", "fail"} else 0
         self.first_s: dict[bytes, float] = {}
         self.calls = 0
 
-    def came(self, id: bytes) -> bool:
-        """Note a call; answers whether it is the first of this id."""
+    def record(self, id: bytes) -> bool:
+        """Record a call. Returns True if it is the first call of this id."""
         self.calls += 1
         if id in self.first_s:
             return False
@@ -48,27 +48,27 @@ CONNECTIONS: "set[Connection]" = set()
 
 
 class Connection(asyncio.Protocol):
-    """One connection; calls on it come one after another."""
+    """One connection, with one call at a time."""
 
     def __init__(self) -> None:
         self._data = b""
         self.hangs = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember the way back."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own derives from nothing
+        """Keep the transport for responses."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport has no base class
         CONNECTIONS.add(self)
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Forget it."""
+        """Remove the connection."""
         CONNECTIONS.discard(self)
 
     def cut(self) -> None:
-        """End a call that hangs."""
+        """Abort the connection of a hanging call."""
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Answer every call that is whole."""
+        """Respond to every complete request."""
         if self._data:
             data = self._data + data
         while True:
@@ -78,11 +78,11 @@ class Connection(asyncio.Protocol):
             at = data.find(b"ontent-Length: ")
             if at < 0:
                 at = data.lower().index(b"ontent-length: ")
-            whole = end + 4 + int(data[at + 15 : data.index(b"\r", at)])
-            if len(data) < whole:
+            length = end + 4 + int(data[at + 15 : data.index(b"\r", at)])
+            if len(data) < length:
                 break
             self._answer(data)
-            data = data[whole:]
+            data = data[length:]
         self._data = data
 
     def _answer(self, data: bytes) -> None:
@@ -92,15 +92,15 @@ class Connection(asyncio.Protocol):
             path = PATHS[name] = Path(name.decode())
         at = data.index(_ID) + len(_ID)
         id = data[at : at + _ID_LENGTH]
-        first = path.came(id)
-        fate = path.fate
-        if fate == "ok":
+        first = path.record(id)
+        outcome = path.outcome
+        if outcome == "ok":
             self._transport.write(_OK)
-        elif fate == "wait":
+        elif outcome == "wait":
             asyncio.get_running_loop().call_later(path.number / 1000, self._reply, _OK)
-        elif fate == "fail":
+        elif outcome == "fail":
             self._transport.write(_FAILED if first and zlib.crc32(id) % 100 < path.number else _OK)
-        elif fate == "close":
+        elif outcome == "close":
             self._transport.write(_CLOSE)
             self._transport.close()
         else:
@@ -111,18 +111,18 @@ class Connection(asyncio.Protocol):
             self._transport.write(answer)
 
 
-def _do(order: dict[str, str]) -> object:
-    what = order["do"]
-    if what == "reset":
+def _handle(request: dict[str, str]) -> object:
+    action = request["do"]
+    if action == "reset":
         PATHS.clear()
-    elif what == "cut":
-        for connection in [one for one in CONNECTIONS if one.hangs]:
+    elif action == "cut":
+        for connection in [each for each in CONNECTIONS if each.hangs]:
             connection.cut()
-    elif what == "dump":
+    elif action == "dump":
         return {
             name.decode(): {id.decode(): at for id, at in path.first_s.items()}
             for name, path in PATHS.items()
-            if name.startswith(order["under"].encode())
+            if name.startswith(request["under"].encode())
         }
     return {
         "calls": sum(path.calls for path in PATHS.values()),
@@ -131,7 +131,7 @@ def _do(order: dict[str, str]) -> object:
 
 
 async def main(tls_files: list[str]) -> None:
-    """Serve until standard input ends; the first line out is the port."""
+    """Serve until standard input ends. The first line of output is the port."""
     loop = asyncio.get_running_loop()
     tls = None
     if tls_files:
@@ -140,14 +140,14 @@ async def main(tls_files: list[str]) -> None:
     server = await loop.create_server(Connection, "127.0.0.1", 0, backlog=4096, ssl=tls)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
-    orders = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), os.fdopen(0, "rb", 0))
-    while line := await orders.readline():
-        answer = orjson.dumps(_do(orjson.loads(line)))
+    requests = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), os.fdopen(0, "rb", 0))
+    while line := await requests.readline():
+        answer = orjson.dumps(_handle(orjson.loads(line)))
         sys.stdout.buffer.write(len(answer).to_bytes(8, "big") + answer)
         sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
-    gc.disable()  # nothing here makes circles, and the ids are many
+    gc.disable()  # no cyclic garbage is created, and a collection would scan all ids
     uvloop.run(main(sys.argv[1:]))

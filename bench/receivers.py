@@ -1,4 +1,4 @@
-"""Handles of the two processes that stand outside of Spine: the receiver, and the bare client loop."""
+"""Handles of the two processes that are not part of Spine: the receiver and the bare client loop."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from bench.process import Process, start
 
 
 class Receiver:
-    """A receiver process. Paths are those of `bench.receiver`."""
+    """A receiver process, with the paths of `bench.receiver`."""
 
     def __init__(self, log: Path, tls: tuple[Path, Path] | None = None) -> None:
         files = [str(path) for path in tls or ()]
@@ -19,48 +19,48 @@ class Receiver:
         self._scheme = "https" if tls else "http"
 
     def url(self, path: str) -> str:
-        """Where a path is called."""
+        """Return the URL of a path."""
         return f"{self._scheme}://127.0.0.1:{self.port}{path}"
 
     def urls(self, kind: str, count: int) -> list[str]:
-        """So many paths of one kind."""
+        """Return the URLs of `count` paths of one kind."""
         return [self.url(f"/{kind}/{n}") for n in range(count)]
 
-    async def _ask(self, **order: str) -> Any:
-        return await asyncio.to_thread(self.process.ask, order)
+    async def _request(self, **request: str) -> Any:
+        return await asyncio.to_thread(self.process.request, request)
 
     async def reset(self) -> None:
-        """Forget every call."""
-        await self._ask(do="reset")
+        """Delete the record of all calls."""
+        await self._request(do="reset")
 
     async def cut(self) -> None:
-        """End the calls that hang."""
-        await self._ask(do="cut")
+        """Abort the connections of hanging calls."""
+        await self._request(do="cut")
 
     async def first(self) -> int:
-        """Different ids so far, summed over the paths."""
-        return int((await self._ask(do="count"))["first"])
+        """Return the number of different ids per path, summed over the paths."""
+        return int((await self._request(do="count"))["first"])
 
     async def duplicates(self) -> int:
-        """Calls so far that brought an id again to the same path."""
-        found = await self._ask(do="count")
+        """Return the number of calls that repeated an id on the same path."""
+        found = await self._request(do="count")
         return int(found["calls"] - found["first"])
 
     async def times(self, under: str = "/") -> dict[str, dict[str, float]]:
-        """Of each path below `under`: when each id came first, in seconds since the epoch."""
-        found: dict[str, dict[str, float]] = await self._ask(do="dump", under=under)
+        """Return for each path below `under` the time of the first call of each id, in seconds since the epoch."""
+        found: dict[str, dict[str, float]] = await self._request(do="dump", under=under)
         return found
 
 
-class Bare:
-    """The bare client loop."""
+class BareClient:
+    """The process of the bare client loop."""
 
     def __init__(self, log: Path, ca_file: Path | None = None) -> None:
         files = [str(ca_file)] if ca_file else []
-        self.process = start("bare", [sys.executable, "-m", "bench.bare", *files], log, pipes=True)
+        self.process = start("bare", [sys.executable, "-m", "bench.bare_client", *files], log, pipes=True)
 
     async def rate(self, urls: Sequence[str], calls: int, at_once: int, body_bytes: int) -> tuple[float, float]:
-        """Calls per second, and CPU microseconds of each."""
-        order = {"urls": list(urls), "calls": calls, "at_once": at_once, "body_bytes": body_bytes}
-        found = await asyncio.to_thread(self.process.ask, order)
+        """Return the calls per second and the CPU microseconds per call."""
+        request = {"urls": list(urls), "calls": calls, "at_once": at_once, "body_bytes": body_bytes}
+        found = await asyncio.to_thread(self.process.request, request)
         return calls / found["seconds"], found["cpu_s"] / calls * 1e6

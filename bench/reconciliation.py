@@ -1,15 +1,15 @@
-"""The account of a run: every event that was accepted is delivered, dead or still open, and what is delivered was received."""
+"""Reconcile a run: every accepted event is delivered, dead or open, and every delivered one was received."""
 
 from dataclasses import dataclass
 
 
-class AccountError(Exception):
-    """Deliveries are missing, or the ledger says delivered where nothing was received."""
+class ReconciliationError(Exception):
+    """Deliveries are missing, or the database has delivered ones that no receiver received."""
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
-    """Where every delivery of a workspace stands. `outbox` are events that have none yet."""
+class DeliveryCounts:
+    """Deliveries of a workspace by state. `outbox` counts events that have no deliveries yet."""
 
     delivered: int
     dead: int
@@ -19,8 +19,8 @@ class Books:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """Deliveries of one run. `received` are different ones that came to the receivers, `duplicates` what came again."""
+class Reconciliation:
+    """Deliveries of one run. `received` counts different deliveries at the receivers, `duplicates` repeated ones."""
 
     name: str
     accepted: int
@@ -32,31 +32,38 @@ class Account:
 
     @property
     def lost(self) -> int:
-        """Accepted, and in no state at all."""
+        """Accepted deliveries that are in no state."""
         return self.accepted - self.delivered - self.dead - self.open
 
     @property
     def unreceived(self) -> int:
-        """Delivered by the ledger, and never seen by a receiver."""
+        """Delivered according to the database, but not received."""
         return max(0, self.delivered - self.received)
 
-    def require(self) -> "Account":
-        """Itself; AccountError unless everything is accounted for."""
+    def require(self) -> "Reconciliation":
+        """Return self. Raises ReconciliationError if a delivery is missing."""
         if self.lost or self.unreceived:
-            raise AccountError(f"{self.name}: {self.lost} lost, {self.unreceived} delivered and not received ({self})")
+            raise ReconciliationError(
+                f"{self.name}: {self.lost} lost, {self.unreceived} delivered and not received ({self})"
+            )
         return self
 
 
-def settle(name: str, books: Books, accepted: int, fan_out: int, received: int, duplicates: int) -> Account:
-    """Close the books of a workspace into which `accepted` events went, each for `fan_out` endpoints."""
-    if books.events != accepted:
-        raise AccountError(f"{name}: {accepted} events were accepted and {books.events} are in the database")
-    return Account(
+def reconcile(
+    name: str, counts: DeliveryCounts, accepted: int, fan_out: int, received: int, duplicates: int
+) -> Reconciliation:
+    """Compare the counts of a workspace with its `accepted` events, each for `fan_out` endpoints.
+
+    Raises ReconciliationError if accepted events are not in the database.
+    """
+    if counts.events != accepted:
+        raise ReconciliationError(f"{name}: {accepted} events were accepted and {counts.events} are in the database")
+    return Reconciliation(
         name=name,
         accepted=accepted * fan_out,
-        delivered=books.delivered,
-        dead=books.dead,
-        open=books.open + books.outbox * fan_out,
+        delivered=counts.delivered,
+        dead=counts.dead,
+        open=counts.open + counts.outbox * fan_out,
         received=received,
         duplicates=duplicates,
     )

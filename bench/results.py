@@ -1,27 +1,27 @@
-"""What a run found: promised figures with their spread, everything beside them, and series for the pictures."""
+"""The results of a run: promised figures with their spread, other measurements, and series for the charts."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from bench.reconciliation import Account
+from bench.reconciliation import Reconciliation
 from bench.stats import Cost, Spread
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """A figure that was promised, and the side of the bound on which it must lie."""
+    """A promised figure: its bound, and whether the value must be at least or at most the bound."""
 
     bound: float
     at_least: bool
     what: str
 
     def holds(self, value: float) -> bool:
-        """Whether it is kept."""
+        """Return True if the value keeps the promise."""
         return value >= self.bound if self.at_least else value <= self.bound
 
     @property
     def shown(self) -> str:
-        """The bound in few signs."""
+        """The bound as short text."""
         return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
 
 
@@ -41,27 +41,27 @@ PROMISES: Final[dict[str, Promise]] = {
 
 @dataclass
 class Results:
-    """Filled by the figures, one after another."""
+    """Results that the measurements add one after another."""
 
     quick: bool
     machine: dict[str, Any]
     promised: dict[str, Spread] = field(default_factory=dict)
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
-    accounts: list[Account] = field(default_factory=list)
+    reconciliations: list[Reconciliation] = field(default_factory=list)
     latencies_ms: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """Picture → curve → times."""
+    """Chart → curve → times."""
     cpu_us: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Picture → part → microseconds per delivery."""
+    """Chart → part → microseconds per delivery."""
     over_time: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
-    """Picture → curve → (seconds, value)."""
+    """Chart → curve → (seconds, value)."""
 
-    def note(self, about: str, **figures: Any) -> None:
-        """Keep absolute figures beside the promised ones."""
-        self.notes.setdefault(about, {}).update(figures)
+    def note(self, about: str, **values: Any) -> None:
+        """Add absolute values beside the promised figures."""
+        self.notes.setdefault(about, {}).update(values)
 
     def as_json(self) -> dict[str, Any]:
-        """What results.json holds: each promised figure as a number under its own name, the rest beside."""
+        """Return the content of results.json: each promised figure as a number under its name, and the other results."""
         return {
             **{name: spread.median for name, spread in self.promised.items()},
             "held": {name: PROMISES[name].holds(spread.median) for name, spread in self.promised.items()},
@@ -70,5 +70,5 @@ class Results:
             "machine": self.machine,
             "absolute": self.notes,
             "per_event": {name: asdict(cost) for name, cost in self.costs.items()},
-            "accounts": [asdict(account) for account in self.accounts],
+            "accounts": [asdict(reconciliation) for reconciliation in self.reconciliations],
         }

@@ -1,4 +1,4 @@
-"""Arithmetic of measurements: percentiles, medians with their spread, ratios of rounds that ran next to each other."""
+"""Statistics of measurements: percentiles, medians with their spread, ratios of interleaved rounds."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from statistics import median
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of all values do not exceed (nearest rank). ValueError without values."""
+    """Return the percentile by nearest rank. Raises ValueError without values."""
     if not values:
         raise ValueError("no values")
     ordered = sorted(values)
@@ -16,7 +16,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Per event, but for `seconds` and `memory_bytes` (by role, at the end)."""
+    """Cost per event, except `seconds` and `memory_bytes` (by role, at the end)."""
 
     events: int
     seconds: float
@@ -32,7 +32,7 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of several rounds, and how far the rounds lie apart."""
+    """The median, the minimum and the maximum of several rounds."""
 
     median: float
     low: float
@@ -41,7 +41,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """ValueError without values."""
+        """Raises ValueError without values."""
         found = list(values)
         if not found:
             raise ValueError("no rounds")
@@ -49,16 +49,16 @@ class Spread:
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
-    """Each round's figure over that of the round it was interleaved with, so that a slow spell of the machine hits both.
+    """Divide each round by the round it was interleaved with, so that a slow period of the machine affects both.
 
-    ValueError where the rounds do not pair.
+    Raises ValueError if the numbers of rounds differ.
     """
     return Spread.of(a / b for a, b in zip(above, below, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """A distribution of times in milliseconds."""
+    """A distribution of durations in milliseconds."""
 
     count: int
     p50_ms: float
@@ -68,7 +68,7 @@ class Latency:
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> "Latency":
-        """ValueError without values."""
+        """Raises ValueError without values."""
         found = [value * 1000 for value in seconds]
         return cls(
             len(found), percentile(found, 50), percentile(found, 90), percentile(found, 99), percentile(found, 100)
@@ -76,7 +76,7 @@ class Latency:
 
 
 def per_second(times_s: Sequence[float], step_s: float) -> list[tuple[float, float]]:
-    """How often something happened over time: (seconds since the first time, times per second in that step)."""
+    """Return the rate over time as pairs: seconds since the first time, events per second in that step."""
     if not times_s:
         return []
     first = min(times_s)
@@ -87,7 +87,7 @@ def per_second(times_s: Sequence[float], step_s: float) -> list[tuple[float, flo
 
 
 def steady_rate(times_s: Sequence[float], skip: float = 0.1) -> float:
-    """Times per second between the first and the last tenth (`skip`): without the start and the tail of a run."""
+    """Return the events per second without the first and the last tenth (`skip`) of a run. Raises ValueError if too few."""
     ordered = sorted(times_s)
     first, last = int(len(ordered) * skip), int(len(ordered) * (1 - skip)) - 1
     if last <= first:

@@ -1,4 +1,4 @@
-"""The run as a table of text."""
+"""Format the results of a run as a table of text."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
@@ -9,7 +9,7 @@ from bench.results import PROMISES, Results
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text, in columns as wide as their widest cell; the first column to the left, numbers to the right."""
+    """Align rows in columns: the first column to the left, the others to the right."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -24,7 +24,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _reserved(results: Results) -> str:
+def _promised(results: Results) -> str:
     rows = [["promised figure", "measured", "low", "high", "bound", "", ""]]
     for name, promise in PROMISES.items():
         spread = results.promised.get(name)
@@ -39,10 +39,10 @@ def _costs(results: Results) -> str:
     head = ["per event", *(f"{role} µs" for role in ROLES), "SQL", "commits", "WAL B", "disk B", "Redis"]
     rows = [head]
     for name, cost in results.costs.items():
-        figures = (
+        values = (
             cost.app_round_trips + cost.worker_round_trips, cost.commits, cost.wal_bytes, cost.disk_bytes, cost.redis_commands,
         )  # fmt: skip
-        rows.append([name, *(_number(cost.cpu_us[role]) for role in ROLES), *map(_number, figures)])
+        rows.append([name, *(_number(cost.cpu_us[role]) for role in ROLES), *map(_number, values)])
     memory = [["memory, MB", *ROLES]]
     for name, cost in results.costs.items():
         memory.append([name, *(_number(cost.memory_bytes[role] / 1e6) for role in ROLES)])
@@ -56,25 +56,25 @@ def _flat(name: str, value: Any) -> Iterable[tuple[str, str]]:
         for key, inner in value.items():
             yield from _flat(f"{name} {key}", inner)
     elif isinstance(value, list):
-        yield name, " ".join(_number(one) if isinstance(one, int | float) else str(one) for one in value)
+        yield name, " ".join(_number(item) if isinstance(item, int | float) else str(item) for item in value)
     else:
         yield name, _number(value) if isinstance(value, int | float) else str(value)
 
 
 def _notes(results: Results) -> str:
-    rows = [list(row) for about, figures in results.notes.items() for row in _flat(about, figures)]
+    rows = [list(row) for about, values in results.notes.items() for row in _flat(about, values)]
     return columns([["beside them", ""], *rows])
 
 
-def _accounts(results: Results) -> str:
+def _reconciliations(results: Results) -> str:
     total = [
-        sum(getattr(account, name) for account in results.accounts)
+        sum(getattr(reconciliation, name) for reconciliation in results.reconciliations)
         for name in ("accepted", "delivered", "dead", "open", "received", "duplicates", "lost")
     ]
     names = "accepted {:,} = delivered {:,} + dead {:,} + open {:,}; received {:,}, again {:,}; lost {:,}"
-    return f"every id of {len(results.accounts)} runs accounted for: " + names.format(*total)
+    return f"every id of {len(results.reconciliations)} runs accounted for: " + names.format(*total)
 
 
 def render(results: Results) -> str:
-    """All of it."""
-    return "\n\n".join(["", _reserved(results), _costs(results), _notes(results), _accounts(results)])
+    """Return all results as text."""
+    return "\n\n".join(["", _promised(results), _costs(results), _notes(results), _reconciliations(results)])

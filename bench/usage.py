@@ -1,4 +1,4 @@
-"""What processes cost, read from /proc: CPU time with that of their children, and memory."""
+"""Read the CPU time and memory of processes and their children from /proc."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -9,23 +9,23 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def _stat(pid: int) -> tuple[int, tuple[int, int, int, int]] | None:
-    """The parent of a process, and its own and its reaped children's ticks; None when it is gone."""
+    """Return the parent of a process, and the ticks of it and its reaped children; None if it has ended."""
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold anything
+    fields = text.rpartition(")")[2].split()  # the process name before it may contain spaces
     own = (int(fields[11]), int(fields[12]), int(fields[13]), int(fields[14]))
     return int(fields[1]), own
 
 
 def _children(pid: int) -> list[int]:
-    every = (int(path.name) for path in _PROC.glob("[0-9]*"))
-    return [child for child in every if (stat := _stat(child)) is not None and stat[0] == pid]
+    pids = (int(path.name) for path in _PROC.glob("[0-9]*"))
+    return [child for child in pids if (stat := _stat(child)) is not None and stat[0] == pid]
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and of all its children, those that ended included."""
+    """Return the CPU seconds of a process and all its children, including children that ended."""
     total = 0
     stat = _stat(pid)
     if stat is not None:
@@ -37,8 +37,8 @@ def cpu_s(pid: int) -> float:
 
 
 def memory_bytes(pid: int) -> int:
-    """Proportional memory of a process and its children: pages that several share count once."""
-    return sum(_pss(one) for one in (pid, *_children(pid)))
+    """Return the proportional memory of a process and its children. Shared pages count once."""
+    return sum(_pss(each) for each in (pid, *_children(pid)))
 
 
 def _pss(pid: int) -> int:
@@ -52,16 +52,16 @@ def _pss(pid: int) -> int:
 
 
 def cpu_by_role(pids: Mapping[str, Iterable[int]]) -> dict[str, float]:
-    """CPU seconds of each role's processes so far."""
+    """Return the CPU seconds of the processes of each role."""
     return {role: sum(cpu_s(pid) for pid in of_role) for role, of_role in pids.items()}
 
 
 def memory_by_role(pids: Mapping[str, Iterable[int]]) -> dict[str, int]:
-    """Bytes of each role's processes together."""
+    """Return the memory in bytes of the processes of each role."""
     return {role: sum(memory_bytes(pid) for pid in of_role) for role, of_role in pids.items()}
 
 
 def machine_busy_s() -> float:
-    """CPU seconds that this machine has spent on anything at all."""
+    """Return the CPU seconds that this machine has used for all processes."""
     fields = [int(text) for text in (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return (sum(fields) - fields[3] - fields[4]) * _TICK_S  # without idle and waiting for disks
+    return (sum(fields) - fields[3] - fields[4]) * _TICK_S  # without idle time and I/O wait

@@ -1,1 +1,1 @@
-"""The garden: Grafana boards and Prometheus rules, which read the metric names that spine.kernel.metrics declares."""
+"""Grafana boards and Prometheus rules, which use the metric names that spine.kernel.metrics declares."""

@@ -1,4 +1,4 @@
-"""Write the boards' JSON: `python -m dashboards.build`. What it writes is committed, so that Grafana needs no Python."""
+"""Write the boards' JSON: `python -m dashboards.build`. The files are committed, so that Grafana needs no Python."""
 
 import json
 from pathlib import Path
@@ -13,12 +13,12 @@ DIRECTORY: Final = Path(__file__).parent / "boards"
 
 
 def text(board: Board) -> str:
-    """The board's file."""
+    """Return the content of the board's file."""
     return json.dumps(render(board), indent=1, ensure_ascii=False) + "\n"
 
 
 def path(board: Board) -> Path:
-    """Where the board's file is."""
+    """Return the path of the board's file."""
     return DIRECTORY / f"{board.uid.removeprefix('spine-')}.json"
 
 

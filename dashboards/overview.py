@@ -1,10 +1,10 @@
-"""The overview: whether Spine is well, at a glance, and where to look when it is not."""
+"""The overview board: the health of Spine, and the metrics to read first when it is not healthy."""
 
 from typing import Final
 
 from dashboards.panel import Board, Panel, Query, Row, quantile, rate, shared
 
-_OUR_FAULT: Final = '{status=~"5.."}'
+_SERVER_ERROR: Final = '{status=~"5.."}'
 
 _NOW: Final = Row(
     "Now",
@@ -29,7 +29,7 @@ _NOW: Final = Row(
             "API errors",
             (
                 Query(
-                    f"({rate('spine_http_requests_total', where=_OUR_FAULT)} or vector(0))"
+                    f"({rate('spine_http_requests_total', where=_SERVER_ERROR)} or vector(0))"
                     f" / {rate('spine_http_requests_total')}"
                 ),
             ),
@@ -168,13 +168,13 @@ _MESSAGES: Final = Row(
             ),
             "s",
             width=24,
-            text="How long a step was waited for, to its success or to the next step.",
+            text="Time from the start of a step to its success or to the next step.",
         ),
     ),
 )
 
-_MACHINE_ROOM: Final = Row(
-    "Machine room",
+_PROCESSES: Final = Row(
+    "Processes",
     (
         Panel(
             "Connections",
@@ -207,10 +207,10 @@ _MACHINE_ROOM: Final = Row(
             "s",
         ),
         Panel(
-            "Bells",
+            "Wakeups",
             (
-                Query(rate("spine_bells_rung_total", "bell"), "{{bell}} rung"),
-                Query(rate("spine_bells_heard_total", "bell"), "{{bell}} heard"),
+                Query(rate("spine_bells_rung_total", "bell"), "{{bell}} sent"),
+                Query(rate("spine_bells_heard_total", "bell"), "{{bell}} received"),
             ),
             "ops",
         ),
@@ -223,7 +223,7 @@ _MACHINE_ROOM: Final = Row(
         Panel("Open files", (Query('process_open_fds{job=~"spine-.+"}', "{{instance}}"),)),
         Panel("Workers by version", (Query("count by (version) (spine_worker_info)", "{{version}}"),), width=12),
         Panel(
-            "Age of the queues' figures",
+            "Age of the queue statistics",
             (Query("time() - max(spine_queue_observed_timestamp_seconds)", "age"),),
             "s",
             red=60,
@@ -235,6 +235,6 @@ _MACHINE_ROOM: Final = Row(
 OVERVIEW: Final = Board(
     uid="spine-overview",
     title="Spine: overview",
-    text="Whether Spine is well, at a glance.",
-    rows=(_NOW, _IN, _OUT, _QUEUES, _MESSAGES, _MACHINE_ROOM),
+    text="The health of Spine.",
+    rows=(_NOW, _IN, _OUT, _QUEUES, _MESSAGES, _PROCESSES),
 )

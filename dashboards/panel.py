@@ -1,4 +1,4 @@
-"""Boards as data, and the JSON that Grafana imports made of them: twenty-four columns, filled row by row."""
+"""Boards as data, and their conversion to the JSON that Grafana imports: 24 columns, filled row by row."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """An expression and how its series are named; `{{label}}` in a legend is filled by Grafana."""
+    """An expression and the name of its series. Grafana replaces `{{label}}` in a legend."""
 
     expr: str
     legend: str = ""
@@ -21,7 +21,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture. `unit` is Grafana's name of the unit; from `red` upwards the value is bad; `width` is in columns."""
+    """One panel. `unit` is Grafana's name of the unit; values from `red` upwards are bad; `width` is in columns."""
 
     title: str
     queries: tuple[Query, ...]
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A choice at the top of a board: the values of a label."""
+    """A selection at the top of a board: the values of a label."""
 
     name: str
     metric: str
@@ -50,7 +50,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One board; its `uid` is part of its address and stays."""
+    """One board. Its `uid` is part of its URL and must not change."""
 
     uid: str
     title: str
@@ -59,24 +59,24 @@ class Board:
     variables: tuple[Variable, ...] = ()
 
     def panels(self) -> Iterator[Panel]:
-        """Every panel, in reading order."""
+        """Yield every panel, row by row."""
         for row in self.rows:
             yield from row.panels
 
 
 def rate(metric: str, by: str = "", where: str = "") -> str:
-    """How fast a counter rises, over all processes."""
+    """Return the rate of a counter, summed over all processes."""
     return f"sum{_by(by)}(rate({metric}{where}[$__rate_interval]))"
 
 
 def quantile(q: float, histogram: str, by: str = "", where: str = "") -> str:
-    """A quantile of a histogram, over all processes."""
+    """Return a quantile of a histogram, over all processes."""
     labels = f"le, {by}" if by else "le"
     return f"histogram_quantile({q}, {rate(f'{histogram}_bucket', labels, where)})"
 
 
 def shared(metric: str, by: str = "", where: str = "") -> str:
-    """A figure that every worker reads from Postgres: the same from each, so never a sum."""
+    """Return a value that every worker reads from Postgres. It is the same in each, so it is never summed."""
     return f"max{_by(by)}({metric}{where})"
 
 
@@ -85,7 +85,7 @@ def _by(labels: str) -> str:
 
 
 def render(board: Board) -> Json:
-    """The JSON that Grafana imports."""
+    """Return the JSON that Grafana imports."""
     return {
         "uid": board.uid,
         "title": board.title,
@@ -97,11 +97,11 @@ def render(board: Board) -> Json:
         "refresh": "10s",
         "time": {"from": "now-1h", "to": "now"},
         "templating": {"list": [_data_source(), *(_variable(variable) for variable in board.variables)]},
-        "panels": list(_placed(board)),
+        "panels": list(_layout(board)),
     }
 
 
-def _placed(board: Board) -> Iterator[Json]:
+def _layout(board: Board) -> Iterator[Json]:
     number, y = 0, 0
     for row in board.rows:
         number += 1
@@ -111,7 +111,7 @@ def _placed(board: Board) -> Iterator[Json]:
             "title": row.title,
             "collapsed": False,
             "panels": [],
-            "gridPos": _at(0, y, 24, 1),
+            "gridPos": _grid_position(0, y, 24, 1),
         }
         y += 1
         x = height = 0
@@ -120,12 +120,12 @@ def _placed(board: Board) -> Iterator[Json]:
                 x, y = 0, y + height
             height = 4 if panel.kind == "stat" else 8
             number += 1
-            yield {"id": number, "gridPos": _at(x, y, panel.width, height), **_panel(panel)}
+            yield {"id": number, "gridPos": _grid_position(x, y, panel.width, height), **_panel(panel)}
             x += panel.width
         y += height
 
 
-def _at(x: int, y: int, w: int, h: int) -> Json:
+def _grid_position(x: int, y: int, w: int, h: int) -> Json:
     return {"x": x, "y": y, "w": w, "h": h}
 
 

@@ -1,10 +1,10 @@
-"""The webhooks board: how deliveries fare, by product and event type, and what keeps them waiting."""
+"""The webhooks board: deliveries by product and event type, and the reasons for waiting deliveries."""
 
 from typing import Final
 
 from dashboards.panel import Board, Panel, Query, Row, Variable, quantile, rate, shared
 
-_CHOSEN: Final = '{product=~"$product", event_type=~"$event_type"}'
+_SELECTED: Final = '{product=~"$product", event_type=~"$event_type"}'
 _DELIVERED: Final = "spine_deliveries_delivered_total"
 _FAILED: Final = "spine_delivery_attempts_failed_total"
 _DEAD: Final = "spine_deliveries_dead_total"
@@ -12,20 +12,20 @@ _DEAD: Final = "spine_deliveries_dead_total"
 _DELIVERIES: Final = Row(
     "Deliveries",
     (
-        Panel("Delivered", (Query(rate(_DELIVERED, "event_type", _CHOSEN), "{{event_type}}"),), "ops"),
-        Panel("Failed attempts", (Query(rate(_FAILED, "event_type", _CHOSEN), "{{event_type}}"),), "ops"),
-        Panel("Dead", (Query(rate(_DEAD, "event_type", _CHOSEN), "{{event_type}}"),), "ops"),
+        Panel("Delivered", (Query(rate(_DELIVERED, "event_type", _SELECTED), "{{event_type}}"),), "ops"),
+        Panel("Failed attempts", (Query(rate(_FAILED, "event_type", _SELECTED), "{{event_type}}"),), "ops"),
+        Panel("Dead", (Query(rate(_DEAD, "event_type", _SELECTED), "{{event_type}}"),), "ops"),
         Panel(
             "Accepted events",
-            (Query(rate("spine_events_accepted_total", "event_type", _CHOSEN), "{{event_type}}"),),
+            (Query(rate("spine_events_accepted_total", "event_type", _SELECTED), "{{event_type}}"),),
             "ops",
         ),
         Panel(
             "Attempts that succeed",
             (
                 Query(
-                    f"{rate(_DELIVERED, 'product', _CHOSEN)} / ({rate(_DELIVERED, 'product', _CHOSEN)}"
-                    f" + ({rate(_FAILED, 'product', _CHOSEN)} or 0 * {rate(_DELIVERED, 'product', _CHOSEN)}))",
+                    f"{rate(_DELIVERED, 'product', _SELECTED)} / ({rate(_DELIVERED, 'product', _SELECTED)}"
+                    f" + ({rate(_FAILED, 'product', _SELECTED)} or 0 * {rate(_DELIVERED, 'product', _SELECTED)}))",
                     "{{product}}",
                 ),
             ),
@@ -82,11 +82,11 @@ _PRECISION: Final = Row(
     ),
 )
 
-_ROOM: Final = Row(
-    "Room",
+_CAPACITY: Final = Row(
+    "Capacity",
     (
         Panel("Calls under way", (Query("sum by (instance) (spine_sender_in_flight)", "{{instance}}"),)),
-        Panel("Claimed, waiting for room", (Query("sum by (instance) (spine_sender_waiting)", "{{instance}}"),)),
+        Panel("Claimed, waiting for capacity", (Query("sum by (instance) (spine_sender_waiting)", "{{instance}}"),)),
         Panel(
             "Due, leased, parked",
             (
@@ -120,7 +120,7 @@ _ENDPOINTS: Final = Row(
 WEBHOOKS: Final = Board(
     uid="spine-webhooks",
     title="Spine: webhooks",
-    text="How deliveries fare, and what keeps them waiting.",
-    rows=(_DELIVERIES, _ATTEMPTS, _PRECISION, _ROOM, _ENDPOINTS),
+    text="Deliveries by product and event type, and the reasons for waiting deliveries.",
+    rows=(_DELIVERIES, _ATTEMPTS, _PRECISION, _CAPACITY, _ENDPOINTS),
     variables=(Variable("product", _DELIVERED), Variable("event_type", _DELIVERED)),
 )

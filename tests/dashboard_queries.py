@@ -1,4 +1,4 @@
-"""What the committed boards and rules ask of Prometheus, as tests put it to one."""
+"""The queries of the committed boards and rules, prepared for a test Prometheus."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import yaml  # type: ignore[import-untyped]  # its stubs are not worth a dependency
+import yaml  # type: ignore[import-untyped]  # no stubs are installed
 
 ROOT: Final = Path(__file__).parent.parent
 BOARDS: Final = sorted((ROOT / "dashboards/boards").glob("*.json"))
@@ -19,7 +19,7 @@ _IN_QUOTES: Final = re.compile(r'"[^"]*"')
 
 
 def panel_queries(window: str = "30s") -> dict[str, str]:
-    """Every panel's queries by `board / panel / letter`, with Grafana's variables filled in as it would."""
+    """Return every panel's queries by `board / panel / letter`, with Grafana's variables replaced."""
     return {
         f"{board['title']} / {panel['title']} / {target['refId']}": target["expr"]
         .replace("$__rate_interval", window)
@@ -32,25 +32,25 @@ def panel_queries(window: str = "30s") -> dict[str, str]:
 
 
 def rules() -> Iterator[dict[str, Any]]:
-    """Every rule of every file."""
+    """Yield every rule of every file."""
     for path in RULES:
         for group in yaml.safe_load(path.read_text())["groups"]:
             yield from group["rules"]
 
 
 def rule_tests() -> Iterator[dict[str, Any]]:
-    """Every expectation about an alert in the rules' tests."""
+    """Yield every expected alert of the rules' tests."""
     for path in RULE_TESTS:
         for test in yaml.safe_load(path.read_text())["tests"]:
             yield from test.get("alert_rule_test", ())
 
 
 def metrics_in(expr: str) -> set[str]:
-    """The names of metrics in an expression, recorded ones included."""
+    """Return the names of metrics in an expression, including recorded ones."""
     bare = _IN_QUOTES.sub('""', expr)
     return set(_METRIC.findall(bare)) | set(_RECORDED.findall(bare))
 
 
-def without_stopgap(expr: str) -> str:
-    """The expression without the zero that stands in for no data, so that a query finds data or does not."""
+def without_default(expr: str) -> str:
+    """Return the expression without its default of zero, so that it returns nothing if there is no data."""
     return expr.replace(" or vector(0)", "")

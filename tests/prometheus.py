@@ -1,4 +1,4 @@
-"""A real Prometheus for tests: found on this machine, or unpacked beside the virtual environment without installing it."""
+"""A real Prometheus for tests: installed on this machine, or unpacked beside the virtual environment."""
 
 import fcntl
 import json
@@ -23,20 +23,23 @@ TOOLS: Final = Path(sys.prefix) / "tools" / "prometheus"
 _APT_S: Final = 120
 
 
-class NotToBeHad(Exception):
-    """Prometheus is not on this machine and cannot be fetched; the message says why."""
+class PrometheusUnavailable(Exception):
+    """Prometheus is not installed and cannot be downloaded. The message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The two programs."""
+    """Paths of the two programs."""
 
     prometheus: Path
     promtool: Path
 
 
 def tools() -> Tools:
-    """The programs of this machine, else those of the Debian package, unpacked into TOOLS once. Raises NotToBeHad."""
+    """Return the installed programs, else those of the Debian package, unpacked into TOOLS once.
+
+    Raises PrometheusUnavailable.
+    """
     found = shutil.which("prometheus"), shutil.which("promtool")
     if found[0] and found[1]:
         return Tools(Path(found[0]), Path(found[1]))
@@ -47,39 +50,41 @@ def tools() -> Tools:
 
 
 def require_tools() -> Tools:
-    """The programs, or a skipped test that says why there are none."""
+    """Return the programs. Skips the test if there are none."""
     try:
         return tools()
-    except NotToBeHad as reason:
+    except PrometheusUnavailable as reason:
         pytest.skip(str(reason))
 
 
 def _fetch() -> None:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise NotToBeHad("prometheus is not installed, and this machine has no apt-get to fetch it with")
+        raise PrometheusUnavailable("prometheus is not installed, and this machine has no apt-get to fetch it with")
     try:
         TOOLS.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise NotToBeHad(f"prometheus is not installed, and there is no place to unpack it: {error}") from error
-    # Two test processes may come here at once.
+        raise PrometheusUnavailable(
+            f"prometheus is not installed, and there is no place to unpack it: {error}"
+        ) from error
+    # Two test processes may run this at the same time.
     with (TOOLS / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (TOOLS / "root").exists():
             return
         package = _download()
-        half = TOOLS / "half"
-        shutil.rmtree(half, ignore_errors=True)
-        _run("dpkg-deb", "-x", str(package), str(half))
+        partial = TOOLS / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        _run("dpkg-deb", "-x", str(package), str(partial))
         package.unlink()
         shutil.rmtree(TOOLS / "apt", ignore_errors=True)
-        half.rename(TOOLS / "root")
+        partial.rename(TOOLS / "root")
 
 
 def _download() -> Path:
-    """The package, by the machine's own package lists, or where it has none by lists of our own."""
+    """Download the package with the machine's package lists, or with separate lists if it has none."""
     try:
         _run("apt-get", "download", "prometheus")
-    except NotToBeHad:
+    except PrometheusUnavailable:
         own = _own_state()
         _run("apt-get", *own, "update")
         _run("apt-get", *own, "download", "prometheus")
@@ -90,7 +95,7 @@ def _own_state() -> tuple[str, ...]:
     state, cache = TOOLS / "apt/state", TOOLS / "apt/cache"
     (state / "lists/partial").mkdir(parents=True, exist_ok=True)
     (cache / "archives/partial").mkdir(parents=True, exist_ok=True)
-    # apt changes to a user of its own to fetch, who may not write below this directory.
+    # apt's own download user may not write below this directory.
     return (
         "-o", f"Dir::State={state}", "-o", f"Dir::Cache={cache}",
         "-o", "Dir::State::status=/var/lib/dpkg/status", "-o", "APT::Sandbox::User=root",
@@ -101,9 +106,9 @@ def _run(*argv: str) -> None:
     try:
         done = subprocess.run(argv, cwd=TOOLS, capture_output=True, text=True, timeout=_APT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise NotToBeHad(f"prometheus cannot be fetched: {argv[0]} took longer than {_APT_S} s") from error
+        raise PrometheusUnavailable(f"prometheus cannot be fetched: {argv[0]} took longer than {_APT_S} s") from error
     if done.returncode != 0:
-        raise NotToBeHad(
+        raise PrometheusUnavailable(
             f"prometheus cannot be fetched: {' '.join(argv[:1] + argv[-2:])}: {done.stderr.strip()[-300:]}"
         )
 
@@ -115,12 +120,12 @@ class Server:
     url: str
 
     def samples(self, expr: str) -> list[float]:
-        """The finite values that an instant query finds now."""
+        """Return the finite values of an instant query."""
         result = self._get("query", query=expr)["result"]
         return [value for each in result if math.isfinite(value := float(each["value"][1]))]
 
     def all_up(self) -> bool:
-        """Whether every target has been scraped."""
+        """Return True if every target has been scraped."""
         targets = self._get("targets", state="active")["activeTargets"]
         return bool(targets) and all(target["health"] == "up" for target in targets)
 
@@ -131,7 +136,7 @@ class Server:
         return data
 
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Return True if the server is ready."""
         try:
             with urlopen(f"{self.url}/-/ready", timeout=2):
                 return True
@@ -141,7 +146,7 @@ class Server:
 
 @contextmanager
 def scraping(jobs: Mapping[str, Sequence[str]], directory: Path) -> Iterator[Server]:
-    """A Prometheus that scrapes these `host:port` targets, by job, every second, and has reached all of them."""
+    """Run a Prometheus that scrapes these `host:port` targets by job every second, and wait until all are up."""
     program = require_tools().prometheus
     config = directory / "prometheus.json"  # JSON is YAML too
     config.write_text(
@@ -176,10 +181,10 @@ def scraping(jobs: Mapping[str, Sequence[str]], directory: Path) -> Iterator[Ser
         process.wait(timeout=10)
 
 
-def still_empty(server: Server, queries: Iterable[str], patience_s: float) -> list[str]:
-    """Ask each query until it finds data; gives those that found none in all that time."""
+def wait_for_data(server: Server, queries: Iterable[str], within_s: float) -> list[str]:
+    """Repeat each query until it returns data. Returns the queries without data after `within_s`."""
     empty = sorted(set(queries))
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + within_s
     while empty := [query for query in empty if not server.samples(query)]:
         if time.monotonic() > until:
             break

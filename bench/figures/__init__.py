@@ -1,1 +1,1 @@
-"""The promised figures, a room each; every one is a ratio or a time measured within one run on one machine."""
+"""The promised figures, one module for each. A figure is a ratio or a time measured within one run on one machine."""

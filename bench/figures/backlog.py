@@ -1,11 +1,11 @@
-"""Figure 5: claims a second while a million deliveries wait, against ten thousand; and the memory of the worker."""
+"""Figure 5: claims per second with a million waiting deliveries and with ten thousand, and the memory of the worker."""
 
 import itertools
 from collections.abc import Sequence
 
-from bench.rig import Rig
+from bench.database import Database, Workspace
+from bench.environment import Environment
 from bench.stats import Spread, per_second
-from bench.tenant import Database, Workspace
 from bench.usage import memory_bytes
 
 SMALL = 10_000
@@ -22,57 +22,58 @@ _SEED = """
 """
 
 
-async def wait_due(database: Database, workspace: Workspace, count: int) -> None:
-    """So many due deliveries, no two of the same event and endpoint, in the order in which events bring them about."""
-    events = await database.events(workspace, -(-count // ENDPOINTS), ["bench.backlog"], relayed=True)
+async def insert_due_deliveries(database: Database, workspace: Workspace, count: int) -> None:
+    """Insert `count` due deliveries, each with its own event and endpoint, in the order in which the relay inserts them."""
+    events = await database.insert_events(workspace, -(-count // ENDPOINTS), ["bench.backlog"], relayed=True)
     await database.pool.execute(_SEED, workspace.id, events, workspace.endpoints)
 
 
-async def settle(database: Database) -> None:
-    """A backlog has lain for a while, which seeding leaves undone: its pages are written, its rows known to be committed, and
-    there are old segments of the log to write over. A new one is filled with zeros first, and every commit waits for that.
+async def vacuum(database: Database) -> None:
+    """Bring the tables into the state of an old backlog: pages written, rows marked as committed, old log segments to reuse.
+
+    A new log segment is filled with zeros first, and every commit waits for that.
     """
     for statement in ("VACUUM (ANALYZE) spine.deliveries_open", "VACUUM (ANALYZE) spine.events", "CHECKPOINT"):
         await database.pool.execute(statement)
 
 
-async def _workspace(rig: Rig, urls: Sequence[str]) -> Workspace:
-    workspace = await rig.database.workspace()
-    await rig.database.endpoints(workspace, urls)
+async def _workspace(environment: Environment, urls: Sequence[str]) -> Workspace:
+    workspace = await environment.database.create_workspace()
+    await environment.database.create_endpoints(workspace, urls)
     return workspace
 
 
-async def engine_rates(rig: Rig, count: int, windows: int) -> tuple[list[float], list[int]]:
-    """Deliveries per second in successive windows, from a backlog of `count`; and the worker's memory."""
-    looked_at = rig.scale.looked_at
-    workspace = await _workspace(rig, rig.receiver.urls("ok", ENDPOINTS))
-    rig.worker.pause()
-    await wait_due(rig.database, workspace, count)
-    await settle(rig.database)
-    memory = [memory_bytes(rig.worker.pid)]
-    rig.worker.resume()
-    rig.database.wake("deliver")
-    wanted = looked_at * windows
-    await rig.received(wanted)
-    memory.append(memory_bytes(rig.worker.pid))
-    came = sorted(at for path in (await rig.receiver.times()).values() for at in path.values())
-    rig.results.over_time.setdefault("backlog", {})[f"{count:,} waiting"] = per_second(came, 0.25)
-    await rig.database.clear()
-    await rig.quiet()
-    edges = [came[n * looked_at] for n in range(windows)] + [came[wanted - 1]]
-    return [looked_at / (end - start) for start, end in itertools.pairwise(edges)], memory
+async def engine_rates(environment: Environment, count: int, windows: int) -> tuple[list[float], list[int]]:
+    """Return the deliveries per second in successive windows of a backlog of `count`, and the worker's memory."""
+    sample_size = environment.scale.sample_size
+    workspace = await _workspace(environment, environment.receiver.urls("ok", ENDPOINTS))
+    environment.worker.pause()
+    await insert_due_deliveries(environment.database, workspace, count)
+    await vacuum(environment.database)
+    memory = [memory_bytes(environment.worker.pid)]
+    environment.worker.resume()
+    environment.database.wake("deliver")
+    wanted = sample_size * windows
+    await environment.wait_received(wanted)
+    memory.append(memory_bytes(environment.worker.pid))
+    came = sorted(at for path in (await environment.receiver.times()).values() for at in path.values())
+    environment.results.over_time.setdefault("backlog", {})[f"{count:,} waiting"] = per_second(came, 0.25)
+    await environment.database.clear()
+    await environment.wait_idle()
+    edges = [came[n * sample_size] for n in range(windows)] + [came[wanted - 1]]
+    return [sample_size / (end - start) for start, end in itertools.pairwise(edges)], memory
 
 
-async def measure(rig: Rig) -> None:
-    """Small, large, small: the engine's rate with each."""
-    small, memory_small = await engine_rates(rig, SMALL, 1)
-    large, memory_large = await engine_rates(rig, rig.scale.backlog, rig.scale.rounds)
-    again, _ = await engine_rates(rig, SMALL, 1)
+async def measure(environment: Environment) -> None:
+    """Measure the rate with a small, a large and a small backlog."""
+    small, memory_small = await engine_rates(environment, SMALL, 1)
+    large, memory_large = await engine_rates(environment, environment.scale.backlog, environment.scale.rounds)
+    again, _ = await engine_rates(environment, SMALL, 1)
     below = Spread.of([*small, *again])
-    rig.results.promised["backlog_ratio"] = Spread.of(rate / below.median for rate in large)
-    rig.results.note(
+    environment.results.promised["backlog_ratio"] = Spread.of(rate / below.median for rate in large)
+    environment.results.note(
         "backlog",
-        waiting=rig.scale.backlog,
+        waiting=environment.scale.backlog,
         rate_small_per_s=below,
         rate_large_per_s=Spread.of(large),
         worker_bytes_small=memory_small,

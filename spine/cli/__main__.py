@@ -1,4 +1,4 @@
-"""`python -m spine.cli`, which `.venv/bin/spine` runs: reads the settings' files, then does what it is told."""
+"""Entry point of `spine` and `python -m spine.cli`: read the settings files, then run the command."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from spine.cli.locations import settings_files
 
 
 def main() -> None:
-    """The command `spine`."""
+    """Run the command `spine`."""
     for file in settings_files(os.environ, sys.argv[1:]):
         load_dotenv(file, override=False)
     app(prog_name="spine")

@@ -1,4 +1,4 @@
-"""The API as a caller uses it: one idempotency key per change, retried while it is busy, its problems told as they are."""
+"""Client of the API: one idempotency key per change, retries while the API is busy, errors with the API's own text."""
 
 import time
 import uuid
@@ -11,14 +11,14 @@ import httpx
 from spine import __version__
 from spine.cli.errors import Failure
 
-_PAGE: Final = 100
-_TRIES: Final = 4
-_LONGEST_WAIT_S: Final = 5.0
+_PAGE_SIZE: Final = 100
+_MAX_ATTEMPTS: Final = 4
+_MAX_WAIT_S: Final = 5.0
 _LOOPBACK: Final = {"127.0.0.1", "localhost", "::1"}
 
 
 class Api:
-    """One workspace's API. Everything raises Failure."""
+    """The API of one workspace. Every method raises Failure."""
 
     def __init__(
         self,
@@ -34,38 +34,38 @@ class Api:
             headers={"Authorization": f"Bearer {key}", "User-Agent": f"spine-cli/{__version__}"},
             timeout=30,
             transport=transport,
-            trust_env=urlsplit(url).hostname not in _LOOPBACK,  # a proxy has no business with this machine's own
+            trust_env=urlsplit(url).hostname not in _LOOPBACK,  # requests to this machine must not go to a proxy
         )
 
     def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         self._http.close()
 
     def get(self, path: str, **params: Any) -> Any:
-        """Read something; parameters that are None or empty are left out."""
-        return self._call("GET", path, params=_given(params))
+        """Read a resource or a page. Parameters that are None or empty are omitted."""
+        return self._call("GET", path, params=_without_empty(params))
 
     def post(self, path: str, body: dict[str, Any] | None = None, *, idempotency_key: str | None = None) -> Any:
-        """Make or do something."""
-        return self._call("POST", path, json=body or {}, headers=_idempotent(idempotency_key))
+        """Create a resource or run an action."""
+        return self._call("POST", path, json=body or {}, headers=_idempotency_header(idempotency_key))
 
     def patch(self, path: str, body: dict[str, Any]) -> Any:
-        """Change something."""
-        return self._call("PATCH", path, json=body, headers=_idempotent(None))
+        """Change a resource."""
+        return self._call("PATCH", path, json=body, headers=_idempotency_header(None))
 
-    def some(self, path: str, count: int, **params: Any) -> dict[str, Any]:
-        """The first `count` items of a list, over as many pages as it takes, as `{data, has_more}`."""
+    def first(self, path: str, count: int, **params: Any) -> dict[str, Any]:
+        """Return the first `count` items of a list as `{data, has_more}`. Reads as many pages as necessary."""
         items: list[Any] = []
-        more = False
-        for page in self.pages(path, min(count, _PAGE), **params):
+        has_more = False
+        for page in self.pages(path, min(count, _PAGE_SIZE), **params):
             items += page["data"]
-            more = page["has_more"] or len(items) > count
+            has_more = page["has_more"] or len(items) > count
             if len(items) >= count:
                 break
-        return {"data": items[:count], "has_more": more}
+        return {"data": items[:count], "has_more": has_more}
 
-    def pages(self, path: str, limit: int = _PAGE, **params: Any) -> Iterator[dict[str, Any]]:
-        """A list page by page."""
+    def pages(self, path: str, limit: int = _PAGE_SIZE, **params: Any) -> Iterator[dict[str, Any]]:
+        """Yield the pages of a list."""
         cursor = None
         while True:
             page = self.get(path, limit=limit, cursor=cursor, **params)
@@ -75,54 +75,54 @@ class Api:
                 return
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
-        for attempt in range(1, _TRIES + 1):
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
-                answer = self._http.request(method, path, **options)
+                response = self._http.request(method, path, **options)
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from error
-            if answer.status_code not in (429, 503) or attempt == _TRIES:
-                return _content(answer)
-            self._sleep(_retry_after_s(answer))
-        raise AssertionError("the last try has answered")
+            if response.status_code not in (429, 503) or attempt == _MAX_ATTEMPTS:
+                return _content(response)
+            self._sleep(_retry_after_s(response))
+        raise AssertionError("the last attempt returns or raises")
 
     def _unreachable(self, error: httpx.HTTPError) -> Failure:
-        why = str(error) or type(error).__name__
+        reason = str(error) or type(error).__name__
         return Failure(
-            f"cannot reach the API at {self.url}: {why}. Is it running (`make up`, `spine doctor`)? "
+            f"cannot reach the API at {self.url}: {reason}. Is it running (`make up`, `spine doctor`)? "
             "Another address is given by --url or SPINE_URL",
-            problem={"code": "unreachable", "detail": why},
+            problem={"code": "unreachable", "detail": reason},
         )
 
 
-def _given(params: dict[str, Any]) -> dict[str, Any]:
+def _without_empty(params: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value not in (None, [], "")}
 
 
-def _idempotent(key: str | None) -> dict[str, str]:
+def _idempotency_header(key: str | None) -> dict[str, str]:
     return {"Idempotency-Key": key or f"cli-{uuid.uuid4()}"}
 
 
-def _retry_after_s(answer: httpx.Response) -> float:
-    text = answer.headers.get("Retry-After", "")
-    return min(float(text), _LONGEST_WAIT_S) if text.isdigit() else 1.0
+def _retry_after_s(response: httpx.Response) -> float:
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), _MAX_WAIT_S) if text.isdigit() else 1.0
 
 
-def _content(answer: httpx.Response) -> Any:
+def _content(response: httpx.Response) -> Any:
     try:
-        content = answer.json()
+        content = response.json()
     except ValueError:
         content = None
-    if answer.is_success and content is not None:
+    if response.is_success and content is not None:
         return content
     if not isinstance(content, dict) or "detail" not in content:
         raise Failure(
-            f"this is no Spine API: {answer.request.url} answered {answer.status_code} without a document of ours",
-            problem={"code": "not_spine", "status": answer.status_code, "detail": answer.text[:200]},
+            f"this is no Spine API: {response.request.url} answered {response.status_code} without a document of ours",
+            problem={"code": "not_spine", "status": response.status_code, "detail": response.text[:200]},
         )
-    raise Failure(_sentence(content), problem=content)
+    raise Failure(_format_problem(content), problem=content)
 
 
-def _sentence(problem: dict[str, Any]) -> str:
+def _format_problem(problem: dict[str, Any]) -> str:
     parts = [f"{problem['detail']} ({problem.get('code', problem.get('status'))}"]
     if problem.get("param") and problem["param"] not in problem["detail"]:
         parts.append(f", field {problem['param']}")

@@ -1,4 +1,4 @@
-"""The front door: every noun and verb of `spine`, in one list."""
+"""The command line `spine`: the list of all command groups and commands."""
 
 import asyncio
 import os
@@ -65,7 +65,7 @@ def migrate(context: CommandContext) -> None:
 @command(app, "doctor")
 def doctor(context: CommandContext) -> None:
     """Say what is wrong with this installation and how to mend it; exit code 1 where something is."""
-    findings: list[Any] = asyncio.run(load("spine.cli.doctor.checks:examine")(os.environ, context.url))
-    failed = load("spine.cli.doctor.report:report")(context.out, findings)
-    if failed:
+    findings: list[Any] = asyncio.run(load("spine.cli.doctor.checks:run_checks")(os.environ, context.url))
+    has_failed = load("spine.cli.doctor.report:report")(context.out, findings)
+    if has_failed:
         raise typer.Exit(1)

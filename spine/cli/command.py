@@ -1,6 +1,6 @@
-"""How a command is written: a function of `CommandContext` and its own arguments. The door adds what all of them share.
+"""Define commands: a command is a function of `CommandContext` and its own arguments.
 
-`--json`, `--key`, `--live` and `--url` stand on every command; a Failure ends it with its sentence and exit code.
+Every command has the options `--json`, `--key`, `--live` and `--url`. A Failure ends it with its text and exit code.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from spine.cli.errors import Failure
 from spine.cli.locations import api_key, api_url
 from spine.cli.output import Output
 
-_SHARED: dict[str, tuple[Any, Any]] = {
+_SHARED_OPTIONS: dict[str, tuple[Any, Any]] = {
     "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")], False),
     "key": (Annotated[str | None, typer.Option(help="The API key; else SPINE_API_KEY, else make up's own.")], None),
     "live": (Annotated[bool, typer.Option("--live", help="Use make up's live key instead of its test key.")], False),
@@ -36,7 +36,7 @@ def _now() -> datetime:
 
 @dataclass(frozen=True)
 class Environment:
-    """The world outside a command; tests put another in its place."""
+    """Environment variables, network, sleep and clock of a command. Tests replace them."""
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     transport: httpx.BaseTransport | None = None
@@ -46,45 +46,46 @@ class Environment:
 
 @dataclass
 class CommandContext:
-    """What a command works with."""
+    """Options and services of one call of a command."""
 
     environment: Environment
     out: Output
     key: str | None
     live: bool
     url: str | None
-    held: ExitStack
-    """What is let go when the command ends."""
+    resources: ExitStack
+    """Resources that are closed when the command ends."""
 
     @cached_property
     def api(self) -> Api:
-        """The API, found when it is first asked for. Raises Failure where there is no key."""
+        """The client of the API, created at the first access. Raises Failure if there is no key."""
         environment = self.environment
         url, key = api_url(environment.environ, self.url), api_key(environment.environ, self.key, self.live)
         api = Api(url, key, environment.transport, environment.sleep)
-        self.held.callback(api.close)
+        self.resources.callback(api.close)
         return api
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Put a function on the command line under this name; its first argument is `CommandContext`, its docstring the help."""
+    """Register a function as the command `name`. Its first argument is `CommandContext`, its docstring is the help text."""
 
-    def put(function: Callable[..., None]) -> Callable[..., None]:
+    def register(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function).parameters.values())[1:]
         hints = get_type_hints(function, include_extras=True)
 
         def run(ctx: typer.Context, as_json: bool, key: str | None, live: bool, url: str | None, **own: Any) -> None:
             out = Output(as_json)
             try:
-                with ExitStack() as held:
-                    function(CommandContext(ctx.obj or Environment(), out, key, live, url, held), **own)
+                with ExitStack() as resources:
+                    function(CommandContext(ctx.obj or Environment(), out, key, live, url, resources), **own)
             except Failure as failure:
                 out.failure(failure)
                 raise typer.Exit(failure.exit_code) from None
 
         only = inspect.Parameter.KEYWORD_ONLY
         shared = [
-            inspect.Parameter(name, only, default=default, annotation=hint) for name, (hint, default) in _SHARED.items()
+            inspect.Parameter(name, only, default=default, annotation=hint)
+            for name, (hint, default) in _SHARED_OPTIONS.items()
         ]
         context = inspect.Parameter("ctx", only, annotation=typer.Context)
         parameters = [context, *(p.replace(kind=only, annotation=hints[p.name]) for p in own), *shared]
@@ -94,16 +95,16 @@ def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Call
         app.command(name)(run)
         return function
 
-    return put
+    return register
 
 
 def group(help: str) -> typer.Typer:
-    """A noun whose verbs are commands."""
+    """Return a group of commands, which is a noun with its verbs."""
     return typer.Typer(help=help, no_args_is_help=True, add_completion=False)
 
 
 def load(path: str) -> Any:
-    """What `module:name` names, imported now: some rooms take seconds to load, and `spine --help` must not."""
+    """Import `module:name` and return it. Some modules take seconds to import, and `spine --help` must be fast."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
 

@@ -1,4 +1,4 @@
-"""Dead letters from the command line: looked at, counted, put back."""
+"""Commands for dead letters: list, show, replay."""
 
 import sys
 from typing import Annotated, Any, Final
@@ -10,14 +10,14 @@ from spine.cli.deliveries import show_delivery
 from spine.cli.errors import MISUSED, Failure
 from spine.cli.replays import PATH as REPLAYS
 from spine.cli.replays import show_replay, watch
-from spine.cli.times import clock, moment
+from spine.cli.times import format_time, parse_time
 
 app = group("Dead letters: deliveries we gave up on, and their return.")
 _PATH: Final = "/v1/dead_letters"
 
 
-def _instant(context: CommandContext, text: str | None) -> str | None:
-    return moment(text, context.environment.now()) if text else None
+def _timestamp(context: CommandContext, text: str | None) -> str | None:
+    return parse_time(text, context.environment.now()) if text else None
 
 
 @command(app, "list")
@@ -30,15 +30,20 @@ def list_(
     limit: Count = 25,
 ) -> None:
     """List dead letters, newest first."""
-    found = context.api.some(
-        _PATH, limit, endpoint_id=endpoint, type=type, since=_instant(context, since), until=_instant(context, until)
+    found = context.api.first(
+        _PATH,
+        limit,
+        endpoint_id=endpoint,
+        type=type,
+        since=_timestamp(context, since),
+        until=_timestamp(context, until),
     )
     rows = [
         (
             *(it[name] for name in ("id", "event_type", "endpoint_id", "reason")),
             it["last_status_code"] or it["last_error"],
             it["attempts"],
-            clock(it["died_at"]),
+            format_time(it["died_at"]),
         )
         for it in found["data"]
     ]
@@ -49,11 +54,11 @@ def list_(
 @command(app, "show")
 def show(context: CommandContext, id: Annotated[str, typer.Argument(help="dlv_…")]) -> None:
     """Show a dead letter: what it was, what its endpoint said last, and every attempt before."""
-    letter = context.api.get(f"{_PATH}/{id}")
+    dead_letter = context.api.get(f"{_PATH}/{id}")
     if context.out.as_json:
-        context.out.document(letter)
+        context.out.document(dead_letter)
     else:
-        show_delivery(context, context.api.get(f"/v1/deliveries/{letter['delivery_id']}"))
+        show_delivery(context, context.api.get(f"/v1/deliveries/{dead_letter['delivery_id']}"))
 
 
 @command(app, "replay")
@@ -74,25 +79,25 @@ def replay(
             raise Failure("give one dead letter or filters, not both", exit_code=MISUSED)
         show_delivery(context, context.api.post(f"/v1/deliveries/{id}/replay"))
         return
-    chosen = {
+    filters = {
         "endpoint_id": endpoint,
         "types": type,
-        "since": _instant(context, since),
-        "until": _instant(context, until),
+        "since": _timestamp(context, since),
+        "until": _timestamp(context, until),
         "status": "dead",
     }
-    wish: dict[str, Any] = {"filter": {name: value for name, value in chosen.items() if value}}
-    total: int = context.api.post(REPLAYS, {**wish, "dry_run": True})["total"]
-    if not _agreed(context, total, yes):
+    request: dict[str, Any] = {"filter": {name: value for name, value in filters.items() if value}}
+    total: int = context.api.post(REPLAYS, {**request, "dry_run": True})["total"]
+    if not _is_confirmed(context, total, yes):
         return
-    started = context.api.post(REPLAYS, {**wish, **({"rate_per_s": rate} if rate else {})})
+    started = context.api.post(REPLAYS, {**request, **({"rate_per_s": rate} if rate else {})})
     if wait:
         watch(context, started)
     else:
         show_replay(context, started)
 
 
-def _agreed(context: CommandContext, total: int, yes: bool) -> bool:
+def _is_confirmed(context: CommandContext, total: int, yes: bool) -> bool:
     if total == 0:
         if context.out.as_json:
             context.out.document({"total": 0})

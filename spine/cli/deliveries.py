@@ -1,13 +1,13 @@
-"""Deliveries from the command line: what became of an event at an endpoint."""
+"""Commands for deliveries: list, show, replay."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import typer
 
-from spine.cli.attempt_list import timeline
+from spine.cli.attempt_list import format_attempts
 from spine.cli.command import CommandContext, Count, Endpoint, command, group
-from spine.cli.times import clock
+from spine.cli.times import format_time
 
 app = group("Deliveries: events on their way to endpoints, attempt by attempt.")
 _PATH: Final = "/v1/deliveries"
@@ -25,20 +25,20 @@ class Status(StrEnum):
 
 
 def show_delivery(context: CommandContext, delivery: dict[str, Any]) -> None:
-    """A delivery with its attempts as a timeline."""
-    facts = {
+    """Print a delivery and its attempts in the order of time."""
+    fields = {
         "delivery": delivery["id"],
         "event": f"{delivery['event_type']}  {delivery['event_id']}",
         "endpoint": delivery["endpoint_id"],
         "status": delivery["status"] + (f"  ({delivery['reason']})" if delivery["reason"] else ""),
-        "created": clock(delivery["created_at"]),
-        "closed": clock(delivery["closed_at"]),
-        "next attempt": clock(delivery["next_attempt_at"]),
+        "created": format_time(delivery["created_at"]),
+        "closed": format_time(delivery["closed_at"]),
+        "next attempt": format_time(delivery["next_attempt_at"]),
         "replay": delivery["replay_id"],
     }
-    context.out.thing(delivery, facts)
+    context.out.resource(delivery, fields)
     if not context.out.as_json:
-        for line, style in timeline(delivery["attempts"]):
+        for line, style in format_attempts(delivery["attempts"]):
             context.out.text(line, style)
 
 
@@ -51,14 +51,14 @@ def list_(
     limit: Count = 25,
 ) -> None:
     """List deliveries, newest first."""
-    found = context.api.some(_PATH, limit, endpoint_id=endpoint, event_id=event, status=status and status.value)
+    found = context.api.first(_PATH, limit, endpoint_id=endpoint, event_id=event, status=status and status.value)
     rows = [
         (
             *(it[name] for name in ("id", "status", "event_type", "endpoint_id")),
             len(it["attempts"]),
-            _last(it["attempts"]),
-            clock(it["created_at"]),
-            clock(it["next_attempt_at"]),
+            _last_response(it["attempts"]),
+            format_time(it["created_at"]),
+            format_time(it["next_attempt_at"]),
         )
         for it in found["data"]
     ]
@@ -66,7 +66,7 @@ def list_(
     context.out.listing(found, columns, rows, "no deliveries")
 
 
-def _last(attempts: list[dict[str, Any]]) -> str:
+def _last_response(attempts: list[dict[str, Any]]) -> str:
     return str(attempts[-1]["status_code"] or attempts[-1]["error"]) if attempts else ""
 
 

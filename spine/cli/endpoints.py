@@ -1,4 +1,4 @@
-"""Webhook endpoints from the command line."""
+"""Commands for webhook endpoints: list, show, create, disable, enable, rotate-secret, test."""
 
 from typing import Annotated, Any, Final, Literal
 
@@ -8,15 +8,15 @@ import typer
 from spine.cli.command import CommandContext, Count, command, group
 from spine.cli.deliveries import show_delivery
 from spine.cli.errors import MISUSED, Failure
-from spine.cli.times import clock, moment, seconds
+from spine.cli.times import format_time, parse_duration_s, parse_time
 
 app = group("Webhook endpoints: where events go.")
 _PATH: Final = "/v1/webhook_endpoints"
-_LOOK_EVERY_S: Final = 0.5
+_POLL_INTERVAL_S: Final = 0.5
 Id = Annotated[str, typer.Argument(help="whe_…")]
 
 
-def _facts(endpoint: dict[str, Any]) -> dict[str, Any]:
+def _fields(endpoint: dict[str, Any]) -> dict[str, Any]:
     reason = f"  ({endpoint['disabled_reason']})" if endpoint.get("disabled_reason") else ""
     return {
         "id": endpoint["id"],
@@ -29,21 +29,21 @@ def _facts(endpoint: dict[str, Any]) -> dict[str, Any]:
         "signature": endpoint["signature"],
         "at most": f"{endpoint['max_in_flight']} in flight"
         + (f", {endpoint['rate_per_s']:g} a second" if endpoint["rate_per_s"] else ""),
-        "created": clock(endpoint["created_at"]),
+        "created": format_time(endpoint["created_at"]),
         "secret": endpoint.get("secret"),
         "public key": endpoint.get("public_key"),
     }
 
 
 def _show(context: CommandContext, endpoint: dict[str, Any]) -> None:
-    context.out.thing(endpoint, _facts(endpoint))
+    context.out.resource(endpoint, _fields(endpoint))
 
 
 @command(app, "list")
 def list_(context: CommandContext, limit: Count = 25) -> None:
     """List endpoints, newest first."""
-    found = context.api.some(_PATH, limit)
-    rows = [(it["id"], it["status"], it["url"], it["events"], clock(it["created_at"])) for it in found["data"]]
+    found = context.api.first(_PATH, limit)
+    rows = [(it["id"], it["status"], it["url"], it["events"], format_time(it["created_at"])) for it in found["data"]]
     context.out.listing(found, ("id", "status", "url", "events", "created"), rows, "no endpoints")
 
 
@@ -70,8 +70,8 @@ def create(
     """Create an endpoint; prints the secret that verifies its deliveries, once."""
     body: dict[str, Any] = {"url": target, "events": events or ["*"], "description": description}
     optional = {
-        "filter": _filter(filter),
-        "headers": _headers(header),
+        "filter": _parse_filter(filter),
+        "headers": _parse_headers(header),
         "rate_per_s": rate,
         "max_in_flight": max_in_flight,
     }
@@ -79,7 +79,7 @@ def create(
     _show(context, context.api.post(_PATH, body))
 
 
-def _filter(raw: str | None) -> dict[str, Any] | None:
+def _parse_filter(raw: str | None) -> dict[str, Any] | None:
     try:
         filter = None if raw is None else orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -89,7 +89,7 @@ def _filter(raw: str | None) -> dict[str, Any] | None:
     return filter
 
 
-def _headers(lines: list[str] | None) -> dict[str, str]:
+def _parse_headers(lines: list[str] | None) -> dict[str, str]:
     pairs = [line.partition(":") for line in lines or []]
     if any(not colon for _, colon, _ in pairs):
         raise Failure("--header takes 'Name: value'", exit_code=MISUSED)
@@ -113,7 +113,7 @@ def enable(
     """Enable an endpoint again, and say what becomes of the events held for it."""
     body: dict[str, Any] = {"held": held}
     if held not in ("all", "none"):
-        body = {"held": "since", "since": moment(held, context.environment.now())}
+        body = {"held": "since", "since": parse_time(held, context.environment.now())}
     _show(context, context.api.post(f"{_PATH}/{id}/enable", body))
 
 
@@ -124,7 +124,7 @@ def rotate_secret(
     overlap: Annotated[str, typer.Option(help="How long the old secret signs beside the new: 0s to 7d.")] = "24h",
 ) -> None:
     """Give an endpoint a new secret; prints it, once."""
-    _show(context, context.api.post(f"{_PATH}/{id}/rotate_secret", {"overlap_s": seconds(overlap)}))
+    _show(context, context.api.post(f"{_PATH}/{id}/rotate_secret", {"overlap_s": parse_duration_s(overlap)}))
 
 
 @command(app, "test")
@@ -136,10 +136,10 @@ def send_test(
 ) -> None:
     """Send an endpoint a test event, and show what it answers."""
     delivery = context.api.post(f"{_PATH}/{id}/test", {"type": type} if type else {})
-    left_s = float(seconds(wait))
-    while not delivery["attempts"] and delivery["status"] == "pending" and left_s > 0:
-        context.environment.sleep(_LOOK_EVERY_S)
-        left_s -= _LOOK_EVERY_S
+    remaining_s = float(parse_duration_s(wait))
+    while not delivery["attempts"] and delivery["status"] == "pending" and remaining_s > 0:
+        context.environment.sleep(_POLL_INTERVAL_S)
+        remaining_s -= _POLL_INTERVAL_S
         delivery = context.api.get(f"/v1/deliveries/{delivery['id']}")
     show_delivery(context, delivery)
     if delivery["status"] in ("retrying", "dead"):

@@ -1,16 +1,16 @@
-"""The one way a command fails: a sentence for people, a document for machines, an exit code for scripts."""
+"""The exception that ends a command: a sentence for people, a JSON document for programs, an exit code for scripts."""
 
 from typing import Any
 
 FAILED = 1
-"""Refused, broken or not there."""
+"""The request was refused, or the resource is broken or missing."""
 MISUSED = 2
-"""The command line makes no sense; also what a mistyped option gives."""
+"""The command line is invalid. An unknown option has the same exit code."""
 INTERRUPTED = 130
 
 
 class Failure(Exception):
-    """A command cannot go on. `problem` is the API's own document where there is one."""
+    """A command failed. `problem` is the error document of the API, if the API returned one."""
 
     def __init__(self, detail: str, *, exit_code: int = FAILED, problem: dict[str, Any] | None = None) -> None:
         super().__init__(detail)
@@ -20,5 +20,5 @@ class Failure(Exception):
 
     @property
     def status(self) -> int:
-        """The HTTP status behind it; 0 where it is none of the API's."""
+        """The HTTP status of the API's response; 0 if the error does not come from the API."""
         return int(self.problem.get("status", 0))

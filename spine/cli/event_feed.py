@@ -1,4 +1,4 @@
-"""The forward feed of a workspace's events, from now on, for as long as somebody listens."""
+"""Poll the API for a workspace's new events until the command ends."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -6,14 +6,14 @@ from typing import Any, Final
 from spine.cli.api import Api
 from spine.cli.errors import Failure
 
-SHORTEST_WAIT_S: Final = 0.5
-LONGEST_WAIT_S: Final = 2.0
-_SLOWER: Final = 1.25
-_PAGE: Final = 100
+MIN_INTERVAL_S: Final = 0.5
+MAX_INTERVAL_S: Final = 2.0
+_INTERVAL_FACTOR: Final = 1.25
+_PAGE_SIZE: Final = 100
 
 
-class Feed:
-    """Reads on where it left off. What is committed late is read late, and nothing is read twice or left out."""
+class EventFeed:
+    """Reads events from a cursor. An event that is committed late is read late; no event is read twice or skipped."""
 
     def __init__(self, api: Api, types: list[str], sleep: Callable[[float], None], note: Callable[[str], None]) -> None:
         self._api = api
@@ -23,34 +23,34 @@ class Feed:
         self._cursor: str | None = None
 
     def start(self) -> None:
-        """Take the present as the beginning. Raises Failure."""
+        """Set the cursor to the present. Raises Failure."""
         self._cursor = self._api.get("/v1/events", type=self._types, start="now")["next_cursor"]
 
     def follow(self) -> Iterator[dict[str, Any]]:
-        """Events as they come, without end. An API that is away for a while is waited for.
+        """Yield new events without end. Waits while the API is unreachable.
 
-        Raises Failure for what waiting does not mend, such as a key that was revoked.
+        Raises Failure for errors that waiting does not end, such as a revoked key.
         """
         if self._cursor is None:
             self.start()
-        wait_s, away = SHORTEST_WAIT_S, False
+        interval_s, is_offline = MIN_INTERVAL_S, False
         while True:
             try:
-                page = self._api.get("/v1/events", type=self._types, cursor=self._cursor, limit=_PAGE)
+                page = self._api.get("/v1/events", type=self._types, cursor=self._cursor, limit=_PAGE_SIZE)
             except Failure as failure:
                 if 400 <= failure.status < 500 and failure.status != 429:
                     raise
-                if not away:
+                if not is_offline:
                     self._note(f"lost the API ({failure.problem['detail']}); waiting for it")
-                away = True
-                self._sleep(LONGEST_WAIT_S)
+                is_offline = True
+                self._sleep(MAX_INTERVAL_S)
                 continue
-            if away:
+            if is_offline:
                 self._note("the API is back; going on where it was left")
-                away = False
+                is_offline = False
             yield from page["data"]
             self._cursor = page["next_cursor"] or self._cursor
             if page["has_more"]:
                 continue
-            wait_s = SHORTEST_WAIT_S if page["data"] else min(wait_s * _SLOWER, LONGEST_WAIT_S)
-            self._sleep(wait_s)
+            interval_s = MIN_INTERVAL_S if page["data"] else min(interval_s * _INTERVAL_FACTOR, MAX_INTERVAL_S)
+            self._sleep(interval_s)

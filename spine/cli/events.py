@@ -1,4 +1,4 @@
-"""Events from the command line: sent, listed, followed."""
+"""Commands for events: send, list, follow, show."""
 
 import sys
 from pathlib import Path
@@ -9,8 +9,8 @@ import typer
 
 from spine.cli.command import CommandContext, Count, Types, command, group
 from spine.cli.errors import MISUSED, Failure
-from spine.cli.event_feed import Feed
-from spine.cli.times import clock
+from spine.cli.event_feed import EventFeed
+from spine.cli.times import format_time
 
 app = group("Events: send your own, see what was sent.")
 _PATH: Final = "/v1/events"
@@ -26,11 +26,11 @@ def send(
     idempotency_key: Annotated[str | None, typer.Option(help="Sends it once, however often it is said.")] = None,
 ) -> None:
     """Send an event."""
-    event = context.api.post(_PATH, {"type": type, "data": _object(data)}, idempotency_key=idempotency_key)
-    context.out.thing(event, {"id": event["id"], "type": event["type"], "time": clock(event["timestamp"])})
+    event = context.api.post(_PATH, {"type": type, "data": _parse_data(data)}, idempotency_key=idempotency_key)
+    context.out.resource(event, {"id": event["id"], "type": event["type"], "time": format_time(event["timestamp"])})
 
 
-def _object(text: str) -> dict[str, Any]:
+def _parse_data(text: str) -> dict[str, Any]:
     try:
         raw = sys.stdin.read() if text == "-" else Path(text[1:]).read_text() if text.startswith("@") else text
         data = orjson.loads(raw)
@@ -46,7 +46,7 @@ def _object(text: str) -> dict[str, Any]:
 def _row(event: dict[str, Any]) -> tuple[str, ...]:
     data = "(erased)" if event["data"] is None else orjson.dumps(event["data"]).decode()
     short = data if len(data) <= _DATA_WIDTH else data[: _DATA_WIDTH - 1] + "…"
-    return clock(event["timestamp"]), event["type"], event["id"], short
+    return format_time(event["timestamp"]), event["type"], event["id"], short
 
 
 @command(app, "list")
@@ -58,11 +58,11 @@ def list_(
 ) -> None:
     """List events, oldest first; with --follow only those that come from now on."""
     if not follow:
-        found = context.api.some(_PATH, limit, type=type)
+        found = context.api.first(_PATH, limit, type=type)
         context.out.listing(found, _COLUMNS, map(_row, found["data"]), "no events")
         return
     try:
-        for event in Feed(context.api, type or [], context.environment.sleep, context.out.note).follow():
+        for event in EventFeed(context.api, type or [], context.environment.sleep, context.out.note).follow():
             if context.out.as_json:
                 context.out.line(event)
             else:

@@ -1,4 +1,4 @@
-"""API keys: made, listed, rolled, revoked; the first ones by whoever holds the database."""
+"""Commands for API keys: create (over the API or in the database), list, roll, revoke."""
 
 import asyncio
 from typing import Annotated, Any, Final
@@ -7,7 +7,7 @@ import typer
 
 from spine.cli.command import CommandContext, Count, command, group, load
 from spine.cli.errors import MISUSED, Failure
-from spine.cli.times import clock, seconds
+from spine.cli.times import format_time, parse_duration_s
 
 app = group("API keys of a workspace, and new organisations with their first ones.")
 _PATH: Final = "/v1/api_keys"
@@ -29,13 +29,13 @@ def create(
     if org is not None:
         if not email or workspace:
             raise Failure("--org goes with --email, and not with --workspace", exit_code=MISUSED)
-        founded = _in_database(context, "found_organisation", org, email, name, wanted)
-        facts = {"organisation": f"{founded['organisation']['id']}  {org}"}
+        created = _in_database(context, "create_organisation_and_keys", org, email, name, wanted)
+        fields = {"organisation": f"{created['organisation']['id']}  {org}"}
         for env in ("test", "live"):
-            facts |= {f"{env} workspace": founded[env]["workspace_id"], f"{env} key": founded[env]["api_key"]}
-        context.out.thing(founded, facts)
+            fields |= {f"{env} workspace": created[env]["workspace_id"], f"{env} key": created[env]["api_key"]}
+        context.out.resource(created, fields)
     elif workspace is not None:
-        _show_new(context, _in_database(context, "further_key", workspace, name, wanted))
+        _show_new(context, _in_database(context, "create_workspace_key", workspace, name, wanted))
     else:
         _show_new(context, context.api.post(_PATH, {"name": name, "scopes": wanted}))
     context.out.note("A key is shown once: keep it now.")
@@ -49,18 +49,18 @@ def _in_database(context: CommandContext, function: str, *arguments: Any) -> Any
 
 
 def _show_new(context: CommandContext, key: dict[str, Any]) -> None:
-    context.out.thing(key, {"id": key["id"], "key": key["api_key"], "name": key["name"], "scopes": key["scopes"]})
+    context.out.resource(key, {"id": key["id"], "key": key["api_key"], "name": key["name"], "scopes": key["scopes"]})
 
 
 @command(app, "list")
 def list_(context: CommandContext, limit: Count = 25) -> None:
     """List keys, newest first."""
-    found = context.api.some(_PATH, limit)
+    found = context.api.first(_PATH, limit)
     rows = [
         (
             *(key["id"], key["name"], f"{key['prefix']}…{key['last4']}", key["scopes"], key["status"]),
-            clock(key["last_used_at"]),
-            clock(key["expires_at"]),
+            format_time(key["last_used_at"]),
+            format_time(key["expires_at"]),
         )
         for key in found["data"]
     ]
@@ -74,7 +74,7 @@ def roll(
     overlap: Annotated[str, typer.Option(help="How long the old key still opens: 0s to 7d.")] = "24h",
 ) -> None:
     """Replace a key by a new one; both open until the overlap ends."""
-    _show_new(context, context.api.post(f"{_PATH}/{id}/roll", {"overlap_s": seconds(overlap)}))
+    _show_new(context, context.api.post(f"{_PATH}/{id}/roll", {"overlap_s": parse_duration_s(overlap)}))
     context.out.note("A key is shown once: keep it now.")
 
 
@@ -82,4 +82,4 @@ def roll(
 def revoke(context: CommandContext, id: Annotated[str, typer.Argument(help="key_…")]) -> None:
     """Revoke a key: it opens nothing any more, from now on."""
     key = context.api.post(f"{_PATH}/{id}/revoke")
-    context.out.thing(key, {"id": key["id"], "name": key["name"], "status": key["status"]})
+    context.out.resource(key, {"id": key["id"], "name": key["name"], "status": key["status"]})

@@ -1,4 +1,4 @@
-"""Which installation is meant: its data directory, the API's address, the key to use."""
+"""Locate the installation: its data directory, settings files, API address and API key."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,30 +10,30 @@ from spine.supervisor import secret_store
 from spine.supervisor.command import StartError
 
 ROOT = Path(__file__).parent.parent.parent
-_ANY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104  read here, not listened on
+_ANY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104  compared with the setting, not bound
 
 
 def data_directory(environ: Mapping[str, str]) -> Path:
-    """SPINE_DATA_DIR, else `.spine` here, else the one beside the code, where `make up` keeps it."""
+    """Return SPINE_DATA_DIR, else `.spine` in the current directory, else `.spine` beside the code, which `make up` uses."""
     given = environ.get("SPINE_DATA_DIR")
     if given:
         return Path(given).expanduser()
-    context = Path(".spine")
-    return context if context.is_dir() else ROOT / ".spine"
+    local = Path(".spine")
+    return local if local.is_dir() else ROOT / ".spine"
 
 
-def settings_files(environ: Mapping[str, str], words: Sequence[str]) -> tuple[Path, ...]:
-    """Files of settings for what the environment leaves open: .env as for `make up`, then what that wrote of itself.
+def settings_files(environ: Mapping[str, str], arguments: Sequence[str]) -> tuple[Path, ...]:
+    """Return the readable settings files, for settings that the environment lacks: .env, then the file of `make up`.
 
-    `spine up` itself must not read the latter: it would take its own Postgres for one that somebody else runs.
+    `spine up` must not read the file of `make up`: it would treat its own Postgres as an external one.
     """
-    own = data_directory(environ) / "environment"
-    wanted = (ROOT / ".env", *(() if tuple(words[:1]) == ("up",) else (own,)))
-    return tuple(path for path in wanted if os.access(path, os.R_OK))
+    written = data_directory(environ) / "environment"
+    paths = (ROOT / ".env", *(() if tuple(arguments[:1]) == ("up",) else (written,)))
+    return tuple(path for path in paths if os.access(path, os.R_OK))
 
 
 def api_url(environ: Mapping[str, str], given: str | None) -> str:
-    """--url, SPINE_URL, or the port that the API of this machine listens on. Raises Failure for anything but http(s)."""
+    """Return --url, else SPINE_URL, else the address of this machine's API. Raises Failure if it is not http or https."""
     url = given or environ.get("SPINE_URL")
     if not url:
         host = environ.get("SPINE_HTTP_HOST", "")
@@ -45,7 +45,7 @@ def api_url(environ: Mapping[str, str], given: str | None) -> str:
 
 
 def is_http(url: str) -> bool:
-    """Whether the text is an http or https address with a host, and with a port that there is."""
+    """Return True for an http or https URL with a host and a valid port."""
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -54,7 +54,7 @@ def is_http(url: str) -> bool:
 
 
 def api_key(environ: Mapping[str, str], given: str | None, live: bool) -> str:
-    """--key, SPINE_API_KEY, or the one that `make up` keeps. Raises Failure where there is none, or not of this kind."""
+    """Return --key, else SPINE_API_KEY, else the key that `make up` stores. Raises Failure if it is missing or not live."""
     env = "live" if live else "test"
     key = given or environ.get("SPINE_API_KEY")
     if key:
@@ -63,13 +63,13 @@ def api_key(environ: Mapping[str, str], given: str | None, live: bool) -> str:
         return key
     path = data_directory(environ) / "keys.json"
     try:
-        kept = secret_store.read(path).get(f"{env}_key")
+        stored = secret_store.read(path).get(f"{env}_key")
     except StartError as error:
         raise Failure(str(error)) from error
-    if not kept:
+    if not stored:
         raise Failure(
             f"no API key: give --key or SPINE_API_KEY. `make up` keeps one in {path}, which holds no {env} key; "
             "with access to the database, `spine keys create --org NAME --email ADDRESS` makes one",
             exit_code=MISUSED,
         )
-    return kept
+    return stored

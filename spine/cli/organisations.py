@@ -1,4 +1,4 @@
-"""What an operator makes in the database itself: an organisation with its first keys, a further key for a workspace."""
+"""Create organisations with their first API keys, and API keys of a workspace, directly in the database."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,34 +34,36 @@ async def _transaction(database_url: str) -> AsyncIterator[AsyncSession]:
         await engine.dispose()
 
 
-def _checked(model: type[Any], **values: Any) -> Any:
+def _validated(model: type[Any], **values: Any) -> Any:
     try:
         return model(**values)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise Failure(told, exit_code=MISUSED) from error
+        detail = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise Failure(detail, exit_code=MISUSED) from error
 
 
-async def found_organisation(database_url: str, name: str, email: str, key_name: str, scopes: list[str]) -> Any:
-    """An organisation, its two workspaces and a key to each, as signing up gives them. Raises Failure."""
-    body = _checked(SignupBody, name=name, email=email)
-    wish = _checked(ApiKeyCreate, name=key_name, scopes=scopes)
+async def create_organisation_and_keys(
+    database_url: str, name: str, email: str, key_name: str, scopes: list[str]
+) -> Any:
+    """Create an organisation, its two workspaces and one key for each, as signup does. Raises Failure."""
+    body = _validated(SignupBody, name=name, email=email)
+    key_body = _validated(ApiKeyCreate, name=key_name, scopes=scopes)
     async with _transaction(database_url) as session:
-        made: SignupOut = await create_organisation(session, body.name, body.email, (sandbox_accounts,))
-        for workspace in (made.test, made.live):
-            await _enter(session, workspace.workspace_id)
+        created: SignupOut = await create_organisation(session, body.name, body.email, (sandbox_accounts,))
+        for workspace in (created.test, created.live):
+            await _set_workspace(session, workspace.workspace_id)
             await session.execute(
                 text("UPDATE spine.api_keys SET name = :name, scopes = :scopes WHERE workspace_id = :ws"),
-                {"name": wish.name, "scopes": wish.scopes, "ws": workspace.workspace_id},
+                {"name": key_body.name, "scopes": key_body.scopes, "ws": workspace.workspace_id},
             )
-    return made.model_dump(mode="json")
+    return created.model_dump(mode="json")
 
 
-async def further_key(database_url: str, workspace_id: str, name: str, scopes: list[str]) -> Any:
-    """A key for a workspace whose keys are lost. It is announced like any other. Raises Failure."""
-    wish = _checked(ApiKeyCreate, name=name, scopes=scopes)
+async def create_workspace_key(database_url: str, workspace_id: str, name: str, scopes: list[str]) -> Any:
+    """Create a key for a workspace whose keys are lost, and publish the event that every new key has. Raises Failure."""
+    key_body = _validated(ApiKeyCreate, name=name, scopes=scopes)
     async with _transaction(database_url) as session:
-        await _enter(session, workspace_id)
+        await _set_workspace(session, workspace_id)
         env = await session.scalar(
             text("SELECT env FROM spine.workspaces WHERE workspace_id = :ws"), {"ws": workspace_id}
         )
@@ -70,21 +72,21 @@ async def further_key(database_url: str, workspace_id: str, name: str, scopes: l
         key, id = mint_key(env), ids.mint(ids.PREFIXES["api_key"])
         now = ids.created_at(id)
         row = ApiKeyRow(workspace_id=workspace_id, id=id, created_at=now, updated_at=now)
-        for column, value in {"name": wish.name, "scopes": wish.scopes, **key_columns(key)}.items():
+        for column, value in {"name": key_body.name, "scopes": key_body.scopes, **key_columns(key)}.items():
             setattr(row, column, value)
         session.add(row)
         await session.flush()
         out = ApiKeyOut.model_validate(row)
-        await _announce(session, workspace_id, env, out)
+        await _publish_created(session, workspace_id, env, out)
     return ApiKeyWithSecret(**out.model_dump(), api_key=key).model_dump(mode="json")
 
 
-async def _enter(session: AsyncSession, workspace_id: str) -> None:
-    """From here on the transaction sees this workspace, and no other."""
+async def _set_workspace(session: AsyncSession, workspace_id: str) -> None:
+    """Limit the rest of the transaction to the rows of this workspace."""
     await session.execute(text("SELECT set_config('app.ws', :ws, true)"), {"ws": workspace_id})
 
 
-async def _announce(session: AsyncSession, workspace_id: str, env: str, key: ApiKeyOut) -> None:
+async def _publish_created(session: AsyncSession, workspace_id: str, env: str, key: ApiKeyOut) -> None:
     event_id, request_id = ids.mint(ids.PREFIXES["event"]), ids.mint(ids.PREFIXES["request"])
     body = event_body(
         id=event_id,

@@ -1,4 +1,4 @@
-"""What is printed: tables and sentences for people, one JSON document (or a line of one) for machines."""
+"""Output of commands: tables and sentences for people, one JSON document or JSON lines for programs."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from rich.text import Text
 from spine.cli.errors import Failure
 
 _PIPED_WIDTH: Final = 240
-"""Where nobody looks, no id is cut to fit a window."""
+"""Output to a pipe is this wide, so that no id is cut."""
 COLOURS: Final = {
     **dict.fromkeys(("delivered", "enabled", "active", "done", "ok"), "green"),
     **dict.fromkeys(("retrying", "held", "paused", "rolled", "warn"), "yellow"),
@@ -21,7 +21,7 @@ COLOURS: Final = {
 
 
 class Output:
-    """Answers go to stdout, everything said about them to stderr."""
+    """Prints results to stdout and remarks to stderr."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -29,18 +29,18 @@ class Output:
         self.err = _console(sys.stderr.isatty(), stderr=True)
 
     def document(self, content: Any) -> None:
-        """For machines."""
+        """Print a result as one JSON document."""
         sys.stdout.write(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode() + "\n")
 
     def line(self, content: Any) -> None:
-        """For machines, one of many."""
+        """Print one result of a stream as one line of JSON."""
         sys.stdout.write(orjson.dumps(content).decode() + "\n")
         sys.stdout.flush()
 
     def listing(
         self, found: Mapping[str, Any], columns: Sequence[str], rows: Iterable[Sequence[Any]], none: str
     ) -> None:
-        """A page of things: as it came for machines, as a table for people, `none` said where it is empty."""
+        """Print a page: as JSON or as a table. For an empty page the table is replaced by the text `none`."""
         if self.as_json:
             self.document(found)
             return
@@ -56,29 +56,29 @@ class Output:
         if found["has_more"]:
             self.note("there are more; --limit shows them")
 
-    def thing(self, found: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """One thing: as it came for machines, its facts one to a line for people."""
+    def resource(self, found: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+        """Print one resource: as JSON, or with one field per line."""
         if self.as_json:
             self.document(found)
             return
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold")
         table.add_column(overflow="fold")
-        for name, value in facts.items():
+        for name, value in fields.items():
             if value not in (None, "", [], {}):
                 table.add_row(name, styled(value))
         self._out.print(table)
 
     def text(self, text: str, style: str = "") -> None:
-        """A line for people, on stdout."""
+        """Print a line for people on stdout."""
         self._out.print(Text(plain(text), style=style), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """A line for people that is no part of the answer."""
+        """Print a remark for people on stderr."""
         self.err.print(Text(plain(text)), soft_wrap=True)
 
     def failure(self, failure: Failure) -> None:
-        """Why a command failed."""
+        """Print why a command failed, on stderr."""
         if self.as_json:
             sys.stderr.write(orjson.dumps(failure.problem).decode() + "\n")
         else:
@@ -90,7 +90,7 @@ def _console(terminal: bool, *, stderr: bool) -> Console:
 
 
 def styled(value: Any) -> Text:
-    """A value as a cell, in the colour of the state it names."""
+    """Return a value as a table cell. The name of a state has its colour."""
     if value is None:
         return Text("")
     text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -98,7 +98,7 @@ def styled(value: Any) -> Text:
 
 
 def plain(text: str) -> str:
-    """Text from elsewhere without what would steer the terminal: a receiver's answer may hold anything."""
+    """Return the text with control characters escaped: a receiver's response must not control the terminal."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "replace").decode() for c in text
     )

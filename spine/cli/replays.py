@@ -1,4 +1,4 @@
-"""Replays from the command line: work in progress, paused and resumed."""
+"""Commands for replays: list, show, pause, resume, cancel; show the progress until the end."""
 
 import sys
 from typing import Annotated, Any, Final
@@ -8,55 +8,58 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from spine.cli.command import CommandContext, Count, command, group
 from spine.cli.errors import INTERRUPTED, Failure
-from spine.cli.times import clock
+from spine.cli.times import format_time
 
 app = group("Replays: many deliveries put back at once.")
 PATH: Final = "/v1/replays"
-_LOOK_EVERY_S: Final = 0.5
-_OVER: Final = {"done", "cancelled"}
-_STILL_AFTER: Final = 40
-"""Looks without progress, after which it is said why that may be."""
-_STILL: Final = (
+_POLL_INTERVAL_S: Final = 0.5
+_FINAL: Final = {"done", "cancelled"}
+_STALLED_AFTER: Final = 40
+"""Polls without progress, after which the possible reasons are printed."""
+_STALLED: Final = (
     "nothing ended for a while: what is left is being retried, or held because its endpoint is disabled "
     "(spine deliveries list --status retrying, --status held). Ctrl-C pauses the replay"
 )
 Id = Annotated[str, typer.Argument(help="rpl_…")]
 
 
-def _counts(replay: dict[str, Any]) -> str:
+def _format_progress(replay: dict[str, Any]) -> str:
     progress = replay["progress"]
     return f"{progress['done']} delivered, {progress['failed']} failed, of {progress['total']}"
 
 
 def show_replay(context: CommandContext, replay: dict[str, Any]) -> None:
-    """A replay and how far it is."""
-    chosen = ", ".join(f"{name}={value}" for name, value in (replay.get("filter") or {}).items() if value)
-    facts = {
+    """Print a replay and its progress."""
+    filters = ", ".join(f"{name}={value}" for name, value in (replay.get("filter") or {}).items() if value)
+    fields = {
         "replay": replay["id"],
         "status": replay["status"],
-        "progress": _counts(replay),
-        "filter": chosen,
+        "progress": _format_progress(replay),
+        "filter": filters,
         "rate": f"{replay['rate_per_s']:g} a second" if replay.get("rate_per_s") else None,
-        "created": clock(replay.get("created_at")),
+        "created": format_time(replay.get("created_at")),
     }
-    context.out.thing(replay, facts)
+    context.out.resource(replay, fields)
 
 
 def watch(context: CommandContext, replay: dict[str, Any]) -> None:
-    """Show a replay's progress to its end; Ctrl-C pauses it. Raises Failure where some failed, or where it was interrupted."""
+    """Show the progress of a replay until it ends. Ctrl-C pauses it.
+
+    Raises Failure if deliveries failed or the user interrupted it.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = sys.stderr.isatty() and not context.out.as_json
-    with Progress(*columns, console=context.out.err, disable=not shown, transient=True) as bar:
+    is_shown = sys.stderr.isatty() and not context.out.as_json
+    with Progress(*columns, console=context.out.err, disable=not is_shown, transient=True) as bar:
         task = bar.add_task("replaying", total=replay["progress"]["total"] or None)
-        still = 0
+        stalled = 0
         try:
-            while replay["status"] not in _OVER and replay["status"] != "paused":
-                context.environment.sleep(_LOOK_EVERY_S)
+            while replay["status"] not in _FINAL and replay["status"] != "paused":
+                context.environment.sleep(_POLL_INTERVAL_S)
                 before, replay = replay["progress"], context.api.get(f"{PATH}/{replay['id']}")
                 progress = replay["progress"]
-                still = still + 1 if progress == before else 0
-                if still == _STILL_AFTER:
-                    context.out.note(_STILL)
+                stalled = stalled + 1 if progress == before else 0
+                if stalled == _STALLED_AFTER:
+                    context.out.note(_STALLED)
                 text = f"{progress['done']} delivered, {progress['failed']} failed"
                 bar.update(task, completed=progress["done"] + progress["failed"], description=text)
         except KeyboardInterrupt:
@@ -79,8 +82,8 @@ def _pause(context: CommandContext, id: str) -> None:
 @command(app, "list")
 def list_(context: CommandContext, limit: Count = 25) -> None:
     """List replays, newest first."""
-    found = context.api.some(PATH, limit)
-    rows = [(it["id"], it["status"], _counts(it), clock(it.get("created_at"))) for it in found["data"]]
+    found = context.api.first(PATH, limit)
+    rows = [(it["id"], it["status"], _format_progress(it), format_time(it.get("created_at"))) for it in found["data"]]
     context.out.listing(found, ("id", "status", "progress", "created"), rows, "no replays")
 
 

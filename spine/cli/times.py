@@ -1,4 +1,4 @@
-"""Times and spans as people type them: `2h`, `90s`, `2026-11-21`, `2026-11-21T08:00:00Z`."""
+"""Parse and format times and durations: `2h`, `90s`, `2026-11-21`, `2026-11-21T08:00:00Z`."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -7,46 +7,46 @@ from typing import Final
 import typer
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_SPAN: Final = re.compile(r"(\d{1,9})([smhdw])")
+_DURATION: Final = re.compile(r"(\d{1,9})([smhdw])")
 
 
-def seconds(text: str) -> int:
-    """A span in seconds. Raises typer.BadParameter."""
-    found = _SPAN.fullmatch(text.strip())
+def parse_duration_s(text: str) -> int:
+    """Return a duration in seconds. Raises typer.BadParameter."""
+    found = _DURATION.fullmatch(text.strip())
     if found is None:
         raise typer.BadParameter(f"{text!r} is no span of time; write 90s, 15m, 2h, 3d or 1w")
     return int(found[1]) * _UNITS_S[found[2]]
 
 
-def moment(text: str, now: datetime) -> str:
-    """An instant for the API: an ISO 8601 one (UTC unless it says otherwise), or so long before `now`.
+def parse_time(text: str, now: datetime) -> str:
+    """Return a time as the API expects it, from an ISO 8601 time (UTC if it has no offset) or a duration before `now`.
 
     Raises typer.BadParameter.
     """
     try:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
-        if not _SPAN.fullmatch(text.strip()):
+        if not _DURATION.fullmatch(text.strip()):
             raise typer.BadParameter(
                 f"{text!r} is no time; write 2026-11-21T08:00:00Z, 2026-11-21, or 2h for two hours ago"
             ) from None
-        at = now - timedelta(seconds=seconds(text))
+        at = now - timedelta(seconds=parse_duration_s(text))
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def clock(instant: str | None) -> str:
-    """An instant of the API's for the eye: date and time to the second, in UTC."""
-    return "" if instant is None else instant[:19].replace("T", " ")
+def format_time(timestamp: str | None) -> str:
+    """Return a timestamp of the API as date and time in UTC, without fractions of a second."""
+    return "" if timestamp is None else timestamp[:19].replace("T", " ")
 
 
-def between_s(earlier: str, later: str) -> float:
-    """Seconds from one instant of the API's to another."""
+def elapsed_s(earlier: str, later: str) -> float:
+    """Return the seconds between two timestamps of the API."""
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
 
 
-def span(length_s: float) -> str:
-    """A length of time for the eye."""
+def format_duration(length_s: float) -> str:
+    """Return a duration for people, such as `12 ms` or `1 m 5 s`."""
     if length_s < 1:
         return f"{length_s * 1000:.0f} ms"
     if round(length_s) < 60:

@@ -89,6 +89,13 @@ async def cluster_epoch(pool: "asyncpg.Pool[asyncpg.Record]") -> str:
     return epoch
 
 
+def migration_config() -> Config:
+    """Return the Alembic configuration of the schema migrations."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
 async def migrate(url: str, revision: str = "head") -> None:
     """Apply every revision up to `revision` that the database lacks. Needs the owner role; concurrent calls are safe."""
     await _run(command.upgrade, url, revision)
@@ -100,8 +107,7 @@ async def downgrade(url: str, revision: str = "base") -> None:
 
 
 async def _run(action: Callable[[Config, str], None], url: str, revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config = migration_config()
 
     def act(connection: Connection) -> None:
         config.attributes["connection"] = connection

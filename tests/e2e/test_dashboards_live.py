@@ -1,4 +1,4 @@
-"""Every panel of the boards finds data in a real Prometheus that scraped a running installation at work."""
+"""Every panel has data in a real Prometheus that scraped a busy installation."""
 
 import sys
 import threading
@@ -11,17 +11,17 @@ import httpx
 import pytest
 
 from tests.api import client
-from tests.dashboard_queries import panel_queries, rules, without_stopgap
+from tests.dashboard_queries import panel_queries, rules, without_default
 from tests.e2e.installation import free_port, up
-from tests.prometheus import scraping, still_empty
+from tests.prometheus import scraping, wait_for_data
 
-# What a healthy installation has nothing to show for: answers of 5xx.
-_ABSENT_WHEN_WELL = ('status=~"5.."',)
+# A healthy installation has no responses with status 5xx.
+_ABSENT_WHEN_HEALTHY = ('status=~"5.."',)
 
 
 @contextmanager
 def _receiver() -> Iterator[str]:
-    """Takes what comes to /ok, refuses what comes to /no, and is gone for /gone."""
+    """Run a receiver that responds 200 at /ok, 500 at /no and 410 at /gone."""
     statuses = {"/ok": 200, "/no": 500, "/gone": 410}
 
     class Handler(BaseHTTPRequestHandler):
@@ -31,7 +31,7 @@ def _receiver() -> Iterator[str]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -41,7 +41,7 @@ def _receiver() -> Iterator[str]:
 
 
 def _traffic(url: str, receiver: str, stop: threading.Event) -> None:
-    """Events delivered, failed and dead; messages accepted and rejected; a replayed request; one too many."""
+    """Create delivered, failed and dead events, accepted and rejected messages, replayed and rate-limited requests."""
     made = httpx.post(f"{url}/v1/signup", json={"name": "Acme", "email": "dev@acme.example"}).raise_for_status().json()
     with client(url, made["test"]["api_key"]) as api:
         for name in ("ok", "no"):
@@ -75,8 +75,8 @@ def _traffic(url: str, receiver: str, stop: threading.Event) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_every_panel_finds_data_of_a_running_engine(tmp_path: Path) -> None:
-    """Each query of each board, and each recording rule, gives a finite value from the real processes' own metrics."""
+def test_every_panel_has_data_from_a_running_installation(tmp_path: Path) -> None:
+    """Each query of each board, and each recording rule, returns a finite value from the metrics of real processes."""
     metrics_port = free_port()
     command = (sys.executable, "-m", "spine.supervisor")
     settings = {"SPINE_METRICS_PORT": str(metrics_port), "SPINE_RATE_LIMIT_REQUESTS": "1500"}
@@ -86,12 +86,12 @@ def test_every_panel_finds_data_of_a_running_engine(tmp_path: Path) -> None:
         traffic.start()
         try:
             queries = [*panel_queries().values(), *(rule["expr"] for rule in rules() if "record" in rule)]
-            wanted = [
-                without_stopgap(query) for query in queries if not any(mark in query for mark in _ABSENT_WHEN_WELL)
+            expected = [
+                without_default(query) for query in queries if not any(mark in query for mark in _ABSENT_WHEN_HEALTHY)
             ]
             jobs = {"spine-api": [f"127.0.0.1:{running.port}"], "spine-worker": [f"127.0.0.1:{metrics_port}"]}
             with scraping(jobs, tmp_path) as server:
-                assert still_empty(server, wanted, patience_s=120) == []
+                assert wait_for_data(server, expected, within_s=120) == []
         finally:
             stop.set()
             traffic.join()

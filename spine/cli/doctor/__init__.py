@@ -1,1 +1,1 @@
-"""`spine doctor`: one room per part of an installation; each looks, and judges what it saw."""
+"""`spine doctor`: one module per component of an installation. Each module observes its component and judges it."""

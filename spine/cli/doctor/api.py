@@ -1,4 +1,4 @@
-"""The API from outside: does it answer, is it ready, and who else sits on its port."""
+"""Check the API over HTTP: it responds, it is ready, and no other process holds its port."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,35 +10,35 @@ from spine.cli.doctor.finding import Finding, fail, ok, warn
 from spine.supervisor.ports import port_owner
 
 
-async def reach(url: str) -> AsyncIterator[Finding]:
-    """Ask /readyz."""
+async def check_api(url: str) -> AsyncIterator[Finding]:
+    """Call /readyz and yield the finding."""
     async with httpx.AsyncClient(timeout=5, trust_env=False) as http:
         try:
-            answer = await http.get(f"{url}/readyz")
+            response = await http.get(f"{url}/readyz")
         except httpx.HTTPError as error:
-            yield absent(url, str(error) or type(error).__name__, port_owner(urlsplit(url).port or 80))
+            yield unreachable(url, str(error) or type(error).__name__, port_owner(urlsplit(url).port or 80))
             return
     try:
-        content: Any = answer.json()
+        content: Any = response.json()
     except ValueError:
         content = None
-    yield ready(url, answer.status_code, content)
+    yield ready(url, response.status_code, content)
 
 
-def absent(url: str, why: str, holding: str | None) -> Finding:
-    """Nothing answers; somebody else may sit there."""
-    if holding:
-        mend = "end that process, or give Spine another port: SPINE_HTTP_PORT"
-        return fail("api", f"{url} is held by {holding}, which does not answer: {why}", mend)
-    mend = "start it: `make up`, or python -m products.app; another address is given by --url or SPINE_URL"
-    return fail("api", f"nothing answers at {url}: {why}", mend)
+def unreachable(url: str, reason: str, port_holder: str | None) -> Finding:
+    """Return the failure for an API that does not respond, with the process that holds the port."""
+    if port_holder:
+        remedy = "end that process, or give Spine another port: SPINE_HTTP_PORT"
+        return fail("api", f"{url} is held by {port_holder}, which does not answer: {reason}", remedy)
+    remedy = "start it: `make up`, or python -m products.app; another address is given by --url or SPINE_URL"
+    return fail("api", f"nothing answers at {url}: {reason}", remedy)
 
 
 def ready(url: str, status_code: int, content: Any) -> Finding:
-    """What /readyz said."""
+    """Judge the response of /readyz."""
     if not isinstance(content, dict) or "missing" not in content:
-        mend = "give Spine another port (SPINE_HTTP_PORT), or the right address: --url, SPINE_URL"
-        return fail("api", f"what answers at {url} is no Spine", mend)
+        remedy = "give Spine another port (SPINE_HTTP_PORT), or the right address: --url, SPINE_URL"
+        return fail("api", f"what answers at {url} is no Spine", remedy)
     missing = "; ".join(content["missing"])
     if status_code != httpx.codes.OK:
         return fail("api", f"{url} is not ready: {missing}", "mend what is missing; it needs no restart")

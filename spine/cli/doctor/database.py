@@ -1,42 +1,42 @@
-"""Postgres: reachable, new enough, durable, migrated, closed between workspaces, and not behind with its work."""
+"""Check Postgres: reachable, version, clock, durability, migrations, isolation of workspaces, queue, sealed secrets."""
 
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from spine.cli.doctor import durability, queue, tenancy
+from spine.cli.doctor.durability import check_durability
 from spine.cli.doctor.finding import Finding, by_limits, fail, ok
-from spine.kernel import migrations
+from spine.cli.doctor.queue import check_queue
+from spine.cli.doctor.tenancy import check_tenancy
+from spine.kernel.database import migration_config
 from spine.kernel.vault import Unsealable, Vault
 
-_OLDEST: Final = 15
+_MIN_VERSION: Final = 15
 
 
-async def database(url: str, vault: Vault | None) -> AsyncIterator[Finding]:
-    """All of it; what rests on a thing that failed is not asked."""
+async def check_database(url: str, vault: Vault | None) -> AsyncIterator[Finding]:
+    """Yield the findings about the database. A check that depends on a failed one is skipped."""
     try:
         connection = await asyncpg.connect(url, timeout=5, server_settings={"application_name": "spine doctor"})
     except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        mend = "start it, or correct DATABASE_URL; `make up` starts one where none is given"
-        yield fail("postgres", f"not reachable at DATABASE_URL: {str(error) or type(error).__name__}", mend)
+        remedy = "start it, or correct DATABASE_URL; `make up` starts one where none is given"
+        yield fail("postgres", f"not reachable at DATABASE_URL: {str(error) or type(error).__name__}", remedy)
         return
     try:
         yield version(connection.get_server_version().major)
         yield clock_skew(await _skew_s(connection))
-        async for finding in durability.durability(connection):
+        async for finding in check_durability(connection):
             yield finding
-        migrated = revision(await _revision(connection), newest_revision())
+        migrated = revision(await _applied_revision(connection), newest_revision())
         yield migrated
         if migrated.level == "fail":
             return
-        for part in (tenancy.tenancy(connection), queue.queue(connection), _sealed(connection, vault)):
-            async for finding in part:
+        for check in (check_tenancy(connection), check_queue(connection), _check_secrets(connection, vault)):
+            async for finding in check:
                 yield finding
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         yield fail(
@@ -47,32 +47,32 @@ async def database(url: str, vault: Vault | None) -> AsyncIterator[Finding]:
 
 
 def version(major: int) -> Finding:
-    """The server's major version."""
-    if major < _OLDEST:
-        return fail("postgres", f"version {major}", f"Spine needs Postgres {_OLDEST} or newer")
+    """Judge the major version of the server."""
+    if major < _MIN_VERSION:
+        return fail("postgres", f"version {major}", f"Spine needs Postgres {_MIN_VERSION} or newer")
     return ok("postgres", f"version {major}")
 
 
 def clock_skew(skew_s: float) -> Finding:
-    """How far this machine's clock is from the database's. Signatures carry ours, due times the database's."""
-    saw = f"{abs(skew_s):.3f} s {'ahead of' if skew_s > 0 else 'behind'} the database's"
-    return by_limits("clock", saw, abs(skew_s), 1, 30, "synchronise both machines' clocks (chrony, systemd-timesyncd)")
+    """Judge the difference of the clocks. Signatures use this machine's clock, due times the database's."""
+    observed = f"{abs(skew_s):.3f} s {'ahead of' if skew_s > 0 else 'behind'} the database's"
+    return by_limits(
+        "clock", observed, abs(skew_s), 1, 30, "synchronise both machines' clocks (chrony, systemd-timesyncd)"
+    )
 
 
 async def _skew_s(connection: Any) -> float:
-    asked = time.time()
-    theirs: datetime = await connection.fetchval("SELECT clock_timestamp()")
-    return (asked + time.time()) / 2 - theirs.astimezone(UTC).timestamp()
+    started_s = time.time()
+    database_time: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    return (started_s + time.time()) / 2 - database_time.astimezone(UTC).timestamp()
 
 
 def newest_revision() -> str | None:
-    """The revision that this code was written for."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    return ScriptDirectory.from_config(config).get_current_head()
+    """Return the newest revision of this code."""
+    return ScriptDirectory.from_config(migration_config()).get_current_head()
 
 
-async def _revision(connection: Any) -> str | None:
+async def _applied_revision(connection: Any) -> str | None:
     if not await connection.fetchval("SELECT to_regclass('public.alembic_version') IS NOT NULL"):
         return None
     found: str | None = await connection.fetchval("SELECT version_num FROM public.alembic_version")
@@ -80,7 +80,7 @@ async def _revision(connection: Any) -> str | None:
 
 
 def revision(found: str | None, newest: str | None) -> Finding:
-    """How far the database is migrated."""
+    """Judge the revision of the database."""
     if found == newest:
         return ok("migrations", f"at {newest}, the newest")
     if found is not None and newest is not None and found > newest:
@@ -88,7 +88,7 @@ def revision(found: str | None, newest: str | None) -> Finding:
     return fail("migrations", f"at {found or 'none'}, the newest is {newest}", "run: spine migrate (as the owner)")
 
 
-async def _sealed(connection: Any, vault: Vault | None) -> AsyncIterator[Finding]:
+async def _check_secrets(connection: Any, vault: Vault | None) -> AsyncIterator[Finding]:
     if vault is None:
         return
     async with connection.transaction(readonly=True):
@@ -101,7 +101,7 @@ async def _sealed(connection: Any, vault: Vault | None) -> AsyncIterator[Finding
             if secret is not None:
                 vault.open(secret)
     except Unsealable:
-        mend = "add the key that sealed them to SPINE_ENCRYPTION_KEY, behind the present one"
-        yield fail("sealed secrets", "SPINE_ENCRYPTION_KEY does not open secrets in this database", mend)
+        remedy = "add the key that sealed them to SPINE_ENCRYPTION_KEY, behind the present one"
+        yield fail("sealed secrets", "SPINE_ENCRYPTION_KEY does not open secrets in this database", remedy)
         return
     yield ok("sealed secrets", "open with SPINE_ENCRYPTION_KEY" if sealed[0] is not None else "none yet")

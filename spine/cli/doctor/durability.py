@@ -1,4 +1,4 @@
-"""Whether Postgres keeps what it was told when the power goes: without that, accepted is not kept."""
+"""Check that Postgres keeps committed data after a power failure. Without that, accepted events can be lost."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -12,19 +12,18 @@ _SETTINGS: Final = {
 }
 
 
-async def durability(connection: Any) -> AsyncIterator[Finding]:
-    """The three settings that decide it, as our sessions get them."""
+async def check_durability(connection: Any) -> AsyncIterator[Finding]:
+    """Yield the findings about the three settings, with the values of our sessions."""
     values = {name: await connection.fetchval(f"SHOW {name}") for name in _SETTINGS}
-    finding = [judge(name, value) for name, value in values.items()]
-    bad = [each for each in finding if each.level != "ok"]
-    for each in bad:
-        yield each
-    if not bad:
+    failures = [finding for finding in (judge(*setting) for setting in values.items()) if finding.level != "ok"]
+    for failure in failures:
+        yield failure
+    if not failures:
         yield ok("durability", ", ".join(f"{name} {value}" for name, value in values.items()))
 
 
 def judge(name: str, value: str) -> Finding:
-    """One of the three."""
+    """Judge the value of one setting."""
     if value == "off":
         return fail(
             "durability", f"{name} is off: {_SETTINGS[name]}", f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf();"

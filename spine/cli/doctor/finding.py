@@ -1,4 +1,4 @@
-"""What the doctor says: one finding per thing looked at, with its mend where something is wrong."""
+"""The result of one check: its level, the component, the observation, and the remedy if something is wrong."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,31 +8,33 @@ Level = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """`warn` works and should be mended; `fail` does not work, or breaks a promise."""
+    """`warn`: the component works and should be repaired. `fail`: it does not work, or breaks a promise."""
 
     level: Level
-    part: str
-    saw: str
-    mend: str = ""
+    component: str
+    observed: str
+    remedy: str = ""
 
 
-def ok(part: str, saw: str) -> Finding:
-    """As it should be."""
-    return Finding("ok", part, saw)
+def ok(component: str, observed: str) -> Finding:
+    """Return a finding without a problem."""
+    return Finding("ok", component, observed)
 
 
-def warn(part: str, saw: str, mend: str) -> Finding:
-    """Works, and should be mended."""
-    return Finding("warn", part, saw, mend)
+def warn(component: str, observed: str, remedy: str) -> Finding:
+    """Return a finding about a component that works and should be repaired."""
+    return Finding("warn", component, observed, remedy)
 
 
-def fail(part: str, saw: str, mend: str) -> Finding:
-    """Does not work, or breaks a promise."""
-    return Finding("fail", part, saw, mend)
+def fail(component: str, observed: str, remedy: str) -> Finding:
+    """Return a finding about a component that does not work or breaks a promise."""
+    return Finding("fail", component, observed, remedy)
 
 
-def by_limits(part: str, saw: str, value: float, warn_above: float, fail_above: float, mend: str) -> Finding:
-    """A figure that should be small."""
+def by_limits(
+    component: str, observed: str, value: float, warn_above: float, fail_above: float, remedy: str
+) -> Finding:
+    """Judge a value that should be small against two limits."""
     if value > fail_above:
-        return fail(part, saw, mend)
-    return warn(part, saw, mend) if value > warn_above else ok(part, saw)
+        return fail(component, observed, remedy)
+    return warn(component, observed, remedy) if value > warn_above else ok(component, observed)

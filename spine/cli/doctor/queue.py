@@ -1,16 +1,16 @@
-"""Whether the work is done: workers alive, nothing overdue, the outbox short, partitions made ahead."""
+"""Check the work queue: live workers, no overdue deliveries, a short outbox, partitions for the next days."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from spine.cli.doctor.finding import Finding, by_limits, fail, ok, warn
-from spine.cli.times import span
+from spine.cli.times import format_duration
 
 ALIVE_S: Final = 15.0
-_COUNTED: Final = 10_000
-"""A longer outbox is not counted to its end."""
+_MAX_COUNT: Final = 10_000
+"""The count of outbox rows stops here."""
 _START: Final = "start workers: `make up`, or python -m arq workers.main.WorkerSettings"
-_FIGURES: Final = """
+_STATS: Final = """
     SELECT (SELECT count(*) FROM spine.workers WHERE seen_at > now() - make_interval(secs => $1)) AS alive,
            (SELECT extract(epoch FROM now() - max(seen_at)) FROM spine.workers) AS seen_s,
            (SELECT extract(epoch FROM now() - min(due_at)) FROM spine.deliveries_open WHERE due_at < now()) AS overdue_s,
@@ -23,11 +23,11 @@ _FIGURES: Final = """
 """
 
 
-async def queue(connection: Any) -> AsyncIterator[Finding]:
-    """All of it, in one look."""
+async def check_queue(connection: Any) -> AsyncIterator[Finding]:
+    """Yield the findings about the queue, from one snapshot."""
     async with connection.transaction(readonly=True):
         await connection.execute("SET LOCAL ROLE spine_worker")
-        row = await connection.fetchrow(_FIGURES, ALIVE_S, _COUNTED)
+        row = await connection.fetchrow(_STATS, ALIVE_S, _MAX_COUNT)
     yield workers(row["alive"], row["seen_s"])
     yield overdue(row["overdue_s"])
     yield outbox(row["outbox"], row["outbox_s"])
@@ -35,35 +35,39 @@ async def queue(connection: Any) -> AsyncIterator[Finding]:
 
 
 def workers(alive: int, seen_s: float | None) -> Finding:
-    """Workers that showed themselves within the last seconds."""
+    """Judge the number of workers with a heartbeat in the last ALIVE_S seconds."""
     if alive:
-        return ok("workers", f"{alive} alive, the last seen {span(max(0.0, float(seen_s or 0)))} ago")
-    saw = "none has ever been here" if seen_s is None else f"none alive; the last was seen {span(float(seen_s))} ago"
-    return fail("workers", saw, _START)
+        return ok("workers", f"{alive} alive, the last seen {format_duration(max(0.0, float(seen_s or 0)))} ago")
+    observed = (
+        "none has ever been here"
+        if seen_s is None
+        else f"none alive; the last was seen {format_duration(float(seen_s))} ago"
+    )
+    return fail("workers", observed, _START)
 
 
 def overdue(age_s: float | None) -> Finding:
-    """The delivery that has been due for longest and that nobody took."""
+    """Judge the age of the oldest due delivery that no worker has claimed."""
     if age_s is None:
         return ok("queue", "nothing overdue")
-    saw = f"the oldest due delivery waits since {span(float(age_s))}"
-    return by_limits("queue", saw, float(age_s), 10, 120, f"{_START}; more of them, where those that run are busy")
+    observed = f"the oldest due delivery waits since {format_duration(float(age_s))}"
+    return by_limits("queue", observed, float(age_s), 10, 120, f"{_START}; more of them, where those that run are busy")
 
 
 def outbox(depth: int, age_s: float | None) -> Finding:
-    """Accepted events that have not met their endpoints yet."""
+    """Judge the accepted events that have no deliveries yet."""
     if age_s is None:
         return ok("outbox", "empty")
-    count = f"{depth} events" if depth < _COUNTED else f"{depth} events or more"
-    saw = f"{count}, the oldest for {span(float(age_s))}"
-    return by_limits("outbox", saw, float(age_s), 10, 120, f"{_START}; their log says why events are not taken up")
+    count = f"{depth} events" if depth < _MAX_COUNT else f"{depth} events or more"
+    observed = f"{count}, the oldest for {format_duration(float(age_s))}"
+    return by_limits("outbox", observed, float(age_s), 10, 120, f"{_START}; their log says why events are not taken up")
 
 
 def partitions(last_day: str | None, today: str, tomorrow: str) -> Finding:
-    """The day partitions of events and deliveries, which workers make ahead."""
-    mend = "start a worker, which makes them; or, as the owner: SELECT spine.partitions_ensure(7)"
+    """Judge the day partitions of events and deliveries, which workers create in advance."""
+    remedy = "start a worker, which makes them; or, as the owner: SELECT spine.partitions_ensure(7)"
     if last_day is None or last_day < today:
-        return fail("partitions", f"none for today; the last is {last_day or 'missing'}", mend)
+        return fail("partitions", f"none for today; the last is {last_day or 'missing'}", remedy)
     if last_day < tomorrow:
-        return warn("partitions", "none for tomorrow yet", mend)
+        return warn("partitions", "none for tomorrow yet", remedy)
     return ok("partitions", f"made ahead to {last_day}")

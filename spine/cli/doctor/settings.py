@@ -1,4 +1,4 @@
-"""The settings: each group read as the processes read it, and what stands in it thought over."""
+"""Check the settings: read each group as the processes read it, then judge values that are valid but unsafe."""
 
 import base64
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ S = TypeVar("S", bound=BaseSettings)
 
 _LOOPBACK: Final = {"127.0.0.1", "::1", "localhost"}
 _EXAMPLE_KEY: Final = bytes(32)
-_MENDS: Final = {
+_REMEDIES: Final = {
     "DATABASE_URL": "set DATABASE_URL=postgresql://user@host/database; `make up` sets it by itself",
     "REDIS_URL": "set REDIS_URL=redis://host:6379/0; `make up` sets it by itself",
     "SPINE_ENCRYPTION_KEY": "set SPINE_ENCRYPTION_KEY to the output of: openssl rand -base64 32. Where one was in use, "
@@ -33,7 +33,7 @@ _MENDS: Final = {
 
 @dataclass
 class Settings:
-    """The groups that could be read; None for those that could not."""
+    """The groups of settings; None for a group that is invalid."""
 
     database: DatabaseSettings | None = None
     wakeups: WakeupSettings | None = None
@@ -42,53 +42,55 @@ class Settings:
     vault: Vault | None = None
 
 
-def configuration(settings: Settings) -> Iterator[Finding]:
-    """Read every group into `settings`, and tell what is wrong."""
-    faults: list[Finding] = []
-    settings.database = _read(DatabaseSettings, faults)
-    settings.wakeups = _read(WakeupSettings, faults)
-    settings.http = _read(HttpSettings, faults)
-    settings.work = _read(WorkSettings, faults)
-    egress = _read(EgressSettings, faults)
-    vault = _read(VaultSettings, faults)
-    yield from faults
-    if not faults:
+def check_settings(settings: Settings) -> Iterator[Finding]:
+    """Read every group into `settings` and yield the findings."""
+    failures: list[Finding] = []
+    settings.database = _read(DatabaseSettings, failures)
+    settings.wakeups = _read(WakeupSettings, failures)
+    settings.http = _read(HttpSettings, failures)
+    settings.work = _read(WorkSettings, failures)
+    egress = _read(EgressSettings, failures)
+    vault = _read(VaultSettings, failures)
+    yield from failures
+    if not failures:
         yield ok("settings", "all present and well-formed")
     if vault is not None:
         settings.vault, finding = encryption_key(vault.encryption_key.get_secret_value())
         yield finding
-    yield from _thoughts(settings.http, egress)
+    yield from _unsafe_values(settings.http, egress)
 
 
-def _read(group: Callable[[], S], faults: list[Finding]) -> S | None:
+def _read(group: Callable[[], S], failures: list[Finding]) -> S | None:
     try:
         return group()
     except ValidationError as error:
         for fault in error.errors(include_input=False, include_url=False):
             field = str(fault["loc"][0])
             name = field if field.isupper() else f"SPINE_{field.upper()}"
-            faults.append(fail("settings", f"{name}: {fault['msg']}", _MENDS.get(name, f"see {name} in .env.example")))
+            failures.append(
+                fail("settings", f"{name}: {fault['msg']}", _REMEDIES.get(name, f"see {name} in .env.example"))
+            )
         return None
 
 
 def encryption_key(text: str) -> tuple[Vault | None, Finding]:
-    """Whether the key seals; never what it is."""
+    """Judge the encryption key. The finding never contains the key."""
     try:
         vault = Vault.from_text(text)
     except ValueError as error:
-        return None, fail("encryption key", str(error), _MENDS["SPINE_ENCRYPTION_KEY"])
+        return None, fail("encryption key", str(error), _REMEDIES["SPINE_ENCRYPTION_KEY"])
     keys = [base64.b64decode(part) for part in text.split(",") if part.strip()]
     if _EXAMPLE_KEY in keys:
-        mend = "put a key of your own in front: openssl rand -base64 32; the old one behind it still opens"
-        return vault, fail("encryption key", "this is the example's, which everybody knows", mend)
+        remedy = "put a key of your own first: openssl rand -base64 32; the old one behind it still opens"
+        return vault, fail("encryption key", "this is the example's, which everybody knows", remedy)
     return vault, ok("encryption key", f"{len(keys)} of 32 bytes" if len(keys) > 1 else "32 bytes")
 
 
-def _thoughts(http: HttpSettings | None, egress: EgressSettings | None) -> Iterator[Finding]:
+def _unsafe_values(http: HttpSettings | None, egress: EgressSettings | None) -> Iterator[Finding]:
     if http is not None and http.signup == "open" and http.http_host not in _LOOPBACK:
-        mend = "SPINE_SIGNUP=closed, and `spine keys create --org` for those you know"
-        yield warn("signup", f"open to everybody who reaches {http.http_host}", mend)
-    wide = [str(network) for network in (egress.egress_allow if egress else ()) if network.prefixlen == 0]
-    if wide:
-        mend = "list only the ranges that receivers stand in: with this one, callers reach into your network"
-        yield fail("egress", f"SPINE_EGRESS_ALLOW opens {', '.join(wide)}", mend)
+        remedy = "SPINE_SIGNUP=closed, and `spine keys create --org` for those you know"
+        yield warn("signup", f"open to everybody who reaches {http.http_host}", remedy)
+    unlimited = [str(network) for network in (egress.egress_allow if egress else ()) if network.prefixlen == 0]
+    if unlimited:
+        remedy = "list only the ranges that receivers stand in: with this one, callers reach into your network"
+        yield fail("egress", f"SPINE_EGRESS_ALLOW opens {', '.join(unlimited)}", remedy)

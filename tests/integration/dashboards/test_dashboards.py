@@ -1,4 +1,4 @@
-"""The garden: boards and rules speak of metrics that exist, find data in a real Prometheus, and alerts are tested."""
+"""Boards and rules use existing metrics and find data in a real Prometheus, and alerts are tested."""
 
 import os
 import subprocess
@@ -19,17 +19,17 @@ from tests.dashboard_queries import (
     panel_queries,
     rule_tests,
     rules,
-    without_stopgap,
+    without_default,
 )
-from tests.prometheus import require_tools, scraping, still_empty
+from tests.prometheus import require_tools, scraping, wait_for_data
 
-pytestmark = pytest.mark.timeout(400)  # the first to need Prometheus may have to fetch it
+pytestmark = pytest.mark.timeout(400)  # the first test may have to download Prometheus
 
 _SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 
 
 def declared(*prefixes: str) -> dict[str, Metric]:
-    """Every name that a query may use, and the metric it belongs to."""
+    """Return every name that a query may use, and its metric."""
     return {
         metric.name + suffix: metric
         for metric in REGISTRY.collect()
@@ -38,9 +38,19 @@ def declared(*prefixes: str) -> dict[str, Metric]:
     }
 
 
+def expressions() -> list[str]:
+    """Return the expressions of all panels and rules."""
+    return [*panel_queries().values(), *(rule["expr"] for rule in rules())]
+
+
+def used_metrics() -> set[str]:
+    """Return the metrics that panels and rules use."""
+    return set().union(*(metrics_in(expr) for expr in expressions()))
+
+
 @pytest.fixture(scope="module")
 def busy_process() -> Iterator[str]:
-    """The `host:port` of a process that uses every metric."""
+    """Start a process that uses every metric. Yields its `host:port`."""
     with subprocess.Popen(
         [sys.executable, Path(__file__).parent.parent / "fakes/every_metric.py"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -53,50 +63,49 @@ def busy_process() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
-def test_committed_boards_are_the_built_ones(board: object) -> None:
+def test_committed_boards_are_current(board: object) -> None:
     """A board's JSON is what `python -m dashboards.build` writes."""
     [built] = [each for each in BOARDS if each is board]
     assert path(built).read_text() == text(built)
 
 
-def test_boards_and_rules_name_only_metrics_that_exist() -> None:
+def test_boards_and_rules_use_existing_metrics() -> None:
     """Every metric in a panel or a rule is declared in spine.kernel.metrics, or recorded by a rule."""
     known = set(declared("spine_", "process_")) | {rule["record"] for rule in rules() if "record" in rule}
-    used = set().union(*(metrics_in(expr) for expr in [*panel_queries().values(), *(rule["expr"] for rule in rules())]))
-    assert used <= known
+    assert used_metrics() <= known
 
 
-def test_every_metric_is_shown_somewhere() -> None:
-    """No metric is declared that no panel and no rule reads."""
-    used = set().union(*(metrics_in(expr) for expr in [*panel_queries().values(), *(rule["expr"] for rule in rules())]))
+def test_every_metric_is_used() -> None:
+    """Every declared metric is used by a panel or a rule."""
+    used = used_metrics()
     shown = {metric.name for name, metric in declared("spine_").items() if name in used}
     assert {metric.name for metric in declared("spine_").values()} == shown
 
 
-def test_figures_read_from_postgres_are_never_added_up() -> None:
-    """What every worker reads alike is shown by its maximum; a sum would count it once per worker."""
+def test_shared_values_are_never_summed() -> None:
+    """A value that every worker reads from Postgres is shown as its maximum. A sum would count it once per worker."""
     shared = [
         name for name in declared("spine_") if name.startswith(("spine_queue_", "spine_outbox_", "spine_endpoints_"))
     ]
     shared.append("spine_dead_letters")
-    for expr in [*panel_queries().values(), *(rule["expr"] for rule in rules())]:
+    for expr in expressions():
         for name in metrics_in(expr) & set(shared):
             before = expr.partition(name)[0]
             assert before.rstrip("(").rstrip().endswith(("max", ")")), expr
             assert "sum" not in before, expr
 
 
-def test_every_panel_and_recording_rule_finds_data(busy_process: str, tmp_path: Path) -> None:
-    """Each query gives at least one finite value in a Prometheus that scraped a process at work."""
+def test_every_panel_and_recording_rule_has_data(busy_process: str, tmp_path: Path) -> None:
+    """Each query returns at least one finite value from a Prometheus that scraped a busy process."""
     recorded = [rule["expr"] for rule in rules() if "record" in rule]
-    queries = [without_stopgap(expr) for expr in [*panel_queries().values(), *recorded]]
-    # The one process stands for both sorts; by two jobs each is scraped as it would be.
+    queries = [without_default(expr) for expr in [*panel_queries().values(), *recorded]]
+    # One process serves as API and worker, so it is scraped under both job names.
     with scraping({"spine-api": [busy_process], "spine-worker": [busy_process]}, tmp_path) as server:
-        assert still_empty(server, queries, patience_s=40) == []
+        assert wait_for_data(server, queries, within_s=40) == []
 
 
-def test_prometheus_takes_the_rules_and_the_example() -> None:
-    """promtool finds no fault with the rules, nor with the example configuration that loads them."""
+def test_promtool_accepts_rules_and_example() -> None:
+    """promtool accepts the rules and the example configuration that loads them."""
     example = ROOT / "dashboards/prometheus/prometheus.yml"
     promtool = str(require_tools().promtool)
     for argv in (["rules", *map(str, RULES)], ["config", str(example)]):
@@ -105,16 +114,16 @@ def test_prometheus_takes_the_rules_and_the_example() -> None:
 
 
 @pytest.mark.parametrize("file", RULE_TESTS, ids=lambda file: file.stem)
-def test_alerts_fire_when_they_should(file: Path) -> None:
-    """promtool runs the rules over made-up series: each alert fires where it should, and is silent where it should be."""
+def test_alert_rules(file: Path) -> None:
+    """promtool runs the rules with test series: each alert fires exactly where it is expected."""
     argv = [str(require_tools().promtool), "test", "rules", file.name]
     done = subprocess.run(argv, cwd=file.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("alert", sorted(rule["alert"] for rule in rules() if "alert" in rule))
-def test_every_alert_is_tested_both_ways_and_explained(alert: str) -> None:
-    """Each alert has a case in which it fires, one in which it does not, and a chapter in docs/alerts.md."""
+def test_every_alert_has_tests_and_a_runbook(alert: str) -> None:
+    """Each alert has a test in which it fires, one in which it does not, and a section in docs/alerts.md."""
     expected = [bool(each.get("exp_alerts")) for each in rule_tests() if each["alertname"] == alert]
     assert set(expected) == {True, False}
     [rule] = [rule for rule in rules() if rule.get("alert") == alert]

@@ -1,4 +1,4 @@
-"""A process that touches every metric again and again, as an engine at work would; prints the port of its /metrics."""
+"""A process that updates every metric repeatedly, as a busy installation does. Prints the port of its /metrics."""
 
 import time
 from itertools import count
@@ -6,7 +6,7 @@ from itertools import count
 from spine.kernel import metrics
 from spine.kernel.metrics import BacklogStats, PoolStats, QueueStats
 
-FIGURES = BacklogStats(
+STATS = BacklogStats(
     outbox_rows=3,
     outbox_oldest_age_s=0.2,
     queues={
@@ -20,18 +20,18 @@ FIGURES = BacklogStats(
 )
 
 
-def come_in(release: int) -> None:
-    """An API's metrics."""
+def update_api_metrics(number: int) -> None:
+    """Update the metrics of an API process."""
     for event_type in ("message.created", "order.paid"):
         metrics.events_accepted(event_type).inc()
     metrics.messages_accepted("notifications").inc()
     metrics.idempotent_replay()
     metrics.rate_limited()
-    metrics.http_request("POST", "/v1/events", 500 if release % 10 == 0 else 201, 0.004)
+    metrics.http_request("POST", "/v1/events", 500 if number % 10 == 0 else 201, 0.004)
 
 
-def go_out() -> None:
-    """A worker's metrics."""
+def update_worker_metrics() -> None:
+    """Update the delivery and message metrics of a worker."""
     for event_type in ("message.created", "order.paid"):
         metrics.delivered(event_type).inc(10)
         metrics.failed(event_type).inc()
@@ -49,14 +49,14 @@ def go_out() -> None:
     metrics.step_wait_seconds("sms").observe(2)
 
 
-def keep_house() -> None:
-    """The metrics of a process's own parts, and the rounds of a worker."""
+def update_process_metrics() -> None:
+    """Update the metrics of pools, wakeups, the recorder and the maintenance jobs of a worker."""
     metrics.recorded(20, 0.003)
     metrics.wakeups_sent("relay").inc()
     metrics.wakeups_received("relay").inc()
     metrics.observe_sender(5, 7)
     metrics.observe_worker("worker-1", "0.1.0")
-    metrics.observe_queue(FIGURES)
+    metrics.observe_queue(STATS)
     for pool in ("database", "redis"):
         metrics.observe_pool(pool, PoolStats(size=4, in_use=2, limit=10))
         metrics.pool_acquire_seconds(pool).observe(0.001)
@@ -65,9 +65,9 @@ def keep_house() -> None:
 if __name__ == "__main__":
     metrics.EVENT_TYPES.declare(["message.created"])
     port, _ = metrics.serve(0, "127.0.0.1")
-    print(port, flush=True)  # noqa: T201  # the test that started this process reads it
-    for release in count():
-        come_in(release)
-        go_out()
-        keep_house()
+    print(port, flush=True)  # noqa: T201  # the test reads it
+    for number in count():
+        update_api_metrics(number)
+        update_worker_metrics()
+        update_process_metrics()
         time.sleep(0.2)

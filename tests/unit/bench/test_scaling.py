@@ -1,4 +1,4 @@
-"""The scaling arithmetic and its simulation: more demand never needs less, and an hour loses nothing."""
+"""The size of a deployment and its simulation: more demand never needs less, and no event is lost."""
 
 from dataclasses import replace
 
@@ -21,25 +21,25 @@ ASSUMED = Assumptions()
 
 
 def test_plan_is_demand_over_capacity() -> None:
-    """Each count is what is asked for, divided by what one unit does at the assumed utilisation, rounded up."""
-    made = plan(Demand(100_000, latency_s=0.05), MEASURED, ASSUMED)
-    assert made.api_processes == 10
-    assert made.workers_for_cpu == 34  # 100,000 x 200 us / 0.6 s
-    assert made.workers_for_calls == 17  # 5,000 calls under way / (512 x 0.6)
-    assert made.workers == 34
-    assert made.postgres_for_cpu == 2  # 12 s of CPU a second x 1.25 / (16 x 0.6)
-    assert made.postgres_nodes == max(made.postgres_for_cpu, made.postgres_for_wal)
+    """Each count is the demand divided by the capacity at the assumed utilisation, rounded up."""
+    planned = plan(Demand(100_000, latency_s=0.05), MEASURED, ASSUMED)
+    assert planned.api_processes == 10
+    assert planned.workers_for_cpu == 34  # 100,000 x 200 us / 0.6 s
+    assert planned.workers_for_calls == 17  # 5,000 calls under way / (512 x 0.6)
+    assert planned.workers == 34
+    assert planned.postgres_for_cpu == 2  # 12 s of CPU a second x 1.25 / (16 x 0.6)
+    assert planned.postgres_nodes == max(planned.postgres_for_cpu, planned.postgres_for_wal)
 
 
 def test_slow_receivers_need_calls_not_cpu() -> None:
-    """With receivers of two seconds the calls under way decide, by Little's law."""
-    made = plan(Demand(10_000, latency_s=2.0), MEASURED, ASSUMED)
-    assert made.workers == made.workers_for_calls > made.workers_for_cpu
+    """With receivers that take two seconds, concurrent calls determine the number of workers (Little's law)."""
+    planned = plan(Demand(10_000, latency_s=2.0), MEASURED, ASSUMED)
+    assert planned.workers == planned.workers_for_calls > planned.workers_for_cpu
 
 
 @given(st.floats(1, 1e6), st.floats(1, 3), st.floats(1, 50))
 def test_more_demand_never_needs_less(events: float, times: float, fan_out: float) -> None:
-    """Every count of a plan rises with the demand, or stays."""
+    """No count of a plan decreases when the demand increases."""
     few = plan(Demand(events, fan_out), MEASURED, ASSUMED)
     many = plan(Demand(events * times, fan_out), MEASURED, ASSUMED)
     for name in ("api_processes", "workers", "postgres_nodes", "redis", "disk_tb"):
@@ -47,7 +47,7 @@ def test_more_demand_never_needs_less(events: float, times: float, fan_out: floa
 
 
 def test_demand_must_be_positive() -> None:
-    """Nothing can be planned for no events."""
+    """A demand of zero is an error."""
     with pytest.raises(ValueError, match="positive"):
         plan(Demand(0), MEASURED, ASSUMED)
 
@@ -55,7 +55,7 @@ def test_demand_must_be_positive() -> None:
 @settings(max_examples=10)
 @given(st.integers(1, 1000))
 def test_simulated_hour_loses_nothing(seed: int) -> None:
-    """What was accepted is delivered or waits, whatever was down meanwhile."""
+    """Every accepted event is delivered or waits, also after the loss of a shard."""
     demand = Demand(50_000)
     hour = simulate(
         demand, plan(demand, MEASURED, ASSUMED), MEASURED, ASSUMED, seconds=900, lost_s=(300, 400), seed=seed
@@ -64,15 +64,15 @@ def test_simulated_hour_loses_nothing(seed: int) -> None:
 
 
 def test_planned_deployment_drains_its_bursts() -> None:
-    """A plan at its utilisation has caught up with bursts and a lost node long before the hour ends."""
+    """A planned deployment drains the backlog of bursts and a lost node before the hour ends."""
     demand = Demand(100_000)
     hour = simulate(demand, plan(demand, MEASURED, ASSUMED), MEASURED, ASSUMED, burst=1.4)
     assert hour.waiting < demand.deliveries_per_s
 
 
-def test_half_of_a_plan_falls_behind() -> None:
-    """The simulation can fail: with a third of the workers the backlog only grows."""
+def test_third_of_the_workers_falls_behind() -> None:
+    """With a third of the workers the backlog grows, so the simulation can fail."""
     demand = Demand(100_000)
-    made = plan(demand, MEASURED, ASSUMED)
-    hour = simulate(demand, replace(made, workers=made.workers // 3), MEASURED, ASSUMED)
+    planned = plan(demand, MEASURED, ASSUMED)
+    hour = simulate(demand, replace(planned, workers=planned.workers // 3), MEASURED, ASSUMED)
     assert hour.waiting > 60 * demand.deliveries_per_s

@@ -9,11 +9,11 @@ import httpx
 import pytest
 import typer
 
-from spine.cli.attempt_list import timeline
+from spine.cli.attempt_list import format_attempts
 from spine.cli.errors import Failure
 from spine.cli.locations import api_key, api_url, settings_files
 from spine.cli.output import plain
-from spine.cli.times import moment, seconds, span
+from spine.cli.times import format_duration, parse_duration_s, parse_time
 from tests.fake_api import NOW, FakeApi, page, problem
 
 
@@ -74,20 +74,26 @@ def _replay(status: str, done: int, failed: int = 0) -> dict[str, Any]:
 )
 def test_times_are_ago_or_iso(text: str, expected: str) -> None:
     """A time is so long ago, or ISO 8601, in UTC unless it says otherwise; the API gets RFC 3339 in UTC."""
-    assert moment(text, NOW) == expected
+    assert parse_time(text, NOW) == expected
 
 
 @pytest.mark.parametrize("text", ["yesterday", "", "2x", "-2h", "2026-13-01"])
 def test_other_times_are_refused(text: str) -> None:
     """What is no time is refused with the forms that are."""
     with pytest.raises(typer.BadParameter, match="2h for two hours ago"):
-        moment(text, NOW)
+        parse_time(text, NOW)
 
 
 def test_spans_both_ways() -> None:
     """Spans are read in seconds and shown in the two or three units that matter."""
-    assert (seconds("7d"), seconds("0s")) == (604_800, 0)
-    assert [span(s) for s in (0.0123, 4, 65, 7200, 90061)] == ["12 ms", "4 s", "1 m 5 s", "2 h", "1 d 1 h 1 m 1 s"]
+    assert (parse_duration_s("7d"), parse_duration_s("0s")) == (604_800, 0)
+    assert [format_duration(s) for s in (0.0123, 4, 65, 7200, 90061)] == [
+        "12 ms",
+        "4 s",
+        "1 m 5 s",
+        "2 h",
+        "1 d 1 h 1 m 1 s",
+    ]
 
 
 def test_where_the_api_is() -> None:
@@ -226,7 +232,7 @@ def test_a_timeline_reads_from_top_to_bottom() -> None:
         _attempt(2),
         _attempt(1, series=2, status_code=200, error=None, next_attempt_at=None, response_body=None),
     ]
-    lines = [line for line, _ in timeline(attempts)]
+    lines = [line for line, _ in format_attempts(attempts)]
     assert lines[0] == "first series"
     assert lines[1] == "  #1  2026-11-21 12:01:00  503 http_status  in 12 ms"
     assert lines[3] == "      asked us to wait 1 m"

@@ -74,14 +74,14 @@ _KEY = base64.b64encode(b"k" * 32).decode()
         (api.ready("u", 200, {"status": "ok", "missing": ["redis: away"]}), "warn"),
         (api.ready("u", 503, {"status": "unavailable", "missing": ["database: away"]}), "fail"),
         (api.ready("u", 200, None), "fail"),
-        (api.absent("u", "refused", None), "fail"),
-        (api.absent("u", "refused", "nginx (process 7)"), "fail"),
+        (api.unreachable("u", "refused", None), "fail"),
+        (api.unreachable("u", "refused", "nginx (process 7)"), "fail"),
     ],
 )
 def test_judgements(finding: Finding, level: str) -> None:
     """Each thing seen has one level, and whatever is not ok comes with its mend."""
     assert finding.level == level
-    assert bool(finding.mend) == (level != "ok")
+    assert bool(finding.remedy) == (level != "ok")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_the_encryption_key(text: str, level: str) -> None:
     """A key that does not seal, and the example's, are failures; no finding shows the key."""
     _, finding = settings.encryption_key(text)
     assert finding.level == level
-    assert _KEY not in finding.saw + finding.mend
+    assert _KEY not in finding.observed + finding.remedy
 
 
 def test_settings_are_read_as_the_processes_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,8 +109,8 @@ def test_settings_are_read_as_the_processes_read_them(monkeypatch: pytest.Monkey
     monkeypatch.setenv("SPINE_HTTP_PORT", "eighty")
     monkeypatch.setenv("SPINE_EGRESS_ALLOW", "0.0.0.0/0")
     found = settings.Settings()
-    findings = list(settings.configuration(found))
-    told = " ".join(finding.saw for finding in findings if finding.level == "fail")
+    findings = list(settings.check_settings(found))
+    told = " ".join(finding.observed for finding in findings if finding.level == "fail")
     for name in ("DATABASE_URL", "REDIS_URL", "SPINE_ENCRYPTION_KEY", "SPINE_HTTP_PORT", "0.0.0.0/0"):
         assert name in told
     assert found.database is None
@@ -121,7 +121,7 @@ def test_an_open_house_is_worth_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signup open to more than this machine is told, not refused."""
     for name, value in {"SPINE_SIGNUP": "open", "SPINE_HTTP_HOST": "0.0.0.0", "SPINE_ENCRYPTION_KEY": _KEY}.items():
         monkeypatch.setenv(name, value)
-    levels = {f.part: f.level for f in settings.configuration(settings.Settings())}
+    levels = {f.component: f.level for f in settings.check_settings(settings.Settings())}
     assert levels["signup"] == "warn"
 
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from spine.cli.event_feed import LONGEST_WAIT_S, SHORTEST_WAIT_S
+from spine.cli.event_feed import MAX_INTERVAL_S, MIN_INTERVAL_S
 from tests.fake_api import NOW, FakeApi, page, problem
 
 _SERVER = "http://127.0.0.1:3000/hooks"
@@ -160,8 +160,8 @@ def test_polling_is_polite(api: FakeApi) -> None:
         page(_event(3), cursor="c3"),
     )
     api.run("listen", "--print-only")
-    assert api.slept[0] == SHORTEST_WAIT_S
+    assert api.slept[0] == MIN_INTERVAL_S
     assert api.slept[1:10] == sorted(api.slept[1:10])
-    assert api.slept[9] == LONGEST_WAIT_S
-    assert api.slept[10] == SHORTEST_WAIT_S
+    assert api.slept[9] == MAX_INTERVAL_S
+    assert api.slept[10] == MIN_INTERVAL_S
     assert len(api.slept) == 11

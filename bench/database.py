@@ -1,4 +1,4 @@
-"""A database on the bench: workspaces, endpoints and events put there by SQL, and what became of them."""
+"""A database of the benchmarks: insert workspaces, endpoints and events by SQL, and count the results."""
 
 import base64
 import functools
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from bench.reconciliation import Books
+from bench.reconciliation import DeliveryCounts
 from spine.directory.api_keys import key_columns
 from spine.kernel import ids
 from spine.kernel.events import Actor, event_body
@@ -20,14 +20,14 @@ from spine.kernel.wakeups import WakeupKind, Wakeups
 from spine.webhooks.signing import new_secret
 
 BODY_BYTES = 600
-"""The size of a usual event, as it is sent."""
-CAP = 10
+"""The size of a typical event body."""
+MAX_IN_FLIGHT = 10
 _TABLES = "spine.outbox, spine.deliveries_open, spine.deliveries_closed, spine.events, spine.idempotency_keys"
 
 
 @dataclass(slots=True)
 class Workspace:
-    """A workspace with its key; `accepted` are the ids of the events that were put into it."""
+    """A workspace with its key. `accepted` are the ids of its events."""
 
     id: str
     key: str
@@ -37,28 +37,28 @@ class Workspace:
 
 @functools.cache
 def _fill(size: int) -> bytes:
-    """Text that no compression makes smaller: the database would otherwise keep little of a large body."""
+    """Return incompressible text, because the database would compress a large uniform body."""
     return base64.b64encode(random.Random(1).randbytes(size))[:size]
 
 
 def body(id: str, type: str, workspace_id: str, size: int, n: int) -> bytes:
-    """An event's body of about this size, made as the API makes it."""
+    """Return an event body of about this size, built as the API builds it."""
     head = {
         "id": id, "type": type, "at": ids.created_at(id), "workspace_id": workspace_id, "env": "test",
         "request_id": "req_00000000000000000000000000", "actor": Actor(type="api_key", id="key_00000000000000000000000000"),
         "sequence": n,
     }  # fmt: skip
-    bare = event_body(**head, data=b'{"fill":""}')  # type: ignore[arg-type]  # named one by one above
+    bare = event_body(**head, data=b'{"fill":""}')  # type: ignore[arg-type]  # each one is named above
     return event_body(**head, data=b'{"fill":"' + _fill(max(0, size - len(bare))) + b'"}')  # type: ignore[arg-type]
 
 
 class Database:
-    """One database, seen as its owner sees it, and its bell."""
+    """One database, with the privileges of its owner, and its wakeups."""
 
     def __init__(self, url: str, redis_url: str, key: str, pool: Any, wakeups: Wakeups) -> None:
         self.url, self.redis_url = url, redis_url
         self.pool = pool
-        self._bell = wakeups
+        self._wakeups = wakeups
         self._vault = Vault.from_text(key)
 
     @classmethod
@@ -69,84 +69,86 @@ class Database:
         return cls(url, redis_url, key, pool, Wakeups(open_redis(redis_url)))
 
     def wake(self, kind: WakeupKind) -> None:
-        """Say that there is work."""
-        self._bell.wake(kind)
+        """Wake a worker for work that is due now."""
+        self._wakeups.wake(kind)
 
     def wake_at(self, kind: WakeupKind, due_times_s: Sequence[float]) -> None:
-        """Say when there will be."""
-        self._bell.wake_at(kind, due_times_s)
+        """Wake a worker at these times."""
+        self._wakeups.wake_at(kind, due_times_s)
 
-    async def workers(self) -> int:
-        """Workers on the roster."""
+    async def count_workers(self) -> int:
+        """Return the number of workers that have written a heartbeat."""
         return int(await self.pool.fetchval("SELECT count(*) FROM spine.workers"))
 
-    async def workspace(self) -> Workspace:
-        """A new workspace."""
-        org, made = ids.mint("org"), Workspace(ids.mint("wsp"), mint_key("test"))
+    async def create_workspace(self) -> Workspace:
+        """Insert a workspace with an API key."""
+        org, workspace = ids.mint("org"), Workspace(ids.mint("wsp"), mint_key("test"))
         await self.pool.execute(
             "INSERT INTO spine.organisations (id, name, email) VALUES ($1, 'Bench', 'b@x.test')", org
         )
         await self.pool.execute(
-            "INSERT INTO spine.workspaces (workspace_id, organisation_id, env) VALUES ($1, $2, 'test')", made.id, org
+            "INSERT INTO spine.workspaces (workspace_id, organisation_id, env) VALUES ($1, $2, 'test')",
+            workspace.id,
+            org,
         )
-        columns = key_columns(made.key)
+        columns = key_columns(workspace.key)
         await self.pool.execute(
             "INSERT INTO spine.api_keys (workspace_id, id, name, scopes, hash, prefix, last4) "
             "VALUES ($1, $2, 'bench', '{*}', $3, $4, $5)",
-            made.id,
+            workspace.id,
             ids.mint("key"),
             *columns.values(),
         )
-        return made
+        return workspace
 
-    async def endpoints(
-        self, workspace: Workspace, urls: Sequence[str], *, type: str | None = None, cap: int = CAP
+    async def create_endpoints(
+        self, workspace: Workspace, urls: Sequence[str], *, type: str | None = None, max_in_flight: int = MAX_IN_FLIGHT
     ) -> None:
-        """Endpoints that listen from now on: the n-th to `bench.t<n>`, or all of them to `type`."""
+        """Insert endpoints. The n-th subscribes to `bench.t<n>`, or all of them subscribe to `type`."""
         first = len(workspace.endpoints)
-        made = [(ids.mint("whe"), url, type or f"bench.t{first + n}") for n, url in enumerate(urls)]
+        endpoints = [(ids.mint("whe"), url, type or f"bench.t{first + n}") for n, url in enumerate(urls)]
         ws = workspace.id
         async with self.pool.acquire() as connection, connection.transaction():
             await connection.executemany(
                 "INSERT INTO spine.webhook_endpoints (workspace_id, id, url, events, max_in_flight) VALUES ($1, $2, $3, $4, $5)",
-                [(ws, id, url, [pattern], cap) for id, url, pattern in made],
+                [(ws, id, url, [pattern], max_in_flight) for id, url, pattern in endpoints],
             )
             await connection.executemany(
                 "INSERT INTO spine.endpoint_secrets (workspace_id, endpoint_id, secret) VALUES ($1, $2, $3)",
-                [(ws, id, self._vault.seal(new_secret().encode())) for id, _, _ in made],
+                [(ws, id, self._vault.seal(new_secret().encode())) for id, _, _ in endpoints],
             )
             await connection.executemany(
                 "INSERT INTO spine.subscriptions (workspace_id, endpoint_id, pattern) VALUES ($1, $2, $3)",
-                [(ws, id, pattern) for id, _, pattern in made],
+                [(ws, id, pattern) for id, _, pattern in endpoints],
             )
-        workspace.endpoints += [id for id, _, _ in made]
+        workspace.endpoints += [id for id, _, _ in endpoints]
 
-    async def events(
+    async def insert_events(
         self, workspace: Workspace, count: int, types: Sequence[str], size: int = BODY_BYTES, *, relayed: bool = False
     ) -> list[str]:
-        """Commit events as accepting them does, the types in turn; with `relayed` they are not put into the outbox."""
-        made = [(ids.mint("evt"), types[n % len(types)]) for n in range(count)]
+        """Commit events as the API does, with the types in turn. With `relayed` they are not written to the outbox."""
+        events = [(ids.mint("evt"), types[n % len(types)]) for n in range(count)]
         ws = workspace.id
         async with self.pool.acquire() as connection, connection.transaction():
             await connection.copy_records_to_table(
                 "events",
                 schema_name="spine",
                 columns=["workspace_id", "id", "type", "body"],
-                records=[(ws, id, type, body(id, type, ws, size, n)) for n, (id, type) in enumerate(made)],
+                records=[(ws, id, type, body(id, type, ws, size, n)) for n, (id, type) in enumerate(events)],
             )
             if not relayed:
                 await connection.copy_records_to_table(
                     "outbox",
                     schema_name="spine",
                     columns=["workspace_id", "event_id", "type"],
-                    records=[(ws, id, type) for id, type in made],
+                    records=[(ws, id, type) for id, type in events],
                 )
-        found = [id for id, _ in made]
-        workspace.accepted += found
-        return found
+        event_ids = [id for id, _ in events]
+        workspace.accepted += event_ids
+        return event_ids
 
-    async def books(self, workspace: Workspace) -> Books:
-        """Count."""
+    async def count_deliveries(self, workspace: Workspace) -> DeliveryCounts:
+        """Count the deliveries of a workspace by state."""
         row = await self.pool.fetchrow(
             "SELECT (SELECT count(*) FROM spine.deliveries_closed WHERE workspace_id = $1 AND state = 'delivered') AS delivered,"
             " (SELECT count(*) FROM spine.deliveries_closed WHERE workspace_id = $1 AND state = 'dead') AS dead,"
@@ -155,10 +157,10 @@ class Database:
             " (SELECT count(*) FROM spine.events WHERE workspace_id = $1) AS events",
             workspace.id,
         )
-        return Books(**dict(row))
+        return DeliveryCounts(**dict(row))
 
     async def is_drained(self) -> bool:
-        """Whether nothing is on its way any more."""
+        """Return True if the outbox is empty and no delivery is open."""
         return bool(
             await self.pool.fetchval(
                 "SELECT NOT EXISTS (SELECT FROM spine.outbox) AND NOT EXISTS (SELECT FROM spine.deliveries_open)"
@@ -166,7 +168,7 @@ class Database:
         )
 
     async def accepted_at(self, workspace: Workspace) -> dict[str, float]:
-        """When each event was accepted, by the database's clock, in seconds since the epoch."""
+        """Return when each event was accepted, by the database's clock, in seconds since the epoch."""
         rows = await self.pool.fetch(
             "SELECT id, extract(epoch FROM accepted_at)::float8 AS at FROM spine.events WHERE workspace_id = $1",
             workspace.id,
@@ -174,5 +176,5 @@ class Database:
         return {row["id"]: row["at"] for row in rows}
 
     async def clear(self) -> None:
-        """Take away every event and delivery, so that one measurement does not weigh on the next."""
+        """Delete every event and delivery, so that one measurement does not affect the next."""
         await self.pool.execute(f"TRUNCATE {_TABLES}")

@@ -1,11 +1,11 @@
-"""A picture per figure: distributions of latency, and rates over time."""
+"""Draw the results: distributions of latency, rates over time, CPU by part."""
 
 from pathlib import Path
 
 import matplotlib as mpl
 
 mpl.use("agg")
-from matplotlib import pyplot as plt  # the backend is chosen before the first picture
+from matplotlib import pyplot as plt  # the backend must be chosen before pyplot is imported
 
 from bench.results import PROMISES, Results
 
@@ -21,7 +21,7 @@ def _distribution(path: Path, title: str, curves: dict[str, list[float]]) -> Non
     plt.figure(figsize=(8, 4.5))
     for name, values in curves.items():
         ordered = sorted(values)
-        # What is left above a value, on a logarithmic scale: the tail is what matters.
+        # The share above a value, on a logarithmic scale, shows the tail.
         share = [1 - n / len(ordered) for n in range(len(ordered))]
         plt.step(ordered, share, where="post", label=f"{name} ({len(ordered):,})")
     plt.yscale("log")
@@ -42,7 +42,7 @@ def _over_time(path: Path, title: str, curves: dict[str, list[tuple[float, float
 
 
 def _parts(path: Path, title: str, parts: dict[str, float]) -> None:
-    """A bar for each part, the longest at the top."""
+    """Draw a bar for each part, the longest at the top."""
     ordered = sorted(parts.items(), key=lambda part: part[1])
     plt.figure(figsize=(8, 0.28 * len(ordered) + 1.2))
     plt.barh([name for name, _ in ordered], [value for _, value in ordered])
@@ -50,28 +50,27 @@ def _parts(path: Path, title: str, parts: dict[str, float]) -> None:
     _save(path, title)
 
 
-def _reserved(path: Path, results: Results) -> None:
-    """Each promised figure over its bound, with the spread of its rounds."""
-    shown = [name for name in results.promised if PROMISES[name].bound]
+def _promised(path: Path, results: Results) -> None:
+    """Draw each promised figure divided by its bound, with the spread of its rounds."""
+    names = [name for name in results.promised if PROMISES[name].bound]
     plt.figure(figsize=(8, 4.5))
-    for n, name in enumerate(shown):
+    for n, name in enumerate(names):
         spread, promise = results.promised[name], PROMISES[name]
         middle = spread.median / promise.bound
         bars = [[middle - spread.low / promise.bound], [spread.high / promise.bound - middle]]
         colour = "tab:green" if promise.holds(spread.median) else "tab:red"
         plt.errorbar([middle], [n], xerr=bars, fmt="o", color=colour, capsize=4)
     plt.axvline(1.0, color="grey", linestyle="--")
-    names = [f"{name} ({PROMISES[name].shown})" for name in shown]
-    plt.yticks(range(len(shown)), names)
+    plt.yticks(range(len(names)), [f"{name} ({PROMISES[name].shown})" for name in names])
     plt.xlabel("measured / promised")
     _save(path, "promised figures")
 
 
 def draw(results: Results, directory: Path) -> None:
-    """Write them all."""
+    """Write all charts to the directory."""
     directory.mkdir(exist_ok=True)
     if results.promised:
-        _reserved(directory / "promised.png", results)
+        _promised(directory / "promised.png", results)
     for name, times in results.latencies_ms.items():
         _distribution(directory / f"latency-{name.replace(' ', '-')}.png", name, times)
     for name, parts in results.cpu_us.items():

@@ -1,12 +1,12 @@
-"""More shapes than the easy one, for the long run: fan-out, sizes, TLS, failures, slow receivers, large tables."""
+"""Scenarios of the long run: fan-out, sizes, TLS, failures, slow receivers, large tables."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from bench.rig import Rig
-from bench.shapes import choices, growth, overload, profile, receivers, traffic
+from bench.environment import Environment
+from bench.scenarios import choices, growth, overload, profile, receivers, traffic
 
-SHAPES: Final[dict[str, Callable[[Rig], Awaitable[None]]]] = {
+SCENARIOS: Final[dict[str, Callable[[Environment], Awaitable[None]]]] = {
     "fan-out": traffic.fan_out,
     "many-endpoints": traffic.many_endpoints,
     "sizes": traffic.sizes,
@@ -20,4 +20,4 @@ SHAPES: Final[dict[str, Callable[[Rig], Awaitable[None]]]] = {
     "hour": growth.hour,
     "history": growth.history,
 }
-"""In the order in which they run; those that fill the tables come last."""
+"""In the order in which they run. Scenarios that fill the tables are last."""
