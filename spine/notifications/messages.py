@@ -2,15 +2,14 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Response
 from pydantic import BaseModel, Field
 from sqlalchemy import select, text
 
 from spine.kernel import store, timeline
+from spine.kernel.accept_routes import AcceptRoute, add_accept_routes
 from spine.kernel.errors import IllegalTransition
 from spine.kernel.resource import Body, Resource
-from spine.kernel.responses import to_response
-from spine.kernel.routes import CurrentUnit, Paging, RequestContext, declares, new_router, request_context
+from spine.kernel.routes import CurrentUnit, Paging, declares, new_router
 from spine.kernel.store import Page
 from spine.kernel.timeline import TimelineEntry
 from spine.kernel.unit_of_work import UnitOfWork
@@ -61,33 +60,14 @@ class MessagesOut(BaseModel):
 
 
 router = new_router("/notifications/v1/messages", "messages", MESSAGE)
-Context = Annotated[RequestContext, Depends(request_context)]
-
-
-async def _accept(context: RequestContext, messages: list[MessageCreate], *, batch: bool) -> Response:
-    return to_response(*await accept(await context.accept_request(), messages, batch=batch))
-
-
-@router.post(
-    "",
-    status_code=201,
-    response_model=MessageOut,
-    openapi_extra=declares("notifications:write", CREATED),
-    summary="Send a message",
+add_accept_routes(
+    router,
+    accept,
+    AcceptRoute("create_message", MessageCreate, MessageOut, "Send a message"),
+    AcceptRoute("create_messages", MessageBatch, MessagesOut, "Send up to 1,000 messages, all or none"),
+    items_of=lambda body: body.messages,
+    extra=declares("notifications:write", CREATED),
 )
-async def create_message(body: MessageCreate, context: Context) -> Response:
-    return await _accept(context, [body], batch=False)
-
-
-@router.post(
-    "/batch",
-    status_code=201,
-    response_model=MessagesOut,
-    openapi_extra=declares("notifications:write", CREATED),
-    summary="Send up to 1,000 messages, all or none",
-)
-async def create_messages(body: MessageBatch, context: Context) -> Response:
-    return await _accept(context, body.messages, batch=True)
 
 
 def _columns(row: MessageRow) -> dict[str, Any]:

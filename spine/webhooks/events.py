@@ -1,15 +1,17 @@
 """Send events: the caller's own, one by one or in batches of up to 1,000."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import Depends, Response
 from pydantic import BaseModel, Field
 
+from spine.kernel.accept import AcceptRequest
+from spine.kernel.accept_routes import AcceptRoute, add_accept_routes
 from spine.kernel.events import Actor
+from spine.kernel.idempotency import StoredResponse
 from spine.kernel.resource import Body, Timestamp
-from spine.kernel.responses import to_response
-from spine.kernel.routes import RequestContext, declares, new_router, request_context
+from spine.kernel.routes import declares, new_router
 from spine.webhooks.accept import EventIntake
 from spine.webhooks.event_types import TypeName
 from spine.webhooks.registered_types import IncomingEvent
@@ -52,32 +54,19 @@ class EventsOut(BaseModel):
 
 
 router = new_router("/v1/events", "events")
-Context = Annotated[RequestContext, Depends(request_context)]
 _INTAKE: Final = EventIntake()
 
 
-async def _accept(context: RequestContext, events: list[EventCreate], *, batch: bool) -> Response:
+async def _accept(request: AcceptRequest, events: Sequence[EventCreate], *, batch: bool) -> tuple[StoredResponse, bool]:
     incoming = [IncomingEvent(event.type, event.data, event.occurred_at) for event in events]
-    return to_response(*await _INTAKE.accept(await context.accept_request(), incoming, batch=batch))
+    return await _INTAKE.accept(request, incoming, batch=batch)
 
 
-@router.post(
-    "",
-    status_code=201,
-    response_model=EventOut,
-    openapi_extra=declares("events:write", ANY_TYPE),
-    summary="Send an event of your own",
+add_accept_routes(
+    router,
+    _accept,
+    AcceptRoute("create_event", EventCreate, EventOut, "Send an event of your own"),
+    AcceptRoute("create_events", EventBatch, EventsOut, "Send up to 1,000 events"),
+    items_of=lambda body: body.events,
+    extra=declares("events:write", ANY_TYPE),
 )
-async def create_event(body: EventCreate, context: Context) -> Response:
-    return await _accept(context, [body], batch=False)
-
-
-@router.post(
-    "/batch",
-    status_code=201,
-    response_model=EventsOut,
-    openapi_extra=declares("events:write", ANY_TYPE),
-    summary="Send up to 1,000 events",
-)
-async def create_events(body: EventBatch, context: Context) -> Response:
-    return await _accept(context, body.events, batch=True)
