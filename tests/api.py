@@ -1,7 +1,7 @@
-"""The real API on a loopback port, in a thread of the test's process, over real servers.
+"""The real API on a loopback port, in a thread of the test process, with real servers.
 
-`api` is shared by the tests of one file; each test founds organisations of its own in it (`org`), so none meets another's
-rows. `serve(...)` runs further ones, with other settings or on the same database.
+The tests of one module share `api`. Each test signs up its own organisation (`org`), so tests do not share rows.
+`serve(...)` runs another API, with other settings or on the same database.
 """
 
 import os
@@ -26,7 +26,7 @@ MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 def unique_key() -> str:
-    """An Idempotency-Key that nobody used before."""
+    """Return a new Idempotency-Key."""
     return secrets.token_hex(12)
 
 
@@ -41,7 +41,7 @@ async def _with_key_async(request: httpx.Request) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A workspace and the first key to it."""
+    """A workspace and its first key."""
 
     url: str
     organisation_id: str
@@ -49,11 +49,11 @@ class Account:
     key: str
 
     def client(self, key: str | None = None) -> httpx.Client:
-        """A client with this workspace's key (or another one); it mints an Idempotency-Key where the call gives none."""
+        """Return a client with this workspace's key or another one. It adds an Idempotency-Key to calls without one."""
         return client(self.url, key or self.key)
 
     def async_client(self, key: str | None = None, *, connections: int = 100) -> httpx.AsyncClient:
-        """The same for coroutines."""
+        """Return an asynchronous client of the same kind."""
         return httpx.AsyncClient(
             base_url=self.url,
             headers={"Authorization": f"Bearer {key or self.key}"},
@@ -65,7 +65,7 @@ class Account:
 
 
 def client(url: str, key: str | None) -> httpx.Client:
-    """A client that mints an Idempotency-Key where the call gives none; without a key it is nobody."""
+    """Return a client that adds an Idempotency-Key to calls without one. Without a key it is not authenticated."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return httpx.Client(
         base_url=url, headers=headers, event_hooks={"request": [_with_key]}, timeout=30, trust_env=False
@@ -74,7 +74,7 @@ def client(url: str, key: str | None) -> httpx.Client:
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
-    """What one signup answers."""
+    """The two workspaces of a signup."""
 
     test: Account
     live: Account
@@ -90,7 +90,7 @@ class Api:
     redis_url: str
 
     def sign_up(self, name: str = "Acme") -> Organisation:
-        """Found an organisation."""
+        """Sign up an organisation."""
         with client(self.url, None) as anybody:
             made = anybody.post("/v1/signup", json={"name": name, "email": f"{secrets.token_hex(6)}@example.com"})
         assert made.status_code == 201, made.text
@@ -118,11 +118,11 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextmanager
 def serve(database_url: str, redis_url: str, **settings: str) -> Iterator[Api]:
-    """Serve the API with these settings (environment names) until the block ends."""
+    """Serve the API with these settings (names of environment variables) until the block ends."""
     environment = {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
-        "SPINE_ENCRYPTION_KEY": KEY,  # what workers under test open their vault with
+        "SPINE_ENCRYPTION_KEY": KEY,  # the key of the workers under test
         "SPINE_SIGNUP": "open",
         "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
         **settings,
@@ -151,26 +151,26 @@ def serve(database_url: str, redis_url: str, **settings: str) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def api(module_database: str, module_redis_url: str) -> Iterator[Api]:
-    """The API that the tests of one file share."""
+    """The API that the tests of one module share."""
     with serve(module_database, module_redis_url) as running:
         yield running
 
 
 @pytest.fixture
 def org(api: Api) -> Organisation:
-    """An organisation that this test has to itself."""
+    """A new organisation for one test."""
     return api.sign_up()
 
 
 @pytest.fixture
 def http(org: Organisation) -> Iterator[httpx.Client]:
-    """A client in the organisation's test workspace, with every scope."""
+    """A client of the organisation's test workspace, with every scope."""
     with org.test.client() as made:
         yield made
 
 
 @pytest.fixture
 def live_http(org: Organisation) -> Iterator[httpx.Client]:
-    """A client in the organisation's live workspace, with every scope."""
+    """A client of the organisation's live workspace, with every scope."""
     with org.live.client() as made:
         yield made

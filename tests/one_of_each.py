@@ -1,4 +1,4 @@
-"""One of everything in a workspace: what paths, filters and references can name."""
+"""Create one resource of each kind in a workspace, for paths, filters and references."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from tests.api import Account
 
 
 @dataclass(frozen=True, slots=True)
-class Things:
-    """An id of each kind, by the name of its list in paths."""
+class OneOfEach:
+    """An id of each kind, by the name of its collection in paths."""
 
-    by_list: dict[str, str]
+    by_collection: dict[str, str]
 
     def path(self, template: str) -> str:
-        """The path of an operation, with this workspace's ids in it."""
+        """Return the path of an operation with the ids of this workspace."""
         before, brace, _ = template.partition("/{")
         if not brace:
             return template
         name = before.rpartition("/")[2]
         start, end = template.index("{"), template.index("}")
-        return template[:start] + self.by_list[name] + template[end + 1 :]
+        return template[:start] + self.by_collection[name] + template[end + 1 :]
 
 
 async def _close_deliveries(database_url: str, workspace_id: str, event_id: str, endpoint_id: str) -> list[str]:
-    """Two ended deliveries, one of each kind, as a worker would leave them."""
+    """Insert a dead and a delivered delivery. Returns their ids."""
     made = [ids.mint("dlv"), ids.mint("dlv")]
     connection = await asyncpg.connect(database_url)
     try:
@@ -46,7 +46,7 @@ async def _close_deliveries(database_url: str, workspace_id: str, event_id: str,
 
 
 def _messages(http: httpx.Client) -> dict[str, str]:
-    """A contact, a template, a policy, an account and a message; what is there already is taken."""
+    """Create a contact, a template, a policy and a message. The provider account exists already."""
 
     def put(path: str, method: str = "POST", **body: object) -> str:
         answer = http.request(method, path, json=body)
@@ -66,8 +66,8 @@ def _messages(http: httpx.Client) -> dict[str, str]:
     return made
 
 
-def make_things(account: Account, database_url: str) -> Things:
-    """Make one of each in the account's workspace."""
+def create_one_of_each(account: Account, database_url: str) -> OneOfEach:
+    """Create one resource of each kind in the account's workspace."""
     with account.client() as http:
 
         def post(path: str, **body: object) -> str:
@@ -89,4 +89,4 @@ def make_things(account: Account, database_url: str) -> Things:
             **_messages(http),
         }
     dead, _ = asyncio.run(_close_deliveries(database_url, account.workspace_id, event_id, endpoint_id))
-    return Things({**made, "deliveries": dead, "dead_letters": dead})
+    return OneOfEach({**made, "deliveries": dead, "dead_letters": dead})

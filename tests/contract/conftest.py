@@ -1,4 +1,4 @@
-"""What the tests of this room share: the API in this process, and schemathesis."""
+"""Fixtures of the contract tests: the API in this process, and schemathesis."""
 
 import pytest
 
@@ -8,5 +8,5 @@ __all__ = ["api", "http", "live_http", "org"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load schemathesis for this room alone: it takes longer to import than most rooms' tests to run."""
+    """Load schemathesis for these tests only, because its import is slow."""
     config.pluginmanager.import_plugin("schemathesis.pytest.plugin")

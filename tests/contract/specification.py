@@ -1,4 +1,4 @@
-"""The committed document of the whole suite, operation by operation, for tests that ask something of each of them."""
+"""The operations of the committed OpenAPI document, for tests of every operation."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ Document = dict[str, Any]
 
 
 def read(name: str) -> Document:
-    """A committed document."""
+    """Read a committed document."""
     document: Document = json.loads((DIRECTORY / f"{name}.json").read_bytes())
     return document
 
@@ -41,12 +41,12 @@ BODIES: Final[dict[str, Any]] = {
         "messages": [{"to": "+910000000000", "template": "reminder", "channels": ["sms"]}]
     },
 }
-"""Bodies that an example made of the schema alone would not be: their texts have patterns, or a meaning."""
+"""Bodies for operations whose schema is not sufficient to generate a valid one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation."""
+    """One operation of a document."""
 
     path: str
     method: str
@@ -57,26 +57,26 @@ class Operation:
 
     @property
     def mutating(self) -> bool:
-        """Whether it changes anything."""
+        """True if the operation changes data."""
         return self.method in MUTATING
 
     @property
     def public(self) -> bool:
-        """Whether it takes no key."""
+        """True if the operation needs no API key."""
         return self.spec.get("security") == []
 
     @property
     def takes_body(self) -> bool:
-        """Whether it reads a body."""
+        """True if the operation has a request body."""
         return "requestBody" in self.spec
 
     @property
     def of_one(self) -> bool:
-        """Whether its path names one thing by its id."""
-        return "{" in self.path and not (self.method == "put" and self.path.endswith("/{slug}"))  # that one makes it
+        """True if the path contains the id of an existing resource."""
+        return "{" in self.path and not (self.method == "put" and self.path.endswith("/{slug}"))  # which creates it
 
     def random_path(self) -> str:
-        """Its path with an id that nobody has."""
+        """Return the path with an id that does not exist."""
         path = self.path
         for parameter in self.spec.get("parameters", []):
             if parameter["in"] == "path":
@@ -86,7 +86,7 @@ class Operation:
         return path
 
     def body(self) -> Any:
-        """A body that fits its schema; None where it takes none."""
+        """Return a body that is valid for the schema; None if the operation has no body."""
         if not self.takes_body:
             return None
         if str(self) in BODIES or not self.spec["requestBody"].get("required"):
@@ -97,11 +97,11 @@ class Operation:
 
 
 def operations(document: Document = SPINE) -> Iterator[Operation]:
-    """Every operation of a document."""
+    """Yield every operation of a document."""
     for path, item in document["paths"].items():
         for method, spec in item.items():
             yield Operation(path, method, spec)
 
 
 OPERATIONS: Final = tuple(operations())
-BEHIND_THE_DOOR: Final = tuple(operation for operation in OPERATIONS if not operation.public)
+AUTHENTICATED: Final = tuple(operation for operation in OPERATIONS if not operation.public)

@@ -14,7 +14,7 @@ from spine.webhooks.schema_examples import example
 
 @pytest.mark.parametrize("name", CATALOGUE.types)
 def test_a_type_has_a_proper_name_and_a_sentence(name: str) -> None:
-    """Dotted lower-case words; one line that says when it fires."""
+    """A name is dotted lower-case words. Its text is one line that says when the event is emitted."""
     assert re.fullmatch(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+", name)
     text = CATALOGUE.types[name].text
     assert text.endswith(".")
@@ -30,14 +30,14 @@ def test_every_type_stands_in_one_product() -> None:
 
 
 def test_own_families_are_reserved() -> None:
-    """The first word decides, whatever follows."""
+    """A type is reserved if its first word is one of our families."""
     for family in CATALOGUE.families:
         assert CATALOGUE.is_reserved(f"{family}.anything.else")
     assert not CATALOGUE.is_reserved("order.user.created")
 
 
 def test_every_resource_has_its_prefix_and_its_states_are_closed() -> None:
-    """A noun is registered; no move leads to a state that the table does not know."""
+    """Every noun has an id prefix, and every transition leads to a state of the table."""
     for resource in RESOURCES:
         assert PREFIXES[resource.noun] == resource.prefix
         for targets in resource.states.values():
@@ -46,6 +46,6 @@ def test_every_resource_has_its_prefix_and_its_states_are_closed() -> None:
 
 @pytest.mark.parametrize("event", CATALOGUE.types.values(), ids=lambda event: event.name)
 def test_every_event_of_the_suite_has_an_example(event: Any) -> None:
-    """The example of a type fits the schema that the catalogue shows of it."""
+    """The example of a type is valid for its schema in the catalogue."""
     schema = event.data.model_json_schema(mode="serialization")
     jsonschema.Draft202012Validator(schema).validate(example(schema))

@@ -1,4 +1,4 @@
-"""Schemathesis against the running API: whatever is sent, the answer is one that the document promises."""
+"""Schemathesis against the running API: every response conforms to the document."""
 
 import re
 from typing import Any
@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 
 from products.openapi import DIRECTORY
 from tests.api import Account, Api, unique_key
-from tests.one_of_each import Things, make_things
+from tests.one_of_each import OneOfEach, create_one_of_each
 
 CHECKS: list[CheckFunction] = [
     not_a_server_error,
@@ -34,23 +34,23 @@ CHECKS: list[CheckFunction] = [
     unsupported_method,
 ]
 SIBLINGS = {"/v1/events/batch", "/v1/events/types", "/notifications/v1/messages/batch"}
-"""Paths that other methods read as the path of an event with that id: 404, not 405."""
+"""Paths that other methods match as the path of a resource with that id: 404, not 405."""
 
 schema = schemathesis.openapi.from_path(DIRECTORY / "spine.json")
-# The key is ours in every call; one that schemathesis had left out would count as a fault of a call that is sent with it.
+# Every call has our key. Schemathesis must not expect an error where it omitted its own key.
 schema.config.generation.update(with_security_parameters=False)
 
 
 @pytest.fixture(scope="module")
 def account(api: Api) -> Account:
-    """The workspace that all calls are made in."""
+    """The workspace of all calls."""
     return api.sign_up().test
 
 
 @pytest.fixture
-def things(account: Account, api: Api) -> Things:
-    """What the calls of one operation find there."""
-    return make_things(account, api.database_url)
+def existing(account: Account, api: Api) -> OneOfEach:
+    """The resources that exist for the calls of one operation."""
+    return create_one_of_each(account, api.database_url)
 
 
 @schema.parametrize()
@@ -63,13 +63,13 @@ def things(account: Account, api: Api) -> Things:
     phases=[Phase.explicit, Phase.generate],
 )
 def test_every_operation_answers_as_documented(
-    case: schemathesis.Case[Any], api: Api, account: Account, things: Things
+    case: schemathesis.Case[Any], api: Api, account: Account, existing: OneOfEach
 ) -> None:
-    """No call gets a 5xx, an undocumented status, another content type, or a body that its schema does not know (P-22)."""
+    """No response has a 5xx, an undocumented status or content type, or a body that is invalid for its schema (P-22)."""
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = unique_key()
     for name, value in case.path_parameters.items():
-        if re.fullmatch(r"[a-z]+_[0-9A-HJKMNP-TV-Z]{26}", str(value)):  # as good as any other, and this one is there
-            case.path_parameters[name] = things.path(case.path).split("/")[case.path.split("/").index(f"{{{name}}}")]
+        if re.fullmatch(r"[a-z]+_[0-9A-HJKMNP-TV-Z]{26}", str(value)):  # replaced by an id that exists
+            case.path_parameters[name] = existing.path(case.path).split("/")[case.path.split("/").index(f"{{{name}}}")]
     checks = [check for check in CHECKS if check is not unsupported_method or case.path not in SIBLINGS]
     case.call_and_validate(base_url=api.url, headers={"Authorization": f"Bearer {account.key}"}, checks=checks)

@@ -1,4 +1,4 @@
-"""Input that means harm, or is merely odd: a 4xx that says what is wrong, and never a 5xx."""
+"""Hostile or unusual input: the response is a 4xx problem document, never a 5xx."""
 
 import json
 import socket
@@ -11,8 +11,8 @@ import pytest
 
 from spine.kernel.unit_of_work import to_spine_error
 from tests.api import Api, Organisation, unique_key
-from tests.contract.specification import BEHIND_THE_DOOR, OPERATIONS, SPINE, Operation
-from tests.one_of_each import Things, make_things
+from tests.contract.specification import AUTHENTICATED, OPERATIONS, SPINE, Operation
+from tests.one_of_each import OneOfEach, create_one_of_each
 
 DEEP = 100_000
 NOT_JSON = {
@@ -25,8 +25,8 @@ NOT_JSON = {
     "too-large-an-integer": b'{"name": 123456789012345678901234567890}',
     "trailing-comma": b'{"name": "Ann",}',
     "two-values": b'{"name": "Ann"} {}',
-    "bottomless": b"[" * DEEP + b"]" * DEEP,
-    "deeper-than-we-write": b'{"name": ' + b"[" * 500 + b"]" * 500 + b"}",
+    "very-deep": b"[" * DEEP + b"]" * DEEP,
+    "too-deep-to-write": b'{"name": ' + b"[" * 500 + b"]" * 500 + b"}",
 }
 ODD_VALUES: dict[str, Any] = {
     "nul": "a\x00b",
@@ -42,43 +42,43 @@ ODD_VALUES: dict[str, Any] = {
     "list": [[]],
     "object": {"a": {"\x00": "\x00"}},
     "long": "x" * 100_000,
-    "first-moment": "0001-01-01T00:00:00+14:00",
-    "last-moment": "9999-12-31T23:59:59-14:00",
+    "earliest-time": "0001-01-01T00:00:00+14:00",
+    "latest-time": "9999-12-31T23:59:59-14:00",
     "leap-second": "2026-06-30T23:59:60Z",
     "seconds-since": "1700000000",
 }
-# A provider's callback is judged by its signature before its body is: whatever these tests send it is 401.
+# A provider's callback checks the signature before the body: every call of these tests would be 401.
 WITH_BODY = [operation for operation in OPERATIONS if operation.takes_body and "/inbound/" not in operation.path]
 
 
 @pytest.fixture(scope="module")
-def founded(api: Api) -> Organisation:
-    """The organisation that knocks."""
+def organisation(api: Api) -> Organisation:
+    """The organisation of all calls."""
     return api.sign_up()
 
 
 @pytest.fixture(scope="module")
-def things(founded: Organisation, api: Api) -> Things:
-    """What there is in its test workspace."""
-    return make_things(founded.test, api.database_url)
+def existing(organisation: Organisation, api: Api) -> OneOfEach:
+    """The resources of its test workspace."""
+    return create_one_of_each(organisation.test, api.database_url)
 
 
 @pytest.fixture(scope="module")
-def http(founded: Organisation) -> Iterator[httpx.Client]:
-    """Its client."""
-    with founded.test.client() as made:
+def http(organisation: Organisation) -> Iterator[httpx.Client]:
+    """A client of its test workspace."""
+    with organisation.test.client() as made:
         yield made
 
 
 def send(http: httpx.Client, operation: Operation, path: str, content: bytes, **headers: str) -> httpx.Response:
-    """Send these very bytes, as JSON unless told otherwise."""
+    """Send exactly these bytes, as JSON unless a header says otherwise."""
     return http.request(
         operation.method, path, content=content, headers={"content-type": "application/json", **headers}
     )
 
 
 def fields_of(schema: Any) -> list[str]:
-    """The names of a body's fields."""
+    """Return the names of a body's fields."""
     if "$ref" in schema:
         return fields_of(SPINE["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
     for choice in schema.get("anyOf", []):
@@ -87,63 +87,61 @@ def fields_of(schema: Any) -> list[str]:
     return list(schema.get("properties", {}))
 
 
-def refused(answer: httpx.Response, *statuses: int) -> None:
-    """One of these statuses, as a problem document."""
+def assert_problem(answer: httpx.Response, *statuses: int) -> None:
+    """Check that the response is a problem document with one of these statuses."""
     assert answer.status_code in statuses, answer.text[:500]
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["request_id"] == answer.headers["request-id"]
 
 
 @pytest.mark.parametrize("operation", WITH_BODY, ids=str)
-def test_what_is_not_json_is_422(operation: Operation, http: httpx.Client, things: Things) -> None:
-    """Text that is no JSON, or JSON that we could not pass on as it is, is refused as such."""
-    if "/inbound/" in operation.path:
-        pytest.skip("a callback's signature comes before its body")
+def test_what_is_not_json_is_422(operation: Operation, http: httpx.Client, existing: OneOfEach) -> None:
+    """Text that is not JSON, or JSON that we cannot store unchanged, is 422."""
     for name, content in NOT_JSON.items():
-        answer = send(http, operation, things.path(operation.path), content)
-        refused(answer, 422)
-        # What is too deep is told by whoever comes to it first: the schema, or the fingerprint.
-        assert answer.json()["code"] == "invalid_json" or name == "deeper-than-we-write"
+        answer = send(http, operation, existing.path(operation.path), content)
+        assert_problem(answer, 422)
+        # A body that is too deep is refused by the schema or by the fingerprint.
+        assert answer.json()["code"] == "invalid_json" or name == "too-deep-to-write"
 
 
 @pytest.mark.parametrize("operation", WITH_BODY, ids=str)
-def test_a_body_over_the_limit_is_413(operation: Operation, http: httpx.Client, things: Things) -> None:
-    """More bytes than the limit are not read, whether their number is told or not."""
+def test_a_body_over_the_limit_is_413(operation: Operation, http: httpx.Client, existing: OneOfEach) -> None:
+    """A body over the limit is 413, with and without a Content-Length."""
     content = b'{"name": "' + b"x" * (4 * 1024 * 1024) + b'"}'
-    refused(send(http, operation, things.path(operation.path), content), 413)
-    told = http.request(
+    assert_problem(send(http, operation, existing.path(operation.path), content), 413)
+    chunked = http.request(
         operation.method,
-        things.path(operation.path),
+        existing.path(operation.path),
         content=(content[n : n + 65536] for n in range(0, len(content), 65536)),
         headers={"content-type": "application/json"},
     )
-    refused(told, 413)
+    assert_problem(chunked, 413)
 
 
 @pytest.mark.parametrize("operation", WITH_BODY, ids=str)
-def test_odd_values_in_every_field(operation: Operation, http: httpx.Client, things: Things) -> None:
-    """Each field of a good body in turn becomes each odd value: it is taken or refused, and nothing breaks."""
-    good: dict[str, Any] = operation.body()
+def test_odd_values_in_every_field(operation: Operation, http: httpx.Client, existing: OneOfEach) -> None:
+    """Every odd value in every field of a valid body is accepted or refused without a 5xx."""
+    valid: dict[str, Any] = operation.body()
     schema = operation.spec["requestBody"]["content"]["application/json"]["schema"]
-    fields = set(good) | set(fields_of(schema)) | {"metadata", "unknown_field"}
+    fields = set(valid) | set(fields_of(schema)) | {"metadata", "unknown_field"}
     for field in sorted(fields):
         for name, value in ODD_VALUES.items():
-            body = json.dumps({**good, field: value}).encode()
-            answer = send(http, operation, things.path(operation.path), body)
+            body = json.dumps({**valid, field: value}).encode()
+            answer = send(http, operation, existing.path(operation.path), body)
             assert answer.status_code < 500, (field, name, answer.text)
 
 
 @pytest.mark.parametrize("operation", WITH_BODY, ids=str)
-def test_another_content_type_is_no_body(operation: Operation, http: httpx.Client, things: Things) -> None:
-    """Forms and the like get a 4xx, not a guess."""
+def test_another_content_type_is_422(operation: Operation, http: httpx.Client, existing: OneOfEach) -> None:
+    """A body with another content type than JSON is 422."""
     for content_type in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/xml", "", "/"):
-        answer = send(http, operation, things.path(operation.path), b"name=Ann", **{"content-type": content_type})
-        refused(answer, 422)
+        answer = send(http, operation, existing.path(operation.path), b"name=Ann", **{"content-type": content_type})
+        assert_problem(answer, 422)
 
 
-@pytest.mark.parametrize("operation", BEHIND_THE_DOOR, ids=str)
+@pytest.mark.parametrize("operation", AUTHENTICATED, ids=str)
 def test_odd_ids_are_not_found(operation: Operation, http: httpx.Client) -> None:
-    """An id of another kind, in other letters, or with anything odd in it is 404 like any that nobody has."""
+    """An id of another kind, in lower case or with unusual characters is 404, like an id that does not exist."""
     if not operation.of_one:
         return
     start, end = operation.path.index("{"), operation.path.index("}") + 1
@@ -153,17 +151,16 @@ def test_odd_ids_are_not_found(operation: Operation, http: httpx.Client) -> None
         path = operation.path[:start] + id + operation.path[end:]
         body = operation.body()
         answer = http.request(operation.method, path, **({} if body is None else {"json": body}))
-        refused(answer, 404, 405)  # 405: `..` leads elsewhere
+        assert_problem(answer, 404, 405)  # 405: `..` leads to another path
 
 
-LISTS = [operation for operation in BEHIND_THE_DOOR if "limit" in str(operation.spec.get("parameters"))]
+LISTS = [operation for operation in AUTHENTICATED if "limit" in str(operation.spec.get("parameters"))]
 
 
 @pytest.mark.parametrize("operation", LISTS, ids=str)
-def test_odd_queries(operation: Operation, http: httpx.Client, things: Things) -> None:
-    """Whatever stands in a query gives a page or a 4xx."""
-    path = things.path(operation.path)
-    path = things.path(operation.path)
+def test_odd_queries(operation: Operation, http: httpx.Client, existing: OneOfEach) -> None:
+    """Every value of a query parameter gives a page, 400 or 422."""
+    path = existing.path(operation.path)
     names = [parameter["name"] for parameter in operation.spec["parameters"] if parameter["in"] == "query"]
     values = ("", "%00", "a%00b", "%FF", "%ED%A0%80", "-1", "0", "101", "1e3", "9" * 40, "AAAA", "AAA%3D", "%2B%2F==",
               "é", "x" * 5000, "0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00", "2026-01-01", "[]")  # fmt: skip
@@ -177,23 +174,23 @@ def test_odd_queries(operation: Operation, http: httpx.Client, things: Things) -
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_other_methods_are_405(operation: Operation, http: httpx.Client, things: Things) -> None:
-    """HEAD, OPTIONS, TRACE and stranger methods are answered as not taken, with what is."""
+def test_other_methods_are_405(operation: Operation, http: httpx.Client, existing: OneOfEach) -> None:
+    """HEAD, OPTIONS, TRACE and unknown methods are 405 with the allowed methods."""
     for method in ("HEAD", "OPTIONS", "TRACE", "PROPFIND"):
-        answer = http.request(method, things.path(operation.path))
+        answer = http.request(method, existing.path(operation.path))
         assert answer.status_code == 405
         assert answer.headers["allow"]
 
 
-def test_a_path_that_is_nobodys(http: httpx.Client) -> None:
-    """Unknown paths, and known ones with a slash too many, are 404 problems: nothing is redirected."""
+def test_unknown_paths_are_404(http: httpx.Client) -> None:
+    """Unknown paths, and known ones with an additional slash, are 404 and not redirected."""
     for path in ("/", "/v1", "/v1/", "/v1/users/", "//v1/users", "/v1/nothing", "/v1/users/%2e%2e/events%00"):
         answer = http.get(path)
-        refused(answer, 404)
+        assert_problem(answer, 404)
 
 
 def test_duplicate_names_count_once(http: httpx.Client) -> None:
-    """Of a name given twice the last value counts, for the rules and for the Idempotency-Key alike."""
+    """The last value of a repeated name counts, for validation and for the Idempotency-Key."""
     key = unique_key()
     first = http.post("/v1/users", content=b'{"name":"A","name":"B","email":"b@example.com"}',
                       headers={"content-type": "application/json", "Idempotency-Key": key})  # fmt: skip
@@ -202,20 +199,20 @@ def test_duplicate_names_count_once(http: httpx.Client) -> None:
     assert again.content == first.content
 
 
-def test_a_caller_that_leaves_mid_body_harms_nobody(api: Api, founded: Organisation, http: httpx.Client) -> None:
-    """A connection that breaks off within a body leaves the API serving."""
-    where = urlsplit(api.url)
+def test_a_connection_that_breaks_within_a_body(api: Api, organisation: Organisation, http: httpx.Client) -> None:
+    """The API serves other requests after connections break within a body."""
+    address = urlsplit(api.url)
     for _ in range(3):
-        with socket.create_connection((where.hostname or "", where.port or 0)) as raw:
+        with socket.create_connection((address.hostname or "", address.port or 0)) as raw:
             raw.sendall(
                 b"POST /v1/users HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n"
-                b"Idempotency-Key: k\r\nAuthorization: Bearer " + founded.test.key.encode() + b'\r\n\r\n{"name": "'
+                b"Idempotency-Key: k\r\nAuthorization: Bearer " + organisation.test.key.encode() + b'\r\n\r\n{"name": "'
             )
     assert http.get("/v1/users").status_code == 200
 
 
-def test_an_unknown_failure_tells_nothing_of_the_inside() -> None:
-    """What is not known to be harmless is no answer: the door says 500 and logs it."""
+def test_unknown_errors_are_500() -> None:
+    """Only known errors are converted to a response. All others are logged and become a plain 500."""
     assert to_spine_error(RuntimeError("x")) is None
     assert to_spine_error(ValueError("x")) is None
     unreachable = to_spine_error(ConnectionRefusedError())

@@ -1,4 +1,4 @@
-"""What the documents say, held against each other, against the code, and against themselves."""
+"""The OpenAPI documents are valid, consistent with each other and with the code."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from tests.servers import ROOT
 NAMES = sorted(path.stem for path in DIRECTORY.glob("*.json"))
 KEYLESS = re.compile(r"^/(v1/signup|notifications/v1/inbound/.+|f/.+|b/.+)$")
 """Mutations that carry their own deduplication (X18, X21)."""
-UNSEEN = {
+UNDOCUMENTED = {
     "/livez",
     "/readyz",
     "/metrics",
@@ -29,12 +29,12 @@ UNSEEN = {
     "/{product}/v1/openapi.json",
 }
 """Routes outside the public specification: health, and the specification itself (P-26)."""
-BY_THE_ENGINE = {"delivery.dead_lettered", "replay.completed"}
-"""What no caller does: it comes of time and of receivers."""
+EMITTED_BY_WORKERS = {"delivery.dead_lettered", "replay.completed"}
+"""Events that no operation of the API emits."""
 
 
 def routes(of: Iterable[Any]) -> Iterator[APIRoute]:
-    """Every route, those of included routers too. A route of a kind that we do not know is an error."""
+    """Yield every route, including those of included routers. Raises an error for an unknown kind of route."""
     for route in of:
         if isinstance(route, APIRoute):
             yield route
@@ -42,13 +42,13 @@ def routes(of: Iterable[Any]) -> Iterator[APIRoute]:
             yield from routes(route.original_router.routes)
 
 
-def test_the_committed_documents_are_what_the_code_says() -> None:
-    """A change of a model without `make openapi` is drift (P-23)."""
+def test_committed_documents_are_current() -> None:
+    """The committed documents are what `make openapi` writes (P-23)."""
     assert drifted() == []
 
 
 def test_a_changed_validator_is_seen_as_drift() -> None:
-    """The gate is not blind: one validator edited, and it is red (P-23)."""
+    """After a change of one validator the documents are reported as outdated (P-23)."""
     mutation = (
         "import sys, typing, pydantic, spine.kernel.resource as resource\n"
         "resource.Name = typing.Annotated[str, pydantic.StringConstraints(min_length=1, max_length=199)]\n"
@@ -62,7 +62,7 @@ def test_a_changed_validator_is_seen_as_drift() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_document_is_valid_openapi(name: str) -> None:
-    """Each document is OpenAPI 3.1 by the letter, with every reference leading somewhere."""
+    """Each document is valid OpenAPI 3.1, and every reference has a target."""
     document = read(name)
     OpenAPIV31SpecValidator(document).validate()
     assert document["openapi"].startswith("3.1")
@@ -74,12 +74,12 @@ def test_a_document_is_valid_openapi(name: str) -> None:
 
 @pytest.mark.parametrize("component", ["Error", "Page", "Event"])
 def test_shared_components_are_the_same_everywhere(component: str) -> None:
-    """What is written once for the suite reads the same, byte for byte, in every document (P-24)."""
+    """A shared component is byte-identical in every document (P-24)."""
     assert len({json.dumps(read(name)["components"]["schemas"][component], sort_keys=True) for name in NAMES}) == 1
 
 
 def test_the_whole_is_the_sum_of_its_parts() -> None:
-    """No operation and no webhook stands in one product's document and not in the suite's, or the other way round."""
+    """The document of the suite has exactly the operations and webhooks of the products' documents."""
     parts = [read(name) for name in NAMES if name != "spine"]
     for section in ("paths", "webhooks"):
         assert {key for part in parts for key in part[section]} == set(SPINE[section])
@@ -89,13 +89,13 @@ def test_the_whole_is_the_sum_of_its_parts() -> None:
 
 @pytest.mark.parametrize("subject", OPERATIONS, ids=str)
 def test_an_operation_keeps_the_conventions(subject: Operation) -> None:
-    """Key, scope, events, ids, errors: said of every operation in the same words (P-04, P-05, P-11, P-13, X16)."""
+    """Every operation documents key, scope, events, ids and errors in the same way (P-04, P-05, P-11, P-13, X16)."""
     operation = subject.spec
     parameters = {parameter["name"]: parameter for parameter in operation.get("parameters", [])}
     if subject.mutating and not KEYLESS.match(subject.path):
         assert parameters["Idempotency-Key"]["required"] is True
         assert parameters["Idempotency-Key"]["schema"]["maxLength"] == 255
-        # Whatever only reads, a preview for example, asks for a reading scope and tells nobody.
+        # An operation that only reads, such as a preview, needs a read scope and emits no event.
         assert operation.get("x-events") or operation["x-scope"].endswith(":read")
         declared = [name for name in operation.get("x-events", []) if name != "*"]
         assert set(declared) <= set(SPINE["webhooks"])
@@ -114,13 +114,13 @@ def test_an_operation_keeps_the_conventions(subject: Operation) -> None:
 
 
 def test_operation_ids_are_unique() -> None:
-    """Clients and tools are generated by operationId, so each is there once."""
+    """Each operationId is unique, because clients and tools are generated from it."""
     names = [operation.spec["operationId"] for operation in OPERATIONS]
     assert len(names) == len(set(names))
 
 
 def test_lists_take_a_cursor_and_a_bounded_limit() -> None:
-    """Whatever answers a page takes `cursor` and `limit` of 1 to 100, 25 where it is not given (conventions 2.2)."""
+    """Every list has the parameters `cursor` and `limit`, which is 1 to 100 and by default 25 (conventions 2.2)."""
     lists = 0
     for operation in OPERATIONS:
         answer = operation.spec["responses"].get("200", {}).get("content", {}).get("application/json", {})
@@ -135,21 +135,21 @@ def test_lists_take_a_cursor_and_a_bounded_limit() -> None:
 
 
 def test_every_route_is_public_or_known() -> None:
-    """There is no back door: each route is in the specification, or in the short list of those that stand beside it."""
+    """Every route is in the specification or in the list of undocumented routes."""
     served = {route.path for route in routes(app.routes)}
-    assert served - set(SPINE["paths"]) == UNSEEN
+    assert served - set(SPINE["paths"]) == UNDOCUMENTED
     assert set(SPINE["paths"]) <= served
 
 
 def test_every_declared_event_is_in_the_webhooks_and_emitted_by_somebody() -> None:
-    """The catalogue is the webhooks section, and nothing in it is idle: an operation declares it, or the engine emits it."""
+    """The webhooks section is the catalogue. Every event is declared by an operation or emitted by the workers."""
     assert set(SPINE["webhooks"]) == set(CATALOGUE.types)
     declared = {name for operation in OPERATIONS for name in operation.spec.get("x-events", [])} - {"*"}
-    assert set(CATALOGUE.types) - declared == BY_THE_ENGINE
+    assert set(CATALOGUE.types) - declared == EMITTED_BY_WORKERS
 
 
 def test_a_resource_is_data() -> None:
-    """A Resource holds no callables and no flags: what does not fit is written out by hand."""
+    """A Resource has no callables and no flags. Operations that need them are written by hand."""
     for resource in RESOURCES:
         for name in resource.__dataclass_fields__:
             value = getattr(resource, name)

@@ -1,4 +1,4 @@
-"""The order of checks, held against every operation: 401, 403, 400, 429, 422, 404, 409 (wire.md, "Everywhere")."""
+"""The order of checks in every operation: 401, 403, 400, 429, 422, 404, 409 (wire.md, "Everywhere")."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,33 +7,33 @@ import httpx
 import pytest
 
 from tests.api import Api, Organisation, client, serve, unique_key
-from tests.contract.specification import BEHIND_THE_DOOR, OPERATIONS, Operation
+from tests.contract.specification import AUTHENTICATED, OPERATIONS, Operation
 
-NO_LIST_IS_A_BODY: Any = []
-every_operation = pytest.mark.parametrize("operation", BEHIND_THE_DOOR, ids=str)
+INVALID_BODY: Any = []
+every_operation = pytest.mark.parametrize("operation", AUTHENTICATED, ids=str)
 every_mutation = pytest.mark.parametrize(
-    "operation", [operation for operation in BEHIND_THE_DOOR if operation.mutating], ids=str
+    "operation", [operation for operation in AUTHENTICATED if operation.mutating], ids=str
 )
 
 
 @pytest.fixture(scope="module")
-def founded(api: Api) -> Organisation:
-    """The organisation that knocks."""
+def organisation(api: Api) -> Organisation:
+    """The organisation of all calls."""
     return api.sign_up()
 
 
 @pytest.fixture(scope="module")
-def narrow_key(founded: Organisation) -> str:
-    """A key with a scope that no operation asks for."""
-    with founded.test.client() as http:
+def narrow_key(organisation: Organisation) -> str:
+    """A key with a scope that no operation needs."""
+    with organisation.test.client() as http:
         made = http.post("/v1/api_keys", json={"name": "narrow", "scopes": ["nothing:read"]})
     key: str = made.json()["api_key"]
     return key
 
 
 @pytest.fixture(scope="module")
-def spent(api: Api) -> Iterator[Api]:
-    """An API whose callers have made their one request. Its minute is long: none ends between two requests of a test."""
+def rate_limited(api: Api) -> Iterator[Api]:
+    """An API with a limit of one request per window. The window is long, so that it does not end during a test."""
     with (
         pytest.MonkeyPatch.context() as patched,
         serve(api.database_url, "redis://127.0.0.1:1/0", SPINE_RATE_LIMIT_REQUESTS="1") as running,
@@ -43,7 +43,7 @@ def spent(api: Api) -> Iterator[Api]:
 
 
 def call(url: str, operation: Operation, key: str | None, body: Any = None, **headers: str) -> httpx.Response:
-    """Call with exactly these headers and this body, at an id that nobody has."""
+    """Call the operation with exactly these headers and this body, and an id that does not exist."""
     if key:
         headers["Authorization"] = f"Bearer {key}"
     content = {} if body is None else {"json": body}
@@ -52,8 +52,8 @@ def call(url: str, operation: Operation, key: str | None, body: Any = None, **he
         return http.request(operation.method, operation.random_path(), headers=raw, **content)
 
 
-def refused(answer: httpx.Response, status: int, code: str | None = None) -> None:
-    """The answer is a problem document with this status and code, and with the request's id."""
+def assert_problem(answer: httpx.Response, status: int, code: str | None = None) -> None:
+    """Check that the response is a problem document with this status, this code and the request's id."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
@@ -64,17 +64,17 @@ def refused(answer: httpx.Response, status: int, code: str | None = None) -> Non
 
 
 @every_operation
-def test_first_who_you_are(operation: Operation, api: Api) -> None:
-    """Without a valid key nothing else is looked at: 401, with the challenge, whatever else is wrong (P-01)."""
-    answer = call(api.url, operation, None, NO_LIST_IS_A_BODY)
-    refused(answer, 401, "unauthenticated")
+def test_first_the_key(operation: Operation, api: Api) -> None:
+    """Without a valid key the response is 401 with the challenge, whatever else is wrong (P-01)."""
+    answer = call(api.url, operation, None, INVALID_BODY)
+    assert_problem(answer, 401, "unauthenticated")
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
 @every_operation
-def test_then_what_you_may(operation: Operation, api: Api, narrow_key: str) -> None:
-    """A key without the scope gets 403 before its Idempotency-Key, its body or the id are looked at."""
-    refused(call(api.url, operation, narrow_key, NO_LIST_IS_A_BODY), 403, "scope_missing")
+def test_then_the_scope(operation: Operation, api: Api, narrow_key: str) -> None:
+    """A key without the scope gets 403 before the Idempotency-Key, the body and the id are checked."""
+    assert_problem(call(api.url, operation, narrow_key, INVALID_BODY), 403, "scope_missing")
 
 
 @every_mutation
@@ -90,53 +90,53 @@ def test_then_what_you_may(operation: Operation, api: Api, narrow_key: str) -> N
     ids=["missing", "empty", "long", "blank", "not-ascii"],
 )
 def test_then_the_idempotency_key(
-    operation: Operation, header: dict[str, str], code: str, api: Api, founded: Organisation
+    operation: Operation, header: dict[str, str], code: str, api: Api, organisation: Organisation
 ) -> None:
-    """A mutation without a proper Idempotency-Key is 400, before body and id are looked at (X15)."""
-    refused(call(api.url, operation, founded.test.key, NO_LIST_IS_A_BODY, **header), 400, code)
+    """A mutation without a valid Idempotency-Key is 400, before body and id are checked (X15)."""
+    assert_problem(call(api.url, operation, organisation.test.key, INVALID_BODY, **header), 400, code)
 
 
 @every_operation
-def test_then_the_rate(operation: Operation, spent: Api, founded: Organisation) -> None:
-    """A workspace that used up its minute gets 429 with Retry-After, before body and id are looked at."""
-    with client(spent.url, founded.test.key) as http:
+def test_then_the_rate_limit(operation: Operation, rate_limited: Api, organisation: Organisation) -> None:
+    """A workspace over its rate limit gets 429 with Retry-After, before body and id are checked."""
+    with client(rate_limited.url, organisation.test.key) as http:
         http.get("/v1/users")
     key = {"Idempotency-Key": unique_key()} if operation.mutating else {}
-    answer = call(spent.url, operation, founded.test.key, NO_LIST_IS_A_BODY, **key)
-    refused(answer, 429, "rate_limited")
+    answer = call(rate_limited.url, operation, organisation.test.key, INVALID_BODY, **key)
+    assert_problem(answer, 429, "rate_limited")
     assert int(answer.headers["retry-after"]) >= 1
     assert answer.headers["ratelimit"].startswith('"default";r=0;t=')
 
 
-@pytest.mark.parametrize("operation", [operation for operation in BEHIND_THE_DOOR if operation.takes_body], ids=str)
-def test_then_the_body(operation: Operation, api: Api, founded: Organisation) -> None:
-    """A body that does not fit is 422 before the id is looked up, and the field at fault is named."""
-    answer = call(api.url, operation, founded.test.key, NO_LIST_IS_A_BODY, **{"Idempotency-Key": unique_key()})
-    refused(answer, 422, "validation_failed")
+@pytest.mark.parametrize("operation", [operation for operation in AUTHENTICATED if operation.takes_body], ids=str)
+def test_then_the_body(operation: Operation, api: Api, organisation: Organisation) -> None:
+    """An invalid body is 422 with the name of the field, before the id is read from the database."""
+    answer = call(api.url, operation, organisation.test.key, INVALID_BODY, **{"Idempotency-Key": unique_key()})
+    assert_problem(answer, 422, "validation_failed")
     assert "body" in [error["param"] for error in answer.json()["errors"]]
 
 
-@pytest.mark.parametrize("operation", [operation for operation in BEHIND_THE_DOOR if operation.of_one], ids=str)
-def test_then_the_look_up(operation: Operation, api: Api, founded: Organisation) -> None:
-    """With everything else right an id that nobody has is 404."""
+@pytest.mark.parametrize("operation", [operation for operation in AUTHENTICATED if operation.of_one], ids=str)
+def test_then_the_id(operation: Operation, api: Api, organisation: Organisation) -> None:
+    """An id that does not exist is 404 if everything else is valid."""
     key = {"Idempotency-Key": unique_key()} if operation.mutating else {}
-    refused(call(api.url, operation, founded.test.key, operation.body(), **key), 404, "not_found")
+    assert_problem(call(api.url, operation, organisation.test.key, operation.body(), **key), 404, "not_found")
 
 
-def test_last_the_state(founded: Organisation) -> None:
-    """Only what is there, and asked for properly, can be in the wrong state: 409 with what is allowed."""
-    with founded.test.client() as http:
+def test_last_the_state(organisation: Organisation) -> None:
+    """A valid call in a wrong state of the resource is 409 with the allowed states."""
+    with organisation.test.client() as http:
         made = http.post("/v1/webhook_endpoints", json={"url": "http://127.0.0.1:9/", "events": ["*"]}).json()
         bad = http.post(f"/v1/webhook_endpoints/{made['id']}/enable", json={"held": "since"})
-        refused(bad, 422)
+        assert_problem(bad, 422)
         again = http.post(f"/v1/webhook_endpoints/{made['id']}/enable")
-    refused(again, 409, "illegal_transition")
+    assert_problem(again, 409, "illegal_transition")
     assert again.json()["allowed"] == ["disabled"]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_every_answer_carries_a_request_id(operation: Operation, api: Api) -> None:
-    """`Request-Id: req_…` stands on every answer, once (conventions 2.10)."""
+def test_every_response_has_a_request_id(operation: Operation, api: Api) -> None:
+    """Every response has exactly one header `Request-Id: req_…` (conventions 2.10)."""
     answer = call(api.url, operation, None)
     found = answer.headers.get_list("request-id")
     assert len(found) == 1

@@ -1,4 +1,4 @@
-"""What the tests of this room share: the API in this process, an engine in a database of its own, and a receiver."""
+"""Fixtures of the integration tests: the API in this process, an engine with its own database, and a receiver."""
 
 from collections.abc import AsyncIterator
 
@@ -13,7 +13,7 @@ __all__ = ["api", "http", "live_http", "org"]
 
 @pytest.fixture
 async def engine(database: str, redis_url: str) -> AsyncIterator[Engine]:
-    """A workspace in a database of its own."""
+    """A workspace in its own database, with its engine."""
     async with running_engine(database, redis_url) as made:
         yield made
 

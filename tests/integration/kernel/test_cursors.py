@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from spine.kernel import ids
 from spine.webhooks.accept import event_json
 from tests.api import Account, Api, Organisation
-from tests.one_of_each import make_things
+from tests.one_of_each import create_one_of_each
 
 
 async def connect(api: Api) -> "asyncpg.Connection[asyncpg.Record]":
@@ -202,7 +202,7 @@ LISTS: dict[str, dict[str, str]] = {
 def test_a_cursor_is_valid_for_its_own_list_only(path: str, api: Api, org: Organisation) -> None:
     """A cursor of another workspace, list or filter, or a changed one, is 400 `invalid_cursor` with one text."""
     for _ in range(2):
-        make_things(org.test, api.database_url)
+        create_one_of_each(org.test, api.database_url)
     with org.test.client() as http, org.live.client() as elsewhere:
         cursor = http.get(path, params={"limit": "1"} | LISTS[path]).json()["next_cursor"]
         assert cursor

@@ -9,8 +9,8 @@ import pytest
 
 from spine.kernel.database import open_engine, open_pool
 from tests.api import Account, Api, Organisation
-from tests.contract.specification import BEHIND_THE_DOOR, Operation
-from tests.one_of_each import Things, make_things
+from tests.contract.specification import AUTHENTICATED, Operation
+from tests.one_of_each import OneOfEach, create_one_of_each
 
 OURS = "n.nspname = 'spine'"
 TENANT_TABLES = f"""
@@ -128,7 +128,7 @@ async def test_the_app_role_sees_nothing_without_its_workspace(
     setting: str | None, api: Api, org: Organisation
 ) -> None:
     """With no workspace set, an empty one or an unknown one, every tenant table is empty and refuses inserts (P-14)."""
-    await asyncio.to_thread(make_things, org.test, api.database_url)
+    await asyncio.to_thread(create_one_of_each, org.test, api.database_url)
     connection = await asyncpg.connect(api.database_url, server_settings={"role": "spine_app"})
     try:
         if setting is not None:
@@ -161,9 +161,9 @@ async def test_a_setting_does_not_outlive_its_transaction(api: Api, org: Organis
 
 
 @pytest.fixture(scope="module")
-def foreign(api: Api) -> Things:
+def foreign(api: Api) -> OneOfEach:
     """One resource of each kind in another organisation's test workspace."""
-    return make_things(api.sign_up("Other").test, api.database_url)
+    return create_one_of_each(api.sign_up("Other").test, api.database_url)
 
 
 def shape(response: httpx.Response) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def shape(response: httpx.Response) -> dict[str, Any]:
     }
 
 
-OF_ONE = [operation for operation in BEHIND_THE_DOOR if operation.of_one]
+OF_ONE = [operation for operation in AUTHENTICATED if operation.of_one]
 
 
 def call(http: httpx.Client, operation: Operation, path: str) -> dict[str, Any]:
@@ -187,15 +187,15 @@ def call(http: httpx.Client, operation: Operation, path: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def live_and_test(api: Api) -> tuple[Account, Things]:
+def live_and_test(api: Api) -> tuple[Account, OneOfEach]:
     """The live account of an organisation, and one resource of each kind in its test workspace."""
     made = api.sign_up()
-    return made.live, make_things(made.test, api.database_url)
+    return made.live, create_one_of_each(made.test, api.database_url)
 
 
 @pytest.mark.parametrize("operation", OF_ONE, ids=str)
 def test_an_invisible_id_is_like_an_unknown_id(
-    operation: Operation, http: httpx.Client, foreign: Things, live_and_test: tuple[Account, Things]
+    operation: Operation, http: httpx.Client, foreign: OneOfEach, live_and_test: tuple[Account, OneOfEach]
 ) -> None:
     """An invisible id gets the same response, to the last header, as an id that was never issued: 404.
 
@@ -203,9 +203,9 @@ def test_an_invisible_id_is_like_an_unknown_id(
     """
     live, tested = live_and_test
     with live.client() as live_http:
-        for caller, things in ((http, foreign), (live_http, tested)):
+        for caller, existing in ((http, foreign), (live_http, tested)):
             unknown = call(caller, operation, operation.random_path())
-            assert call(caller, operation, things.path(operation.path)) == unknown
+            assert call(caller, operation, existing.path(operation.path)) == unknown
             assert unknown["status"] == 404
 
 
@@ -223,10 +223,10 @@ def test_a_live_id_under_a_test_key(org: Organisation) -> None:
         assert [row["id"] for row in live.get("/v1/users").json()["data"]] == [user["id"]]
 
 
-def test_filters_and_references_reveal_nothing(http: httpx.Client, foreign: Things) -> None:
+def test_filters_and_references_reveal_nothing(http: httpx.Client, foreign: OneOfEach) -> None:
     """A foreign id in a filter finds nothing and as a reference is not found, like a random id (P-15, W-01)."""
     random = {"endpoint_id": "whe_01M7XZQ13PQ2QS290DBGHN958X", "event_id": "evt_01M7XZQ13PQ2QS290DBGHN958X"}
-    theirs = {"endpoint_id": foreign.by_list["webhook_endpoints"], "event_id": foreign.by_list["events"]}
+    theirs = {"endpoint_id": foreign.by_collection["webhook_endpoints"], "event_id": foreign.by_collection["events"]}
     for name in random:
         for path in ("/v1/deliveries", "/v1/dead_letters"):
             responses = [shape(http.get(path, params={name: ids[name]})) for ids in (random, theirs)]

@@ -10,10 +10,10 @@ import orjson
 import pytest
 
 from tests.api import Api, Organisation
-from tests.contract.specification import BEHIND_THE_DOOR, SPINE, Operation
-from tests.one_of_each import make_things
+from tests.contract.specification import AUTHENTICATED, SPINE, Operation
+from tests.one_of_each import create_one_of_each
 
-MUTATIONS = [operation for operation in BEHIND_THE_DOOR if operation.mutating]
+MUTATIONS = [operation for operation in AUTHENTICATED if operation.mutating]
 PREPARATIONS = {
     "POST /v1/webhook_endpoints/{id}/enable": ("PATCH", "/v1/webhook_endpoints/{id}", {"status": "disabled"}),
     "POST /v1/replays/{id}/resume": ("POST", "/v1/replays/{id}/pause", {}),
@@ -51,11 +51,11 @@ def test_a_mutation_emits_what_it_declares(
     operation: Operation, http: httpx.Client, api: Api, org: Organisation
 ) -> None:
     """A call emits at least one event of a declared type, with the call's request id and a body as documented (P-04)."""
-    things = make_things(org.test, api.database_url)
+    existing = create_one_of_each(org.test, api.database_url)
     if str(operation) in PREPARATIONS:
         method, path, body = PREPARATIONS[str(operation)]
-        assert http.request(method, things.path(path), json=body).status_code == 200
-    answer = http.request(operation.method, things.path(operation.path), json=operation.body())
+        assert http.request(method, existing.path(path), json=body).status_code == 200
+    answer = http.request(operation.method, existing.path(operation.path), json=operation.body())
     assert answer.status_code in (200, 201), answer.text
     emitted = [
         body for body in event_bodies(api, org.test.workspace_id) if body["request_id"] == answer.headers["request-id"]
@@ -71,7 +71,7 @@ def test_a_mutation_emits_what_it_declares(
 
 def test_every_emitted_event_is_declared(http: httpx.Client, api: Api, org: Organisation) -> None:
     """Every event of a used workspace is in the webhooks section, or is of the caller's own type."""
-    make_things(org.test, api.database_url)
+    create_one_of_each(org.test, api.database_url)
     emitted = event_bodies(api, org.test.workspace_id)
     assert len(emitted) >= 6
     for body in emitted:

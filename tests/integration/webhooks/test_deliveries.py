@@ -9,7 +9,7 @@ import httpx
 
 from spine.kernel import ids
 from tests.api import Account, Api, Organisation
-from tests.one_of_each import make_things
+from tests.one_of_each import create_one_of_each
 
 ATTEMPT = {
     "number": 1,
@@ -145,9 +145,9 @@ def test_a_replayed_delivery_is_pending_in_a_new_series(http: httpx.Client, api:
 
 async def test_replaying_twice_at_once_is_one_more_series(api: Api, org: Organisation) -> None:
     """Of concurrent replays of one delivery one wins and the rest are 409 (wire.md)."""
-    things = await asyncio.to_thread(make_things, org.test, api.database_url)
+    existing = await asyncio.to_thread(create_one_of_each, org.test, api.database_url)
     async with org.test.async_client() as http:
-        path = f"/v1/deliveries/{things.by_list['deliveries']}"
+        path = f"/v1/deliveries/{existing.by_collection['deliveries']}"
         answers = await asyncio.gather(*(http.post(f"{path}/replay") for _ in range(8)))
         assert sorted(answer.status_code for answer in answers) == [200] + [409] * 7
         assert (await http.get(path)).json()["series"] == 2

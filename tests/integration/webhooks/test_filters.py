@@ -15,7 +15,7 @@ from policies.json_containment import Steps, contains
 from spine.webhooks.filters import STEPS_OF_A_BATCH, STEPS_OF_AN_EVENT
 from tests.api import serve
 from tests.delivery_engine import Engine
-from tests.json_pieces import OBJECTS, value_and_piece
+from tests.json_pieces import OBJECTS, value_and_part
 from tests.receiver import Receiver
 
 GOLD = {"pipeline": "sales", "customer": {"tier": "gold"}}
@@ -281,7 +281,7 @@ def test_filters_mean_what_postgres_means(postgres_url: str) -> None:
             await connection.close()
 
     @settings(max_examples=60, deadline=None)
-    @given(st.lists(value_and_piece(OBJECTS), min_size=10, max_size=30))
+    @given(st.lists(value_and_part(OBJECTS), min_size=10, max_size=30))
     def agree(pairs: list[tuple[Any, Any]]) -> None:
         pairs += [(part, value) for value, part in pairs]
         assert [contains(value, part, Steps(10**6)) for value, part in pairs] == asyncio.run(judged(pairs))

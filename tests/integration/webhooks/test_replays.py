@@ -8,13 +8,13 @@ import httpx
 import pytest
 
 from tests.api import Api, Organisation
-from tests.one_of_each import Things, make_things
+from tests.one_of_each import OneOfEach, create_one_of_each
 
 
 @pytest.fixture
-def things(org: Organisation, api: Api) -> Things:
+def existing(org: Organisation, api: Api) -> OneOfEach:
     """A workspace with one dead and one delivered delivery, of `order.paid`, to one endpoint."""
-    return make_things(org.test, api.database_url)
+    return create_one_of_each(org.test, api.database_url)
 
 
 def total(http: httpx.Client, **filter: Any) -> int:
@@ -26,10 +26,10 @@ def total(http: httpx.Client, **filter: Any) -> int:
     return count
 
 
-def test_a_dry_run_only_counts(http: httpx.Client, things: Things) -> None:
+def test_a_dry_run_only_counts(http: httpx.Client, existing: OneOfEach) -> None:
     """`{total}` and nothing else: no replay is made, nothing is told (wire.md)."""
     before = http.get("/v1/replays").json()["data"]
-    endpoint_id = things.by_list["webhook_endpoints"]
+    endpoint_id = existing.by_collection["webhook_endpoints"]
     assert total(http) == 1
     assert total(http, status="dead") == 1
     assert total(http, status="delivered") == 1
@@ -40,9 +40,9 @@ def test_a_dry_run_only_counts(http: httpx.Client, things: Things) -> None:
     assert http.get("/v1/replays").json()["data"] == before
 
 
-def test_a_replay_is_made_with_its_count(http: httpx.Client, things: Things) -> None:
+def test_a_replay_is_made_with_its_count(http: httpx.Client, existing: OneOfEach) -> None:
     """201 with Location, the filter as given, and progress that begins at nothing (promise 5)."""
-    endpoint_id = things.by_list["webhook_endpoints"]
+    endpoint_id = existing.by_collection["webhook_endpoints"]
     answer = http.post("/v1/replays", json={"filter": {"endpoint_id": endpoint_id}, "rate_per_s": 5})
     assert answer.status_code == 201
     made = answer.json()
@@ -53,9 +53,9 @@ def test_a_replay_is_made_with_its_count(http: httpx.Client, things: Things) -> 
     assert http.get(f"/v1/replays/{made['id']}").json() == made
 
 
-def test_a_replay_of_what_is_missing(http: httpx.Client, things: Things) -> None:
+def test_a_replay_of_what_is_missing(http: httpx.Client, existing: OneOfEach) -> None:
     """Events of the endpoint's types that it never had a delivery of are counted; its Location is the replay's own."""
-    endpoint_id = things.by_list["webhook_endpoints"]
+    endpoint_id = existing.by_collection["webhook_endpoints"]
     for type in ("order.paid", "order.sent"):
         http.post("/v1/events", json={"type": type, "data": {}})
     path = f"/v1/webhook_endpoints/{endpoint_id}/replay_missing"
@@ -77,9 +77,11 @@ MOVES = {
 
 @pytest.mark.parametrize("action", ["pause", "resume", "cancel"])
 @pytest.mark.parametrize("state", MOVES)
-def test_every_move_from_every_state(state: str, action: str, http: httpx.Client, api: Api, things: Things) -> None:
+def test_every_move_from_every_state(
+    state: str, action: str, http: httpx.Client, api: Api, existing: OneOfEach
+) -> None:
     """What the table of states allows happens and is told; anything else is 409 with what is allowed (X5)."""
-    id = things.by_list["replays"]
+    id = existing.by_collection["replays"]
 
     async def set_state() -> None:
         owner = await asyncpg.connect(api.database_url)
@@ -101,10 +103,10 @@ def test_every_move_from_every_state(state: str, action: str, http: httpx.Client
         assert told == []
 
 
-async def test_concurrent_moves_have_one_winner(api: Api, org: Organisation, things: Things) -> None:
+async def test_concurrent_moves_have_one_winner(api: Api, org: Organisation, existing: OneOfEach) -> None:
     """Ten pauses at once: one happens, nine are told that it is paused already."""
     async with org.test.async_client() as http:
         answers = await asyncio.gather(
-            *(http.post(f"/v1/replays/{things.by_list['replays']}/pause") for _ in range(10))
+            *(http.post(f"/v1/replays/{existing.by_collection['replays']}/pause") for _ in range(10))
         )
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 9

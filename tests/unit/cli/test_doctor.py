@@ -1,4 +1,4 @@
-"""The doctor's judgements, each on what it would see; the looking itself is tried against real servers elsewhere."""
+"""The judgements of `spine doctor` on given observations. The end-to-end tests run it against real servers."""
 
 import base64
 import json
@@ -79,7 +79,7 @@ _KEY = base64.b64encode(b"k" * 32).decode()
     ],
 )
 def test_judgements(finding: Finding, level: str) -> None:
-    """Each thing seen has one level, and whatever is not ok comes with its mend."""
+    """Each observation has its level, and a finding that is not ok has a remedy."""
     assert finding.level == level
     assert bool(finding.remedy) == (level != "ok")
 
@@ -96,29 +96,29 @@ def test_judgements(finding: Finding, level: str) -> None:
     ],
 )
 def test_the_encryption_key(text: str, level: str) -> None:
-    """A key that does not seal, and the example's, are failures; no finding shows the key."""
+    """An invalid key and the key of the example are failures. No finding contains the key."""
     _, finding = settings.encryption_key(text)
     assert finding.level == level
     assert _KEY not in finding.observed + finding.remedy
 
 
 def test_settings_are_read_as_the_processes_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing or malformed setting is named as it stands in the environment, with its mend."""
+    """A finding about a missing or malformed setting has the name of the environment variable."""
     for name in ("DATABASE_URL", "REDIS_URL", "SPINE_ENCRYPTION_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SPINE_HTTP_PORT", "eighty")
     monkeypatch.setenv("SPINE_EGRESS_ALLOW", "0.0.0.0/0")
     found = settings.Settings()
     findings = list(settings.check_settings(found))
-    told = " ".join(finding.observed for finding in findings if finding.level == "fail")
+    failures = " ".join(finding.observed for finding in findings if finding.level == "fail")
     for name in ("DATABASE_URL", "REDIS_URL", "SPINE_ENCRYPTION_KEY", "SPINE_HTTP_PORT", "0.0.0.0/0"):
-        assert name in told
+        assert name in failures
     assert found.database is None
     assert found.work is not None
 
 
-def test_an_open_house_is_worth_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signup open to more than this machine is told, not refused."""
+def test_open_signup_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signup that is open to other machines is a warning."""
     for name, value in {"SPINE_SIGNUP": "open", "SPINE_HTTP_HOST": "0.0.0.0", "SPINE_ENCRYPTION_KEY": _KEY}.items():
         monkeypatch.setenv(name, value)
     levels = {f.component: f.level for f in settings.check_settings(settings.Settings())}
@@ -126,13 +126,13 @@ def test_an_open_house_is_worth_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_newest_revision_is_read_from_the_code() -> None:
-    """The revision a database should be at is the newest of the migrations' files."""
+    """The newest revision is the number of the last migration file."""
     files = sorted((ROOT / "spine/kernel/migrations/versions").glob("[0-9]*.py"))
     assert database.newest_revision() == files[-1].name.partition("_")[0]
 
 
 def test_a_failure_fails_the_command_and_a_warning_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report answers whether there is a failure; for machines it is one document."""
+    """The report returns True if there is a failure. With --json it is one document."""
     monkeypatch.setattr(sys, "stdout", StringIO())
     assert report.report(Output(as_json=False), [ok("a", "fine"), warn("b", "so so", "mend it")]) is False
     assert report.report(Output(as_json=False), [ok("a", "fine"), fail("b", "bad", "mend it")]) is True

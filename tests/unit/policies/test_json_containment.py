@@ -17,7 +17,7 @@ from spine.webhooks.filters import (
     usable,
     written,
 )
-from tests.json_pieces import JSON, NAMES, OBJECTS, value_and_piece
+from tests.json_pieces import JSON, NAMES, OBJECTS, value_and_part
 
 
 def held(value: Any, part: Any) -> bool:
@@ -73,7 +73,7 @@ def test_containment(value: Any, part: Any, expected: bool) -> None:
 
 
 @settings(max_examples=5 * settings().max_examples)
-@given(value_and_piece())
+@given(value_and_part())
 def test_containment_follows_the_rule(pair: tuple[Any, Any]) -> None:
     """For any two JSON values the result equals the plain implementation of the rule."""
     value, part = pair
@@ -90,7 +90,7 @@ def test_a_value_contains_itself_and_its_parts(value: Any, more: Any, names: set
         assert held([more, *reversed(value), more], value)
 
 
-@given(pair=value_and_piece(), given_steps=st.integers(0, 30))
+@given(pair=value_and_part(), given_steps=st.integers(0, 30))
 def test_the_steps_are_not_exceeded(pair: tuple[Any, Any], given_steps: int) -> None:
     """With too few steps it raises TooManySteps; it never returns a wrong result."""
     value, part = pair
@@ -117,7 +117,7 @@ def body(data: Any) -> bytes:
     return orjson.dumps({"id": "evt_1", "type": "a.b", "data": data})
 
 
-@given(value_and_piece(OBJECTS))
+@given(value_and_part(OBJECTS))
 def test_a_payload_meets_the_filters_that_its_data_contains(pair: tuple[Any, Any]) -> None:
     """Filters apply to `data` as the receiver parses it; a payload can be tested against many filters."""
     data, filter = pair
