@@ -1,4 +1,4 @@
-"""The command line against a whole installation, and the operating guide's commands run as they stand."""
+"""The command line against a whole installation, and the commands of the operating guide, run unchanged."""
 
 import json
 import os
@@ -26,7 +26,7 @@ _BLOCK = re.compile(r"^```sh\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 
 
 class Receiver:
-    """Answers every call with `status`, and remembers the calls."""
+    """Responds to every call with `status`, and records the calls."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -41,7 +41,7 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Keep quiet."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hooks"
@@ -49,28 +49,28 @@ class Receiver:
 
 
 class Shell:
-    """A second terminal: `spine` with what `make up` wrote of itself, in the workspace of a new organisation."""
+    """A second terminal: `spine` with the settings that `make up` wrote, in the workspace of a new organisation."""
 
     def __init__(self, installation: Up) -> None:
         kept = {name: value or "" for name, value in dotenv_values(installation.directory / "environment").items()}
-        # Given, not only kept: a developer's .env must not lend its servers to the tests.
+        # Set in the environment, so that the servers of a developer's .env are not used.
         self.environ = {**os.environ, **kept, "SPINE_DATA_DIR": str(installation.directory), "PYTHONPATH": str(ROOT)}
-        founded = self.json("keys", "create", "--org", "Acme", "--email", "ops@acme.example.com")
-        self.workspace_id: str = founded["test"]["workspace_id"]
-        self.environ["SPINE_API_KEY"] = founded["test"]["api_key"]
+        created = self.json("keys", "create", "--org", "Acme", "--email", "ops@acme.example.com")
+        self.workspace_id: str = created["test"]["workspace_id"]
+        self.environ["SPINE_API_KEY"] = created["test"]["api_key"]
 
     def run(self, *words: str) -> Result:
-        """Say `spine …`, in this process."""
+        """Run `spine` in this process."""
         return CliRunner().invoke(app, words, obj=Environment(environ=self.environ), catch_exceptions=False)
 
     def json(self, *words: str) -> Any:
-        """Say `spine … --json` and read what it says."""
-        told = self.run(*words, "--json")
-        assert told.exit_code == 0, told.output
-        return json.loads(told.stdout)
+        """Run `spine … --json` and return its document."""
+        result = self.run(*words, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Say `spine …` as a process of its own, that hears Ctrl-C even where the tests run in the background of a shell."""
+        """Start `spine` as a process that receives Ctrl-C even if the tests run in the background of a shell."""
         return subprocess.Popen(
             [*SPINE, *words],
             env=self.environ,
@@ -81,7 +81,7 @@ class Shell:
         )
 
     def dead_letter(self, endpoint_id: str, receiver: Receiver) -> str:
-        """One delivery, dead because the receiver said that it is gone; the endpoint is enabled again."""
+        """Create a delivery that is dead because of a 410, and enable the endpoint again. Returns the event's id."""
         before = len(self.json("dead-letters", "list")["data"])
         receiver.status = 410
         event: str = self.json("events", "send", "order.paid")["id"]
@@ -93,14 +93,14 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One installation for this file, started by the command line itself."""
+    """One installation for this module, started by the command line."""
     with up(tmp_path_factory.mktemp("cli") / "data", (*SPINE, "up")) as running:
         yield running
 
 
 @pytest.fixture
 def shell(installation: Up) -> Shell:
-    """A terminal of this test's own organisation."""
+    """A terminal with a new organisation for one test."""
     return Shell(installation)
 
 
@@ -114,7 +114,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_a_second_terminal_finds_the_installation(installation: Up) -> None:
-    """`spine` needs no more than the data directory: key and port come from what `make up` wrote there."""
+    """`spine` needs only the data directory: `make up` wrote key and port there."""
     mine = Shell(installation).environ
     bare = {name: value for name, value in mine.items() if not name.startswith(("SPINE_API", "SPINE_HTTP"))}
     for words in (("events", "list"), ("events", "list", "--live")):
@@ -122,8 +122,8 @@ def test_a_second_terminal_finds_the_installation(installation: Up) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def test_the_doctor_knows_well_from_ill(installation: Up, shell: Shell, receiver: Receiver) -> None:
-    """A running installation has no failure; with another encryption key, and nothing at the port, each is one."""
+def test_doctor_reports_failures(installation: Up, shell: Shell, receiver: Receiver) -> None:
+    """A running installation has no failure. Another encryption key, a wrong Redis and a wrong port are failures."""
     shell.json("endpoints", "create", receiver.url)
     well = subprocess.run([*SPINE, "doctor", "--json"], env=shell.environ, capture_output=True, text=True, check=False)
     findings = {finding["part"]: finding for finding in json.loads(well.stdout)["findings"]}
@@ -140,8 +140,8 @@ def test_the_doctor_knows_well_from_ill(installation: Up, shell: Shell, receiver
     assert all(finding["mend"] for finding in failed)
 
 
-def test_keys_from_their_making_to_their_end(shell: Shell) -> None:
-    """Keys are made over the API and in the database, in one workspace with one environment, and open until revoked."""
+def test_life_of_a_key(shell: Shell) -> None:
+    """Keys are created over the API and in the database, for one workspace and one environment, and valid until revoked."""
     narrow = shell.json("keys", "create", "--name", "billing", "--scopes", "events:write")
     assert shell.run("events", "send", "order.paid", "--key", narrow["api_key"]).exit_code == 0
     refused = shell.run("keys", "list", "--key", narrow["api_key"])
@@ -158,24 +158,24 @@ def test_keys_from_their_making_to_their_end(shell: Shell) -> None:
 
 
 def test_a_key_of_a_new_organisation_has_the_scopes_asked_for(shell: Shell) -> None:
-    """--scopes holds for both keys of a new organisation."""
-    founded = shell.json("keys", "create", "--org", "B", "--email", "b@acme.example.com", "--scopes", "events:write")
+    """--scopes applies to both keys of a new organisation."""
+    created = shell.json("keys", "create", "--org", "B", "--email", "b@acme.example.com", "--scopes", "events:write")
     for env in ("test", "live"):
-        key = founded[env]["api_key"]
+        key = created[env]["api_key"]
         assert key.startswith(f"sk_{env}_")
         assert shell.run("events", "send", "order.paid", "--key", key).exit_code == 0
         assert shell.run("events", "list", "--key", key).exit_code == 1
 
 
-def test_dead_letters_return(shell: Shell, receiver: Receiver) -> None:
-    """A dead letter is listed with its why, replayed by filter, and arrives with its first id and bytes."""
+def test_dead_letters_are_replayed(shell: Shell, receiver: Receiver) -> None:
+    """A dead letter is listed with its reason, replayed by filter, and delivered with the same id and bytes."""
     endpoint = shell.json("endpoints", "create", receiver.url, "--events", "order.*")["id"]
     event = shell.dead_letter(endpoint, receiver)
     letter = shell.json("dead-letters", "list", "--endpoint", endpoint, "--type", "order.*", "--since", "1h")["data"][0]
     assert (letter["event_id"], letter["reason"], letter["last_status_code"]) == (event, "endpoint_gone", 410)
-    told = shell.run("dead-letters", "replay", "--endpoint", endpoint, "--yes")
-    assert told.exit_code == 0, told.output
-    assert "1 delivered, 0 failed, of 1" in told.stdout
+    result = shell.run("dead-letters", "replay", "--endpoint", endpoint, "--yes")
+    assert result.exit_code == 0, result.output
+    assert "1 delivered, 0 failed, of 1" in result.stdout
     (first, body), (second, again) = receiver.calls
     assert (first["webhook-id"], body) == (second["webhook-id"], again)
     shown = shell.run("deliveries", "show", letter["delivery_id"]).stdout
@@ -183,13 +183,13 @@ def test_dead_letters_return(shell: Shell, receiver: Receiver) -> None:
     assert shell.json("dead-letters", "list")["data"] == []
 
 
-def test_ctrl_c_pauses_a_replay_and_it_goes_on(shell: Shell, receiver: Receiver) -> None:
-    """Ctrl-C leaves the replay paused and names the command that takes it to its end."""
+def test_ctrl_c_pauses_a_replay_which_can_be_resumed(shell: Shell, receiver: Receiver) -> None:
+    """Ctrl-C pauses the replay and prints the command that resumes it."""
     endpoint = shell.json("endpoints", "create", receiver.url, "--events", "order.*")["id"]
     for _ in range(3):
         shell.dead_letter(endpoint, receiver)
     running = shell.start("dead-letters", "replay", "--yes", "--rate", "0.5")
-    # It is watching once one of the three came back: the next is two seconds away.
+    # After the first of three deliveries the command polls the progress; the next delivery is two seconds later.
     until(lambda: len(receiver.calls) > 3)
     until(lambda: shell.json("replays", "list")["data"][0]["progress"]["done"])
     running.send_signal(signal.SIGINT)
@@ -201,8 +201,8 @@ def test_ctrl_c_pauses_a_replay_and_it_goes_on(shell: Shell, receiver: Receiver)
     assert shell.json("replays", "show", replay["id"])["progress"] == {"total": 3, "done": 3, "failed": 0}
 
 
-def test_what_listen_forwards_verifies(shell: Shell, receiver: Receiver, installation: Up) -> None:
-    """`listen` hands events that come from now on to a local server, verified by the standardwebhooks package; Ctrl-C ends it."""
+def test_listen_forwards_signed_events(shell: Shell, receiver: Receiver, installation: Up) -> None:
+    """`listen` forwards new events to a local server, where the standardwebhooks package verifies them. Ctrl-C ends it."""
     shell.json("events", "send", "order.before")
     listening = shell.start("listen", "--forward-to", receiver.url, "--events", "order.*", "--json")
     assert listening.stderr is not None
@@ -211,7 +211,7 @@ def test_what_listen_forwards_verifies(shell: Shell, receiver: Receiver, install
     shell.json("events", "send", "invoice.paid")
     sent = shell.json("events", "send", "order.paid", '{"name": "Zoë", "total": 4.20, "at": null}')
     assert listening.stdout is not None
-    line = listening.stdout.readline()  # printed once the answer has come
+    line = listening.stdout.readline()  # printed after the response
     listening.send_signal(signal.SIGINT)
     more, said = listening.communicate(timeout=30)
     assert (listening.returncode, more, said) == (0, "", f"stopped: 1 received, 1 taken by {receiver.url}\n")

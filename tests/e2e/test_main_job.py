@@ -1,4 +1,4 @@
-"""The main job as its users see it: a whole installation, calls over HTTP, somebody else's verifier at the other end."""
+"""The main use case in a whole installation: calls over HTTP, and receivers that verify with public libraries."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ SCHEDULE_S = (1, 4, 16, 60, 300, 1800, 7200)
 
 
 class Subscriber:
-    """Receives, verifies with two other houses' libraries, and answers as it is told."""
+    """Receives webhooks, verifies them with two public libraries, and responds with `status`."""
 
     def __init__(self) -> None:
         self.status = 200
@@ -43,20 +43,20 @@ class Subscriber:
                 self.wfile.write(b"no" if subscriber.status != 200 else b"yes")
 
             def log_message(self, *_: object) -> None:
-                """Keep quiet."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hooks"
         Thread(target=self.server.serve_forever, daemon=True).start()
 
     def types(self) -> list[str]:
-        """The types of what came in."""
+        """Return the types of the received events."""
         return [event["type"] for _, _, event in self.received]
 
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """One installation for this file."""
+    """One installation for this module."""
     with up(
         tmp_path_factory.mktemp("main") / "data", (sys.executable, "-m", "spine.supervisor"), SPINE_WORKERS="2"
     ) as running:
@@ -92,7 +92,7 @@ def _endpoint(api: httpx.Client, subscriber: Subscriber, *events: str) -> str:
 
 
 def test_a_message_goes_in_and_signed_webhooks_come_out(api: httpx.Client, subscriber: Subscriber) -> None:
-    """The curl of the developer page is answered 201, and within 5 s a receiver has verified created, sent and delivered."""
+    """The curl of the developer page returns 201, and within 5 s a receiver has verified created, sent and delivered."""
     _endpoint(api, subscriber, "message.*")
     contact = (
         api.post("/crm/v1/contacts", json={"name": "Priya Raghavan", "phone": "+910000000000"})
@@ -126,8 +126,8 @@ def test_a_message_goes_in_and_signed_webhooks_come_out(api: httpx.Client, subsc
 def test_eight_failures_are_a_dead_letter_and_its_replay_is_the_same_event(
     api: httpx.Client, subscriber: Subscriber
 ) -> None:
-    """A failing receiver is tried eight times on the schedule, then the delivery is dead with the why; a replay of it
-    carries the same id and the same bytes.
+    """A failing receiver is called eight times on the schedule, then the delivery is dead with its reason. A replay has
+    the same id and the same bytes.
     """
     subscriber.status = 500
     endpoint = _endpoint(api, subscriber, "order.paid")
@@ -138,19 +138,19 @@ def test_eight_failures_are_a_dead_letter_and_its_replay_is_the_same_event(
         assert _seconds(last["ended_at"], last["next_attempt_at"]) == pytest.approx(wait_s, abs=0.001)
         api.post("/v1/test_helpers/clock", json={"advance_s": wait_s}).raise_for_status()
     until(lambda: _delivery(api, event["id"])["status"] == "dead", 15)
-    letters = api.get("/v1/dead_letters", params={"endpoint_id": endpoint}).json()["data"]
+    dead_letters = api.get("/v1/dead_letters", params={"endpoint_id": endpoint}).json()["data"]
     assert [
-        (one["reason"], one["last_status_code"], one["last_response_body"], one["attempts"]) for one in letters
+        (one["reason"], one["last_status_code"], one["last_response_body"], one["attempts"]) for one in dead_letters
     ] == [("attempts_exhausted", 500, "no", 8)]
     subscriber.status = 200
-    api.post(f"/v1/deliveries/{letters[0]['delivery_id']}/replay").raise_for_status()
+    api.post(f"/v1/deliveries/{dead_letters[0]['delivery_id']}/replay").raise_for_status()
     until(lambda: _delivery(api, event["id"])["status"] == "delivered", 15)
     assert len(subscriber.received) == 9
     assert {(id, body) for id, body, _ in subscriber.received} == {(event["id"], subscriber.received[0][1])}
 
 
 def test_a_disabled_endpoint_loses_nothing(api: httpx.Client, subscriber: Subscriber) -> None:
-    """What is accepted while an endpoint is disabled is held, and delivered once it is enabled again."""
+    """Events accepted while an endpoint is disabled are held, and delivered when it is enabled again."""
     endpoint = _endpoint(api, subscriber, "order.paid")
     api.patch(f"/v1/webhook_endpoints/{endpoint}", json={"status": "disabled"}).raise_for_status()
     event = api.post("/v1/events", json={"type": "order.paid", "data": {}}).raise_for_status().json()
@@ -160,8 +160,8 @@ def test_a_disabled_endpoint_loses_nothing(api: httpx.Client, subscriber: Subscr
     until(lambda: [id for id, _, _ in subscriber.received] == [event["id"]], 15)
 
 
-def test_what_was_missed_is_sent_once(api: httpx.Client, subscriber: Subscriber) -> None:
-    """An endpoint made later gets earlier events by replay_missing, each once however often it is asked."""
+def test_missed_events_are_sent_once(api: httpx.Client, subscriber: Subscriber) -> None:
+    """A new endpoint gets earlier events by replay_missing, each of them once, even if it is called twice."""
     start = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 60))
     events = [
         api.post("/v1/events", json={"type": "order.paid", "data": {"n": n}}).raise_for_status().json()["id"]
