@@ -1,11 +1,11 @@
-"""Routing rules of tickets."""
+"""Routing rules of tickets. NEWEST and NEXT stand for the numbers of the newest revision and of this one."""
 
 from alembic import op
 
 from spine.kernel.migrations.tenancy import RESOURCE_COLUMNS, script, tenant_table
 
-revision = "0004"
-down_revision = "0003"
+revision = "NEXT"
+down_revision = "NEWEST"
 
 TABLE = f"""
 CREATE TABLE spine.routing_rules (

@@ -112,11 +112,15 @@ async def transition(unit: UnitOfWork, resource: Resource, id: str, to: str, **v
 
 
 async def emit_event(unit: UnitOfWork, resource: Resource, row: TenantRow, verb: str) -> Any:
-    """Emit the resource's event for this verb, with the resource as its data. Returns the response model."""
-    out = resource.out.model_validate(row)
+    """Emit the resource's event for this verb, with the resource as its data. Returns the response model.
+
+    Raises ValueError if the resource declares no such event: every mutation emits one (P-04).
+    """
     event = resource.event(verb)
-    if event is not None:
-        unit.emit(event, out, sequence=row.version)
+    if event is None:
+        raise ValueError(f"{resource.noun}.{verb} is not declared in the events of the resource {resource.noun}")
+    out = resource.out.model_validate(row)
+    unit.emit(event, out, sequence=row.version)
     return out
 
 

@@ -1,13 +1,16 @@
 """The migrations go up and down, one revision at a time and all at once."""
 
+from pathlib import Path
 from typing import Final
 
 import asyncpg
 from asyncpg import Record
 
+import spine.kernel.migrations
 from spine.kernel.database import downgrade, migrate
 
-REVISIONS: Final = ("0001", "0002", "0003")
+VERSIONS: Final = Path(spine.kernel.migrations.__file__).parent / "versions"
+REVISIONS: Final = tuple(sorted(path.name.partition("_")[0] for path in VERSIONS.glob("[0-9]*.py")))
 CATALOG: Final = """
     WITH relation AS (SELECT * FROM pg_class WHERE relnamespace = to_regnamespace('spine'))
     SELECT * FROM (SELECT 'schema' AS kind, nspname::text AS name, concat_ws(' ', nspowner::regrole, nspacl) AS definition

@@ -34,7 +34,11 @@ def _copy_with_recipe(directory: Path) -> None:
     (directory / "products/tickets").mkdir()
     (directory / "products/tickets/__init__.py").write_text('"""Tickets."""\n')
     shutil.copy(RECIPE / "routing_rules.py", directory / "products/tickets")
-    shutil.copy(RECIPE / "migration.py", directory / "spine/kernel/migrations/versions/0004_routing_rules.py")
+    versions = directory / "spine/kernel/migrations/versions"
+    newest = max(path.name.partition("_")[0] for path in versions.glob("[0-9]*.py"))
+    revision = f"{int(newest) + 1:04}"
+    migration = (RECIPE / "migration.py").read_text().replace("NEWEST", newest).replace("NEXT", revision)
+    (versions / f"{revision}_routing_rules.py").write_text(migration)
     catalogue = directory / "products/catalogue.py"
     text = catalogue.read_text()
     for before, added in CATALOGUE_LINES:

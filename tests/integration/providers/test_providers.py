@@ -5,16 +5,19 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Network
+from typing import get_args
 
+import asyncpg
 import orjson
 import pytest
 
+from products.notifications.providers import open_adapters
 from providers.http import HttpProvider, find
 from providers.protocol import MalformedCallback, SignatureInvalid
 from providers.smtp import SmtpProvider
 from spine.kernel.http_client import HttpClient
 from spine.kernel.settings import EgressSettings
-from spine.notifications.provider_kinds import PROVIDER_KINDS, HttpConfig
+from spine.notifications.provider_kinds import PROVIDER_KINDS, HttpConfig, KindName
 from spine.webhooks.signing import sign
 from tests.integration.providers.provider_fakes import (
     OUTCOMES,
@@ -46,7 +49,17 @@ async def mail_server() -> AsyncIterator[FakeMailServer]:
         yield server
 
 
-@pytest.fixture(params=["sandbox", "smtp", "http"])
+HARNESSES = ("sandbox", "smtp", "http")
+
+
+async def test_every_adapter_is_tested(http_client: HttpClient, database: str) -> None:
+    """The kinds that accounts may have, the adapters and the conformance suite name the same providers."""
+    async with asyncpg.create_pool(database, min_size=1, max_size=1) as pool:
+        adapters = open_adapters(pool, http_client)
+    assert set(adapters) == set(PROVIDER_KINDS) == set(get_args(KindName)) == set(HARNESSES)
+
+
+@pytest.fixture(params=HARNESSES)
 async def harness(
     request: pytest.FixtureRequest, http_client: HttpClient, mail_server: FakeMailServer, module_database: str
 ) -> AsyncIterator[Harness]:

@@ -23,7 +23,7 @@ GROUPS: list[type[BaseSettings]] = [
 
 def in_example() -> dict[str, str]:
     """The settings in the example, with their values."""
-    return dict(re.findall(r"^# ([A-Z][A-Z_]+)=(.*)$", EXAMPLE.read_text(), flags=re.MULTILINE))
+    return dict(re.findall(r"^# ([A-Z][A-Z0-9_]+)=(.*)$", EXAMPLE.read_text(), flags=re.MULTILINE))
 
 
 def in_code() -> set[str]:
