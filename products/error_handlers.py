@@ -9,7 +9,15 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from spine.kernel.errors import BadRequest, FieldError, InvalidBody, MethodNotAllowed, NotFound, SpineError
+from spine.kernel.errors import (
+    BadRequest,
+    FieldError,
+    InternalError,
+    InvalidBody,
+    MethodNotAllowed,
+    NotFound,
+    SpineError,
+)
 from spine.kernel.responses import PROBLEM
 from spine.kernel.unit_of_work import to_spine_error
 
@@ -54,8 +62,7 @@ async def _database_error(request: Request, error: Exception) -> Response:
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:
     _log.error("request failed", path=request.url.path, request_id=request.scope["spine.request_id"], exc_info=error)
-    error_text = "our fault; it is logged under this request_id, and the request is safe to send again"
-    return problem_response(request, SpineError(error_text))
+    return problem_response(request, InternalError())
 
 
 def install_error_handlers(app: FastAPI) -> None:

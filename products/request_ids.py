@@ -8,7 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spine.kernel import ids
-from spine.kernel.errors import SpineError
+from spine.kernel.errors import InternalError
 from spine.kernel.metrics import http_request
 from spine.kernel.responses import PROBLEM
 
@@ -59,7 +59,5 @@ class RequestIds:
 
 
 async def _send_internal_error(request_id: str, send: Send) -> None:
-    error = SpineError("our fault; it is logged under this request_id, and the request is safe to send again")
-    body = error.body(request_id)
     await send({"type": "http.response.start", "status": 500, "headers": [(b"content-type", PROBLEM.encode())]})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": InternalError().body(request_id)})

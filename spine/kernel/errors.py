@@ -95,6 +95,10 @@ class SpineError(Exception):
         return problem.model_dump_json(exclude_none=True).encode()
 
 
+class InternalError(SpineError):
+    """Our fault; it is logged under this request_id, and the request is safe to send again."""
+
+
 class BadRequest(SpineError):
     """The request is malformed."""
 
