@@ -16,6 +16,7 @@ from spine.kernel.wakeups import WakeupKind
 from spine.webhooks import queries
 from spine.webhooks.dead_letters import DEAD_LETTERED
 from spine.webhooks.filters import STEPS_OF_A_BATCH, Json, Payload
+from spine.webhooks.patterns import split_patterns
 from workers.connection import Connection, DedicatedConnection
 from workers.pipeline import WorkerContext, run_forever, wait_for_wakeup
 from workers.webhooks.system_events import replay_completed_event, write_system_events
@@ -62,7 +63,7 @@ class ReplayRunner:
         self._wake.set()
         await run_forever("replays", self._run_steps)
 
-    async def drain(self, within_s: float) -> None:  # noqa: ARG002  # a step is short
+    async def drain(self, timeout_s: float) -> None:  # noqa: ARG002  # a step is short
         """Start no further step."""
         self._stopping = True
 
@@ -113,7 +114,7 @@ async def _start_batch(connection: Connection, replay: Any) -> _Step:
     if replay["kind"] == "missing":
         return await _start_missing(connection, replay)
     filter = replay["filter"]
-    exact, prefixes = _types(filter)
+    exact, prefixes = split_patterns(filter.get("types")) or (None, None)
     row = await connection.fetchrow(
         queries.CLOSED_REOPEN,
         replay["workspace_id"],
@@ -134,7 +135,7 @@ async def _start_batch(connection: Connection, replay: Any) -> _Step:
 
 async def _start_missing(connection: Connection, replay: Any) -> _Step:
     filter = replay["filter"]
-    exact, prefixes = _types(filter)
+    exact, prefixes = split_patterns(filter.get("types")) or (None, None)
     endpoint_id, data = filter["endpoint_id"], filter.get("data")
     found = await connection.fetch(
         queries.MISSING_FIND,
@@ -192,16 +193,6 @@ async def _is_over(connection: Connection, replay: Any) -> bool:
         return True
     # Some may have ended without being counted: their endpoint was deleted, or they were replayed again on their own.
     return not await connection.fetchval(queries.REPLAY_IS_OPEN, replay["workspace_id"], replay["id"])
-
-
-def _types(filter: dict[str, Any]) -> tuple[list[str] | None, list[str] | None]:
-    """The exact types and the prefixes (of types such as `order.*`) of a filter; None for both if it has every type."""
-    types = filter.get("types")
-    if not types or "*" in types:
-        return None, None
-    return [name for name in types if not name.endswith(".*")], [
-        name.removesuffix("*") for name in types if name.endswith(".*")
-    ]
 
 
 def _parse_time(text: str | None) -> datetime | None:
