@@ -157,7 +157,7 @@ class Engine:
             database=DatabaseSettings(DATABASE_URL=self.url, database_pool_size=12),
             wakeup_settings=WakeupSettings(REDIS_URL=self.redis_url),
             work=WorkSettings(**work),
-            http_client=EgressSettings(egress_allow=(IPv4Network("127.0.0.0/8"),)),
+            egress=EgressSettings(egress_allow=(IPv4Network("127.0.0.0/8"),)),
             vault=VaultSettings(encryption_key=SecretStr(KEY)),
             wakeup_status=WakeupStatus(),
             pipelines=(Dispatcher, ReplayRunner, Maintenance),

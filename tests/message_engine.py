@@ -159,7 +159,7 @@ class DiesAfterCalls(MessageDispatcher):
         """Claim and call, but record nothing."""
         await run_forever("send claim", self.claimer.step)
 
-    async def drain(self, within_s: float) -> None:
+    async def drain(self, timeout_s: float) -> None:
         """A killed worker does not drain."""
 
 
@@ -172,7 +172,7 @@ async def sending(
         database=DatabaseSettings(DATABASE_URL=api.database_url, database_pool_size=12),
         wakeup_settings=WakeupSettings(REDIS_URL=api.redis_url),
         work=WorkSettings(**{"metrics_port": 0, "lease_s": 5, "drain_s": 5, **settings}),
-        http_client=EgressSettings(egress_allow=(IPv4Network("127.0.0.0/8"),)),
+        egress=EgressSettings(egress_allow=(IPv4Network("127.0.0.0/8"),)),
         vault=VaultSettings(encryption_key=SecretStr(KEY)),
         wakeup_status=WakeupStatus(),
         pipelines=pipelines,

@@ -74,7 +74,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         database=DatabaseSettings(),
         wakeup_settings=_wakeup_settings,
         work=WorkSettings(),
-        http_client=EgressSettings(),
+        egress=EgressSettings(),
         vault=VaultSettings(),
         wakeup_status=ctx["wakeup_status"],
         pipelines=PIPELINES,

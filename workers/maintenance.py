@@ -59,7 +59,7 @@ class Maintenance:
         """Work until cancelled."""
         await run_forever("maintenance", self._step)
 
-    async def drain(self, within_s: float) -> None:
+    async def drain(self, timeout_s: float) -> None:
         """Nothing to drain: nothing is in flight."""
 
     async def _step(self) -> None:

@@ -59,7 +59,7 @@ class Pipeline(Protocol):
         """Work until cancelled. Must handle its own errors and raise none."""
         ...
 
-    async def drain(self, within_s: float) -> None:
+    async def drain(self, timeout_s: float) -> None:
         """Stop claiming, finish and record work in flight, release the rest. Called before `run` is cancelled."""
         ...
 
@@ -86,13 +86,13 @@ async def run_forever(name: str, step: Callable[[], Awaitable[None]]) -> None:
         pause_s = min(pause_s * 2, _PAUSE_MAX_S)
 
 
-async def wait_for_wakeup(wakeups: asyncio.Event, at_most_s: float, wakeup_status: WakeupStatus | None = None) -> None:
+async def wait_for_wakeup(wakeup: asyncio.Event, at_most_s: float, wakeup_status: WakeupStatus | None = None) -> None:
     """Wait for a wakeup, at most `at_most_s`, since it may be lost. While offline, wait at most one second."""
     until_s = time.monotonic() + at_most_s
-    while not wakeups.is_set() and (left_s := until_s - time.monotonic()) > 0:
+    while not wakeup.is_set() and (left_s := until_s - time.monotonic()) > 0:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(left_s, OFFLINE_POLL_S)):
-                await wakeups.wait()
+                await wakeup.wait()
         if wakeup_status is not None and wakeup_status.offline:
             break
-    wakeups.clear()
+    wakeup.clear()

@@ -39,7 +39,7 @@ class Runtime:
         database: DatabaseSettings,
         wakeup_settings: WakeupSettings,
         work: WorkSettings,
-        http_client: EgressSettings,
+        egress: EgressSettings,
         vault: VaultSettings,
         wakeup_status: WakeupStatus,
         pipelines: Sequence[PipelineFactory],
@@ -47,7 +47,7 @@ class Runtime:
         self._database = database
         self._wakeup_settings = wakeup_settings
         self._work = work
-        self._http_client = http_client
+        self._egress = egress
         self._vault = Vault.from_text(vault.encryption_key.get_secret_value())
         self._wakeup_status = wakeup_status
         wakeup_status.on_wakeup = self._receive
@@ -105,7 +105,7 @@ class Runtime:
         pool = await self._open_pool()
         # Everything is committed by then, so the loops' connections need no orderly close.
         self._resources.callback(pool.terminate)
-        http_client = await self._resources.enter_async_context(HttpClient(self._http_client))
+        http_client = await self._resources.enter_async_context(HttpClient(self._egress))
         redis = open_redis(self._wakeup_settings.redis_url)
         self._resources.push_async_callback(redis.aclose)
         self._wakeups = wakeups = Wakeups(redis)

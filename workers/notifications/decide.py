@@ -18,7 +18,7 @@ from spine.notifications.state_machine.results import record_result
 from workers.notifications.calls import CallResult, PreparedCall
 
 ACCOUNTS_LOAD: Final = """
-    SELECT workspace_id, id, env, name, channel, kind, priority, credentials, config, sandbox, rate_per_s
+    SELECT workspace_id, id, env, name, channel, kind, priority, credentials, config, sandbox
       FROM spine.provider_accounts WHERE workspace_id = ANY ($1::text[]) ORDER BY workspace_id, priority, id
 """
 TEMPLATES_LOAD: Final = """

@@ -51,10 +51,10 @@ class MessageDispatcher:
             loops.create_task(run_forever("send claim", self.claimer.step))
             loops.create_task(run_forever("send record", self.recorder.step))
 
-    async def drain(self, within_s: float) -> None:
+    async def drain(self, timeout_s: float) -> None:
         """Claim nothing more, wait for the calls in flight and record them. Other leases end by themselves."""
         self.claimer.stop()
-        until_s = time.monotonic() + within_s
+        until_s = time.monotonic() + timeout_s
         while (self.sender.in_flight or self.recorder.uncommitted) and time.monotonic() < until_s:  # noqa: ASYNC110  # two counters, one wait
             await asyncio.sleep(0.01)
 

@@ -32,7 +32,7 @@ CLAIM: Final = """
      ORDER BY c.seq
 """
 ACCOUNTS_LOAD: Final = """
-    SELECT workspace_id, id, env, channel, kind, credentials, config, sandbox, rate_per_s FROM spine.provider_accounts
+    SELECT workspace_id, id, env, channel, kind, credentials, config, sandbox FROM spine.provider_accounts
      WHERE id = ANY ($1::text[])
 """
 DELETE: Final = "DELETE FROM spine.sandbox_receipts WHERE leased_by = $1 AND seq = ANY ($2::bigint[])"
@@ -72,7 +72,7 @@ class ReceiptPipeline:
             loops.create_task(run_forever("sandbox receipts", self._step))
             loops.create_task(run_forever("parked receipts", self._apply_parked))
 
-    async def drain(self, within_s: float) -> None:  # noqa: ARG002  # a batch is too short to need a bound
+    async def drain(self, timeout_s: float) -> None:  # noqa: ARG002  # a batch is too short to need a bound
         """Claim nothing more. The current batch is one transaction."""
         self._stopping = True
 

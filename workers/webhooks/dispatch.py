@@ -92,11 +92,11 @@ class Dispatcher:
             for name, step in steps.items():
                 loops.create_task(run_forever(name, step))
 
-    async def drain(self, within_s: float) -> None:
+    async def drain(self, timeout_s: float) -> None:
         """Stop claiming, wait for the calls in flight, record their results, and release all other leases."""
-        until_s = time.monotonic() + within_s
+        until_s = time.monotonic() + timeout_s
         self.queues.stopping = True
-        await self.sender.drain(within_s)
+        await self.sender.drain(timeout_s)
         await self.leases.flush()
         await self.recorder.drain(max(1.0, until_s - time.monotonic()))
         await self.leases.flush()

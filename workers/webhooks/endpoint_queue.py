@@ -35,7 +35,7 @@ class EndpointQueue:
         "started_s",
         "timer_set",
         "used_s",
-    )  # fmt: skip
+    )
 
     def __init__(self, limits: EndpointLimits) -> None:
         self.key: EndpointKey = (limits.workspace_id, limits.id)
