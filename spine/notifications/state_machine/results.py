@@ -28,6 +28,8 @@ def record_result(
         attempt.state, attempt.failed_at = "failed", changes.now
     elif result.outcome == "accepted" and attempt.state == "sending":
         attempt.state = "accepted"
+    if result.outcome != "rejected" and message.row["delivered_at"] is not None and attempt.delivered_at is None:
+        message.row["duplicate_possible"] = True  # another attempt was delivered during this call
     if result.outcome == "accepted" and attempt.accepted_at is None:
         mark_accepted(changes, message, attempt)
     changes.mark_changed(message, attempt)

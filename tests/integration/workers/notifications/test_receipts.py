@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.api import Api
-from tests.message_engine import SECRET, NotificationsClient, fetch_value, post_receipt, sending
+from tests.message_engine import SECRET, NotificationsClient, fetch_value, post_receipt, sending, until
 
 SILENT = "+910000000200"
 """WhatsApp accepts this recipient's message and sends no receipt; SMS delivers it."""
@@ -68,6 +68,33 @@ async def test_a_failure_by_receipt_falls_back_at_once(
     found = client.message(id)
     assert (found["duplicate_possible"], found["attempts"][0]["late_success"]) == (True, True)
     assert client.event_names(id) == ["created", "sent", "sent", "delivered"]
+
+
+async def test_a_delivery_reported_during_the_fallbacks_call_is_a_possible_duplicate(
+    api: Api, client: NotificationsClient, account: str, provider: httpx.Client
+) -> None:
+    """WhatsApp failed, and reports `delivered` while SMS is being called: both may have arrived (failure case 4)."""
+    accounts = {one["channel"]: one["id"] for one in client.get("/notifications/v1/provider_accounts")["data"]}
+    slow = {"sandbox": {"outage": "slow_ms", "slow_ms": 4000}}
+    client.post(f"/notifications/v1/provider_accounts/{accounts['sms']}", slow, status=200, method="PATCH")
+    id = client.send(to=SILENT)
+
+    async def sms_called() -> Any:
+        return len((await asyncio.to_thread(client.message, id))["attempts"]) == 2
+
+    async def sms_accepted() -> Any:
+        return (await asyncio.to_thread(client.message, id))["attempts"][1]["outcome"] == "accepted"
+
+    async with sending(api):
+        attempt = (await client.until(id, "sent"))["attempts"][0]
+        post_receipt(provider, account, report(attempt, "failed", error="131026"))
+        await until(sms_called, "SMS was not called")
+        post_receipt(provider, account, report(attempt, "delivered", "2"))
+        found = client.message(id)
+        assert (found["status"], found["attempts"][1]["outcome"]) == ("delivered", None)
+        await until(sms_accepted, "SMS did not respond")
+    assert client.event_names(id) == ["created", "sent", "delivered", "sent"]
+    assert client.message(id)["duplicate_possible"] is True
 
 
 async def test_a_receipt_of_an_unknown_message_is_parked_and_applied_later(

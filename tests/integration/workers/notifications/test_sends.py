@@ -121,7 +121,12 @@ async def test_the_test_clock_moves_waits_starts_and_late_receipts(api: Api, cli
             return (await asyncio.to_thread(client.message, waiting))["attempts"][0]["status"] == "delivered"
 
         await until(late, "the late receipt never came")
-    assert client.event_names(waiting) == ["created", "sent", "sent", "delivered"]
+    # The clock makes the fallback and the late receipt due together: the receipt may come during the fallback's call.
+    assert client.event_names(waiting) in (
+        ["created", "sent", "sent", "delivered"],
+        ["created", "sent", "delivered", "sent"],
+    )
+    assert client.message(waiting)["duplicate_possible"] is True
 
 
 async def test_the_deadline_ends_a_message(api: Api, client: NotificationsClient) -> None:
