@@ -1,0 +1,27 @@
+"""Divides the capacity of one process between workspaces, by dynamic thresholds.
+
+A workspace may hold as much as is still free. So one busy workspace takes half of the capacity, two take a third each,
+and there is always something free for the next one. No list of workspaces is needed. Source of the rule: Choudhury and
+Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches" (1998).
+"""
+
+from fractions import Fraction
+from typing import Final
+
+LIVE_FACTOR: Final = Fraction(1)
+"""A live workspace may hold this many times what is free."""
+TEST_FACTOR: Final = Fraction(1, 8)
+"""A test workspace may hold this part of what is free: alone, a ninth of the capacity."""
+
+
+def room(held: int, free: int, *, live: bool) -> int:
+    """Return how much more a workspace that holds `held` may take, while `free` of the whole capacity is unused.
+
+    Never negative and never more than `free`. At least 1 if anything is free and the workspace holds nothing. The unit
+    is the caller's: rows, bytes or calls.
+    """
+    if free <= 0:
+        return 0
+    factor = LIVE_FACTOR if live else TEST_FACTOR
+    allowed = int((factor * free - held) / (1 + factor))  # held + allowed <= factor * (free - allowed)
+    return max(allowed, 1 if held <= 0 else 0)
