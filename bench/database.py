@@ -17,6 +17,7 @@ from spine.kernel.keys import mint_key
 from spine.kernel.redis_client import open_redis
 from spine.kernel.vault import Vault
 from spine.kernel.wakeups import WakeupKind, Wakeups
+from spine.webhooks.endpoint_store import secret_place
 from spine.webhooks.signing import new_secret
 
 BODY_BYTES = 600
@@ -115,7 +116,7 @@ class Database:
             )
             await connection.executemany(
                 "INSERT INTO spine.endpoint_secrets (workspace_id, endpoint_id, secret) VALUES ($1, $2, $3)",
-                [(ws, id, self._vault.seal(new_secret().encode())) for id, _, _ in endpoints],
+                [(ws, id, self._vault.seal(new_secret().encode(), secret_place(ws, id))) for id, _, _ in endpoints],
             )
             await connection.executemany(
                 "INSERT INTO spine.subscriptions (workspace_id, endpoint_id, pattern) VALUES ($1, $2, $3)",

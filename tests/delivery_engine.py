@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from spine.kernel import ids
 from spine.kernel.settings import DatabaseSettings, EgressSettings, VaultSettings, WakeupSettings, WorkSettings
 from spine.kernel.vault import Vault
+from spine.webhooks.endpoint_store import secret_place
 from spine.webhooks.signing import new_secret
 from workers.maintenance import Maintenance
 from workers.pipeline import WakeupStatus
@@ -84,7 +85,7 @@ class Engine:
                 "INSERT INTO spine.endpoint_secrets (workspace_id, endpoint_id, secret) VALUES ($1, $2, $3)",
                 self.workspace_id,
                 id,
-                Vault.from_text(KEY).seal(secret.encode()),
+                Vault.from_text(KEY).seal(secret.encode(), secret_place(self.workspace_id, id)),
             )
             await connection.executemany(
                 "INSERT INTO spine.subscriptions (workspace_id, endpoint_id, pattern, filter) VALUES ($1, $2, $3, $4)",

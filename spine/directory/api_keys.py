@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -12,7 +12,7 @@ from sqlalchemy.types import LargeBinary, Text
 from spine.kernel import store
 from spine.kernel.authentication import Caller
 from spine.kernel.crud import crud_router
-from spine.kernel.errors import Forbidden, IllegalTransition, Unprocessable
+from spine.kernel.errors import Forbidden, IllegalTransition, Unauthenticated, Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.keys import key_hash, mint_key
 from spine.kernel.resource import Body, Metadata, Name, Resource, ResourceOut, TenantRow, Timestamp
@@ -92,7 +92,7 @@ API_KEY = Resource(
 router = crud_router(API_KEY, "", "get", "list")
 
 
-def key_columns(key: str) -> dict[str, object]:
+def key_columns(key: str) -> dict[str, Any]:
     """Return the columns that are stored of a key: its hash, its first eight characters and its last four."""
     return {"hash": key_hash(key), "prefix": key[:8], "last4": key[-4:]}
 
@@ -100,7 +100,20 @@ def key_columns(key: str) -> dict[str, object]:
 def _require_own_scopes(caller: Caller, scopes: list[str]) -> None:
     for scope in scopes:
         if not ({"*", scope, scope.partition(":")[0] + ":*"} & caller.scopes):
-            raise Forbidden(f"a key can only give scopes that it has itself; this one lacks {scope}")
+            raise Forbidden(f"a key can only give or revoke scopes that it has itself; this one lacks {scope}")
+
+
+async def _end_of_caller(unit: CurrentUnit) -> datetime | None:
+    """Return when the caller's own key expires. Reads its row, because a roll or a revocation may be newer than the cache."""
+    own: ApiKeyRow = await store.get(unit, API_KEY, unit.caller.key_id, lock=True)
+    if own.status == KeyStatus.REVOKED:
+        raise Unauthenticated
+    return own.expires_at
+
+
+def _earliest(*ends: datetime | None) -> datetime | None:
+    """Return the first of these times; None, which means never, if none is given."""
+    return min((end for end in ends if end is not None), default=None)
 
 
 async def _create(unit: CurrentUnit, body: ApiKeyCreate) -> ApiKeyWithSecret:
@@ -115,7 +128,12 @@ async def create_api_key(body: ApiKeyCreate, unit: CurrentUnit) -> ApiKeyWithSec
     _require_own_scopes(unit.caller, body.scopes)
     if body.expires_at is not None and body.expires_at <= await unit.now():
         raise Unprocessable("expires_at lies in the past", param="expires_at")
-    return await _create(unit, body)
+    own_end = await _end_of_caller(unit)
+    if body.expires_at is not None and own_end is not None and body.expires_at > own_end:
+        raise Unprocessable(
+            f"a key cannot outlive the key that makes it, which expires at {own_end}", param="expires_at"
+        )
+    return await _create(unit, body.model_copy(update={"expires_at": _earliest(body.expires_at, own_end)}))
 
 
 @router.post(
@@ -127,19 +145,21 @@ async def roll_api_key(id: str, unit: CurrentUnit, body: RollBody | None = None)
     if old.status != KeyStatus.ACTIVE:
         raise IllegalTransition(f"a {old.status} key cannot be rolled", allowed=sorted(API_KEY.states[old.status]))
     _require_own_scopes(unit.caller, old.scopes)
+    new_end = _earliest(old.expires_at, await _end_of_caller(unit))
     ends = await unit.now() + overlap
     await store.change(
         unit,
         API_KEY,
         old,
-        {"status": KeyStatus.ROLLED, "expires_at": min(ends, old.expires_at) if old.expires_at else ends},
+        {"status": KeyStatus.ROLLED, "expires_at": _earliest(ends, old.expires_at)},
     )
     unit.after_commit(unit.platform.authenticator.clear_cache)
-    return await _create(unit, ApiKeyCreate(name=old.name, scopes=old.scopes, metadata=old.meta))
+    return await _create(unit, ApiKeyCreate(name=old.name, scopes=old.scopes, expires_at=new_end, metadata=old.meta))
 
 
 @router.post("/{id}/revoke", openapi_extra=declares("keys:write", REVOKED), summary="Revoke an API key, at once")
 async def revoke_api_key(id: str, unit: CurrentUnit) -> ApiKeyOut:
+    _require_own_scopes(unit.caller, (await store.get(unit, API_KEY, id, lock=True)).scopes)
     row = await store.transition(unit, API_KEY, id, KeyStatus.REVOKED)
     unit.after_commit(unit.platform.authenticator.clear_cache)
     out: ApiKeyOut = await store.emit_event(unit, API_KEY, row, "revoked")

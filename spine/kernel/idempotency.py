@@ -18,7 +18,7 @@ import orjson
 
 from spine.kernel.errors import BadRequest, Conflict
 from spine.kernel.request_body import too_deep
-from spine.kernel.vault import Vault
+from spine.kernel.vault import Place, Vault
 
 KEY_TTL: Final = timedelta(hours=24)
 HEADER: Final = "Idempotency-Key"
@@ -90,10 +90,16 @@ def require_replayable(row: Any, claim: Claim) -> None:
         raise in_use()
 
 
-def replay(row: Any, claim: Claim, vault: Vault) -> StoredResponse:
+def response_place(workspace_id: str, key: str) -> Place:
+    """Return where the sealed response of a key is stored."""
+    return Place(workspace_id, "idempotency_keys", key, "body")
+
+
+def replay(row: Any, workspace_id: str, claim: Claim, vault: Vault) -> StoredResponse:
     """Return the stored response of a used key. Raises Conflict if it was used for another request."""
     require_replayable(row, claim)
-    return StoredResponse(row["status"], vault.open(row["body"]) if row["sealed"] else row["body"], row["location"])
+    body = vault.open(row["body"], response_place(workspace_id, claim.key)) if row["sealed"] else row["body"]
+    return StoredResponse(row["status"], body, row["location"])
 
 
 @dataclass(slots=True)

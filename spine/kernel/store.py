@@ -50,9 +50,12 @@ def not_found(resource: Resource) -> NotFound:
     return NotFound(f"there is no such {resource.noun.replace('_', ' ')}")
 
 
-async def create(unit: UnitOfWork, resource: Resource, **values: Any) -> Any:
-    """Insert a row and return it. Raises the row's `constraint_errors` for a violated constraint, or Conflict."""
-    id = ids.mint(resource.prefix)
+async def create(unit: UnitOfWork, resource: Resource, *, id: str | None = None, **values: Any) -> Any:
+    """Insert a row, with a new id unless one is given, and return it.
+
+    Raises the row's `constraint_errors` for a violated constraint, or Conflict.
+    """
+    id = id or ids.mint(resource.prefix)
     now = ids.created_at(id)
     row = resource.row(workspace_id=unit.workspace_id, id=id, created_at=now, updated_at=now, **values)
     unit.session.add(row)

@@ -22,7 +22,7 @@ from spine.kernel import ids
 from spine.kernel.authentication import Caller
 from spine.kernel.errors import SpineError, Unavailable, Unprocessable
 from spine.kernel.events import Actor, EventType, NewEvent, event_body
-from spine.kernel.idempotency import KEY_TTL, Claim, StoredResponse, in_use, replay
+from spine.kernel.idempotency import KEY_TTL, Claim, StoredResponse, in_use, replay, response_place
 from spine.kernel.metrics import idempotent_replay
 from spine.kernel.platform import Platform
 from spine.kernel.wakeups import WakeupKind
@@ -206,7 +206,7 @@ class UnitOfWork:
                 raise in_use() from error
             raise
         row = found.mappings().one()
-        return None if row["claimed"] else replay(row, claim, self.platform.vault)
+        return None if row["claimed"] else replay(row, self.workspace_id, claim, self.platform.vault)
 
     async def _finish(self, stored: StoredResponse, sealed: bool) -> None:
         if self.claim is None and not self._events:
@@ -217,10 +217,14 @@ class UnitOfWork:
                 "key": self.claim.key if self.claim else None,
                 "status": stored.status,
                 "location": stored.location,
-                "body": self.platform.vault.seal(stored.body) if sealed else stored.body,
+                "body": self._seal(stored.body) if sealed else stored.body,
                 "sealed": sealed,
                 "ids": [event.id for event in self._events],
                 "types": [event.type for event in self._events],
                 "bodies": [event.body for event in self._events],
             },
         )
+
+    def _seal(self, body: bytes) -> bytes:
+        assert self.claim is not None  # a route whose response is sealed requires an Idempotency-Key
+        return self.platform.vault.seal(body, response_place(self.workspace_id, self.claim.key))

@@ -5,18 +5,29 @@ import binascii
 import hashlib
 import hmac
 import os
-from typing import Self
+from typing import NamedTuple, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-_VERSION = b"\x01"
+_VERSION = b"\x02"
+_UNBOUND_VERSION = b"\x01"
+"""Version 0.1 sealed values without their place. They open until `spine secrets reseal` has sealed them again."""
 _KEY_ID_BYTES = 4
 _NONCE_BYTES = 12
 
 
+class Place(NamedTuple):
+    """Where a sealed value is stored. It opens nowhere else, so a value that is copied to another row is of no use there."""
+
+    workspace_id: str
+    table: str
+    row: str
+    column: str
+
+
 class Unsealable(Exception):
-    """The ciphertext was changed, or its key is no longer in SPINE_ENCRYPTION_KEY."""
+    """The ciphertext was changed or moved, or its key is no longer in SPINE_ENCRYPTION_KEY."""
 
 
 class Vault:
@@ -42,20 +53,31 @@ class Vault:
         """Return a key for another purpose, such as signing cursors. It changes with the first key."""
         return hmac.digest(self._first, b"spine." + purpose, "sha256")
 
-    def seal(self, plain: bytes) -> bytes:
-        """Return the ciphertext, prefixed with the format version and the id of the key."""
-        key_id, cipher = next(iter(self._ciphers.items()))
-        nonce = os.urandom(_NONCE_BYTES)
-        return _VERSION + key_id + nonce + cipher.encrypt(nonce, plain, _VERSION)
+    @property
+    def prefix(self) -> bytes:
+        """The first bytes of every value that is sealed now: the format version and the id of the first key."""
+        return _VERSION + next(iter(self._ciphers))
 
-    def open(self, sealed: bytes) -> bytes:
-        """Return the plain bytes. Raises Unsealable."""
+    def seal(self, plain: bytes, place: Place) -> bytes:
+        """Return the ciphertext for this place, prefixed with the format version and the id of the key."""
+        nonce = os.urandom(_NONCE_BYTES)
+        cipher = next(iter(self._ciphers.values()))
+        return self.prefix + nonce + cipher.encrypt(nonce, plain, _VERSION + _bound_to(place))
+
+    def open(self, sealed: bytes, place: Place) -> bytes:
+        """Return the plain bytes of a value that was sealed for this place. Raises Unsealable."""
         key_id = sealed[1 : 1 + _KEY_ID_BYTES]
         nonce = sealed[1 + _KEY_ID_BYTES : 1 + _KEY_ID_BYTES + _NONCE_BYTES]
         cipher = self._ciphers.get(key_id)
-        if sealed[:1] != _VERSION or cipher is None:
+        if sealed[:1] not in (_VERSION, _UNBOUND_VERSION) or cipher is None:
             raise Unsealable
+        bound_to = _bound_to(place) if sealed[:1] == _VERSION else b""
         try:
-            return cipher.decrypt(nonce, sealed[1 + _KEY_ID_BYTES + _NONCE_BYTES :], _VERSION)
+            return cipher.decrypt(nonce, sealed[1 + _KEY_ID_BYTES + _NONCE_BYTES :], sealed[:1] + bound_to)
         except InvalidTag as error:
             raise Unsealable from error
+
+
+def _bound_to(place: Place) -> bytes:
+    """Return the place as bytes. No part of a place contains a zero byte, because Postgres stores none in a text."""
+    return "\0".join(place).encode()

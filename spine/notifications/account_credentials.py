@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from spine.kernel.errors import FieldError, InvalidBody
 from spine.kernel.resource import Body
-from spine.kernel.vault import Vault
+from spine.kernel.vault import Place, Vault
 from spine.notifications.provider_kinds import PROVIDER_KINDS, SandboxState
 
 
@@ -37,7 +37,7 @@ def open_account(row: Any, vault: Vault) -> ProviderAccount:
         row["env"],
         row["channel"],
         row["kind"],
-        kind.credentials.model_validate(unseal(vault, row["credentials"])),
+        kind.credentials.model_validate(unseal(vault, row["credentials"], row["workspace_id"], row["id"])),
         kind.config.model_validate(row["config"]),
         SandboxState.model_validate(sandbox) if sandbox is not None else None,
     )
@@ -72,13 +72,20 @@ def validate_account(kind: str, credentials: Any, config: Any) -> tuple[Body, Bo
     return valid[0], valid[1]
 
 
-def seal(vault: Vault, credentials: Body) -> bytes | None:
-    """Encrypt credentials for the database. Returns None if no field is set."""
+def credentials_place(workspace_id: str, account_id: str) -> Place:
+    """Return where the sealed credentials of an account are stored."""
+    return Place(workspace_id, "provider_accounts", account_id, "credentials")
+
+
+def seal(vault: Vault, credentials: Body, workspace_id: str, account_id: str) -> bytes | None:
+    """Encrypt the credentials of an account for the database. Returns None if no field is set."""
     values = credentials.model_dump(exclude_none=True)
-    return vault.seal(orjson.dumps(values)) if values else None
+    return vault.seal(orjson.dumps(values), credentials_place(workspace_id, account_id)) if values else None
 
 
-def unseal(vault: Vault, sealed: bytes | None) -> dict[str, Any]:
-    """Decrypt credentials from the database. Raises Unsealable if the operator's key is missing."""
-    values: dict[str, Any] = orjson.loads(vault.open(sealed)) if sealed is not None else {}
+def unseal(vault: Vault, sealed: bytes | None, workspace_id: str, account_id: str) -> dict[str, Any]:
+    """Decrypt the credentials of an account from the database. Raises Unsealable if the operator's key is missing."""
+    if sealed is None:
+        return {}
+    values: dict[str, Any] = orjson.loads(vault.open(sealed, credentials_place(workspace_id, account_id)))
     return values

@@ -139,9 +139,11 @@ async def create_account(body: AccountCreate, unit: CurrentUnit) -> AccountOut:
     _check_kind(unit, body.kind, body.channel)
     credentials, config = validate_account(body.kind, body.credentials, body.config)
     _check_target(unit, credentials)
+    id = ids.mint(ACCOUNT.prefix)
     row = await store.create(
         unit,
         ACCOUNT,
+        id=id,
         env=unit.caller.env,
         name=body.name or f"{body.kind} {body.channel}",
         channel=body.channel,
@@ -149,7 +151,7 @@ async def create_account(body: AccountCreate, unit: CurrentUnit) -> AccountOut:
         priority=body.priority,
         weight=body.weight,
         rate_per_s=body.rate_per_s,
-        credentials=seal(unit.platform.vault, credentials),
+        credentials=seal(unit.platform.vault, credentials, unit.workspace_id, id),
         config=config.model_dump(exclude_none=True),
         sandbox=SandboxState().model_dump() if body.kind == SANDBOX else None,
         meta=body.metadata,
@@ -163,7 +165,7 @@ async def create_account(body: AccountCreate, unit: CurrentUnit) -> AccountOut:
 async def update_account(id: str, body: AccountUpdate, unit: CurrentUnit, if_match: IfMatch = None) -> AccountOut:
     row: AccountRow = await store.get(unit, ACCOUNT, id, lock=True)
     values = store.columns(body)
-    old = unseal(unit.platform.vault, row.credentials)
+    old = unseal(unit.platform.vault, row.credentials, row.workspace_id, row.id)
     # Fields that are left out keep their values: a password can be changed without sending the rest again.
     credentials, config = validate_account(
         row.kind, old | values.pop("credentials", {}), row.config | values.pop("config", {})
@@ -171,7 +173,7 @@ async def update_account(id: str, body: AccountUpdate, unit: CurrentUnit, if_mat
     if body.credentials:
         _check_target(unit, credentials)
     if credentials.model_dump(exclude_none=True) != old:
-        values["credentials"] = seal(unit.platform.vault, credentials)
+        values["credentials"] = seal(unit.platform.vault, credentials, row.workspace_id, row.id)
     values["config"] = config.model_dump(exclude_none=True)
     if "sandbox" in values:
         if row.kind != SANDBOX:

@@ -94,7 +94,10 @@ class EndpointUpdate(PatchBody):
     events: Patterns = []
     filter: Filter | None = None
     description: Description = ""
-    headers: Headers | None = None
+    headers: Headers | None = Field(
+        default=None,
+        description="Replaces all custom headers. The value `********` keeps the present value of its header.",
+    )
     rate_per_s: Rate | None = None
     max_in_flight: InFlight = 20
     status: Literal["disabled"] = Field(default="disabled", description="To enable again, POST to /enable.")
@@ -124,7 +127,9 @@ class EndpointData(ResourceOut):
 
 
 class EndpointOut(EndpointData):
-    headers: dict[str, str] | None
+    headers: dict[str, str] | None = Field(
+        description="The names of the custom headers. Values are never shown again; `********` stands for each."
+    )
 
 
 class EndpointWithSecret(EndpointOut):

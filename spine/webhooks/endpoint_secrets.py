@@ -9,7 +9,7 @@ from spine.kernel import store
 from spine.kernel.routes import CurrentUnit, declares, new_router
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.webhooks.endpoint_models import ENDPOINT, UPDATED, EndpointRow, EndpointWithSecret, RotateBody
-from spine.webhooks.endpoint_store import endpoint_out, find_endpoint
+from spine.webhooks.endpoint_store import endpoint_out, find_endpoint, secret_place
 from spine.webhooks.signing import new_private_key, new_secret, public_key
 
 router = new_router("/v1/webhook_endpoints", "webhook_endpoints")
@@ -27,10 +27,8 @@ async def create_secret(unit: UnitOfWork, row: EndpointRow) -> EndpointWithSecre
     """Create a secret for the endpoint's signature scheme. Returns the endpoint with what verifies its deliveries."""
     secret = new_secret() if row.signature == "v1" else new_private_key()
     public = None if row.signature == "v1" else public_key(secret)
-    await unit.session.execute(
-        _INSERT,
-        {"ws": unit.workspace_id, "id": row.id, "secret": unit.platform.vault.seal(secret.encode()), "public": public},
-    )
+    sealed = unit.platform.vault.seal(secret.encode(), secret_place(unit.workspace_id, row.id))
+    await unit.session.execute(_INSERT, {"ws": unit.workspace_id, "id": row.id, "secret": sealed, "public": public})
     return EndpointWithSecret(
         **endpoint_out(unit, row).model_dump(), secret=secret if public is None else None, public_key=public
     )

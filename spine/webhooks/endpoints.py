@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import orjson
-
 from policies.url_targets import TargetRefused
-from spine.kernel import store
+from spine.kernel import ids, store
 from spine.kernel.errors import Unprocessable
 from spine.kernel.handlers import prepared_by
 from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, new_router, version_of
@@ -25,7 +23,7 @@ from spine.webhooks.endpoint_models import (
     EndpointWithSecret,
 )
 from spine.webhooks.endpoint_secrets import create_secret
-from spine.webhooks.endpoint_store import endpoint_out, find_endpoint
+from spine.webhooks.endpoint_store import HIDDEN, endpoint_out, find_endpoint, open_headers, seal_headers
 from spine.webhooks.filters import written
 from spine.webhooks.subscriptions import replace_subscriptions
 
@@ -44,13 +42,27 @@ def _require_allowed_target(unit: UnitOfWork) -> None:
         raise Unprocessable(unit.prepared.why, code=unit.prepared.code, param="url")
 
 
-def _columns(unit: UnitOfWork, body: EndpointCreate | EndpointUpdate) -> dict[str, Any]:
+def _columns(body: EndpointCreate | EndpointUpdate) -> dict[str, Any]:
     values = store.columns(body)
-    if values.get("headers") is not None:
-        values["headers"] = unit.platform.vault.seal(orjson.dumps(values["headers"]))
     if "filter" in values:
         values["filter"] = written(values["filter"])
     return values
+
+
+def _replace_headers(unit: UnitOfWork, row: EndpointRow, values: dict[str, Any]) -> None:
+    """Seal the headers of an update in `values`. Removes them if they are what is stored, because that is no change."""
+    headers = values.get("headers")
+    if headers is None:
+        return
+    present = open_headers(unit, row)
+    for name, value in headers.items():
+        if value == HIDDEN and name not in present:
+            raise Unprocessable(f"there is no header {name} whose value could be kept; send its value", param="headers")
+    headers = {name: present[name] if value == HIDDEN else value for name, value in headers.items()}
+    if headers == present and row.headers is not None:
+        del values["headers"]  # sealing gives different bytes each time
+    else:
+        values["headers"] = seal_headers(unit, row.id, headers)
 
 
 @router.post(
@@ -62,7 +74,10 @@ def _columns(unit: UnitOfWork, body: EndpointCreate | EndpointUpdate) -> dict[st
 @prepared_by(_check_target)
 async def create_endpoint(body: EndpointCreate, unit: CurrentUnit) -> EndpointWithSecret:
     _require_allowed_target(unit)
-    row = await store.create(unit, ENDPOINT, **_columns(unit, body))
+    id, values = ids.mint(ENDPOINT.prefix), _columns(body)
+    if body.headers is not None:
+        values["headers"] = seal_headers(unit, id, body.headers)
+    row = await store.create(unit, ENDPOINT, id=id, **values)
     await replace_subscriptions(unit, row.id, row.events, row.filter)
     await store.emit_event(unit, ENDPOINT, row, "created")
     return await create_secret(unit, row)
@@ -90,12 +105,11 @@ async def list_endpoints(unit: CurrentUnit, paging: Paging) -> Page[EndpointOut]
 async def update_endpoint(id: str, body: EndpointUpdate, unit: CurrentUnit, if_match: IfMatch = None) -> EndpointOut:
     row = await find_endpoint(unit, id, lock=True)
     _require_allowed_target(unit)
-    values = _columns(unit, body)
+    values = _columns(body)
     disabling = values.get("status") == EndpointStatus.DISABLED and row.status == EndpointStatus.ENABLED
     if disabling:
         values |= {"disabled_reason": "by_caller", "disabled_at": await unit.now()}
-    if "headers" in values and body.headers == endpoint_out(unit, row).headers:
-        del values["headers"]  # sealing gives different bytes each time, but equal headers are no change
+    _replace_headers(unit, row, values)
     subscribed = row.events, row.filter
     if await store.change(unit, ENDPOINT, row, values, version_of(if_match)):
         await store.emit_event(unit, ENDPOINT, row, "disabled" if disabling else "updated")

@@ -13,6 +13,7 @@ import structlog
 from spine import __version__
 from spine.kernel.vault import Unsealable, Vault
 from spine.webhooks import queries
+from spine.webhooks.endpoint_store import headers_place, secret_place
 from spine.webhooks.signing import Signer
 
 TTL_S: Final = 2.0
@@ -136,8 +137,8 @@ class EndpointCache:
     ) -> tuple[dict[str, str], Signer | None]:
         fixed = {"Content-Type": "application/json", "User-Agent": f"Spine/{__version__}"}
         try:
-            custom = orjson.loads(self._vault.open(headers)) if headers is not None else {}
-            signer = Signer(self._vault.open(secret).decode() for secret in secrets)
+            custom = orjson.loads(self._vault.open(headers, headers_place(*key))) if headers is not None else {}
+            signer = Signer(self._vault.open(secret, secret_place(*key)).decode() for secret in secrets)
         except (Unsealable, ValueError) as error:
             _log.error(
                 "endpoint secrets cannot be decrypted", workspace_id=key[0], endpoint_id=key[1], error=repr(error)

@@ -14,6 +14,7 @@ from spine.cli.doctor.queue import check_queue
 from spine.cli.doctor.tenancy import check_tenancy
 from spine.kernel.database import migration_config
 from spine.kernel.vault import Unsealable, Vault
+from spine.webhooks.endpoint_store import secret_place
 
 _MIN_VERSION: Final = 15
 
@@ -93,13 +94,13 @@ async def _check_secrets(connection: Any, vault: Vault | None) -> AsyncIterator[
         return
     async with connection.transaction(readonly=True):
         await connection.execute("SET LOCAL ROLE spine_worker")
-        newest = "SELECT secret FROM spine.endpoint_secrets ORDER BY created_at DESC LIMIT 1"
-        oldest = "SELECT secret FROM spine.endpoint_secrets ORDER BY created_at LIMIT 1"
-        sealed = [await connection.fetchval(query) for query in (newest, oldest)]
+        columns = "SELECT workspace_id, endpoint_id, secret FROM spine.endpoint_secrets"
+        orders = ("created_at DESC", "created_at")  # the newest and the oldest
+        sealed = [await connection.fetchrow(f"{columns} ORDER BY {order} LIMIT 1") for order in orders]
     try:
-        for secret in sealed:
-            if secret is not None:
-                vault.open(secret)
+        for row in sealed:
+            if row is not None:
+                vault.open(row["secret"], secret_place(row["workspace_id"], row["endpoint_id"]))
     except Unsealable:
         remedy = "add the key that sealed them to SPINE_ENCRYPTION_KEY, behind the present one"
         yield fail("sealed secrets", "SPINE_ENCRYPTION_KEY does not open secrets in this database", remedy)

@@ -224,3 +224,45 @@ def test_at_rest_there_is_a_hash(http: httpx.Client, api: Api, org: Organisation
     text = asyncio.run(row())
     assert made["api_key"][8:-4] not in text
     assert made["api_key"].encode().hex() not in text
+
+
+def test_a_key_never_outlives_the_key_that_made_it(http: httpx.Client, api: Api) -> None:
+    """A key with an end makes only keys that end with it: by default, and however it is asked; a later end is refused."""
+    end = datetime.now(UTC) + timedelta(hours=1)
+    parent = make(http, "*", expires_at=end.isoformat())
+    with client(api.url, parent["api_key"]) as held:
+        assert make(held, "events:read")["expires_at"] == parent["expires_at"]
+        sooner = make(held, "events:read", expires_at=(end - timedelta(minutes=5)).isoformat())
+        assert sooner["expires_at"] < parent["expires_at"]
+        later = {"name": "later", "scopes": ["events:read"], "expires_at": (end + timedelta(seconds=1)).isoformat()}
+        refused = held.post("/v1/api_keys", json=later)
+    assert (refused.status_code, refused.json()["param"]) == (422, "expires_at")
+
+
+def test_a_rolled_key_ends_with_the_old_one_and_with_the_one_that_rolled_it(http: httpx.Client, api: Api) -> None:
+    """Rolling does not prolong: not the key that is rolled, and not the access of a caller whose own key ends."""
+    end = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    old = make(http, "events:read", expires_at=end)
+    assert http.post(f"/v1/api_keys/{old['id']}/roll").json()["expires_at"] == old["expires_at"]
+    endless, visitor = make(http, "events:read"), make(http, "*", expires_at=end)
+    with client(api.url, visitor["api_key"]) as held:
+        assert held.post(f"/v1/api_keys/{endless['id']}/roll").json()["expires_at"] == visitor["expires_at"]
+
+
+def test_a_key_in_its_overlap_makes_no_endless_key(http: httpx.Client, api: Api) -> None:
+    """The old key of a roll can still make keys, and they end when its overlap ends, in every process at once."""
+    old = make(http, "*")
+    with serve(api.database_url, api.redis_url) as other, client(other.url, old["api_key"]) as elsewhere:
+        assert elsewhere.get("/v1/events").status_code == 200  # now this process has cached a key without an end
+        http.post(f"/v1/api_keys/{old['id']}/roll", json={"overlap_s": 60})
+        overlap_ends = http.get(f"/v1/api_keys/{old['id']}").json()["expires_at"]
+        assert make(elsewhere, "events:read")["expires_at"] == overlap_ends
+
+
+def test_a_key_revokes_only_what_it_could_have_made(http: httpx.Client, api: Api) -> None:
+    """Revoking asks for the scopes of the key that is revoked; a key may always revoke itself."""
+    small, large = make(http, "keys:write", "events:read"), make(http, "*")
+    with client(api.url, small["api_key"]) as held:
+        refused = held.post(f"/v1/api_keys/{large['id']}/revoke")
+        assert (refused.status_code, opens(api.url, large["api_key"])) == (403, True)
+        assert held.post(f"/v1/api_keys/{small['id']}/revoke").json()["status"] == "revoked"

@@ -45,7 +45,25 @@ def test_an_endpoint_is_made_with_its_secret(http: httpx.Client) -> None:
     read = http.get(f"/v1/webhook_endpoints/{made['id']}").json()
     assert "secret" not in read
     assert read == {name: value for name, value in made.items() if name not in ("secret", "public_key")}
-    assert read["headers"] == {"X-Token": "t"}
+    assert read["headers"] == {"X-Token": "********"}
+
+
+def test_the_values_of_headers_are_never_shown_again(http: httpx.Client, api: Api) -> None:
+    """No answer holds them, neither does a stored one; `********` in a change keeps a value, and only one that is there."""
+    made = make(http, headers={"X-Token": "opensesame", "X-Team": "blue"})
+    path = f"/v1/webhook_endpoints/{made['id']}"
+    changed = http.patch(path, json={"headers": {"X-Token": "********", "X-Team": "greenteam"}})
+    assert changed.json()["headers"] == {"X-Token": "********", "X-Team": "********"}
+    assert changed.json()["version"] == 2
+    kept = http.patch(path, json={"headers": {"X-Token": "opensesame", "X-Team": "greenteam"}})
+    assert kept.json()["version"] == 2  # so both values are what they were
+    unknown = http.patch(path, json={"headers": {"X-Other": "********"}})
+    assert (unknown.status_code, unknown.json()["param"]) == (422, "headers")
+    answers = (changed, kept, http.get(path), http.get("/v1/webhook_endpoints"))
+    stored = run(api, "SELECT body FROM spine.idempotency_keys WHERE body IS NOT NULL")
+    for text in (str(made).encode(), *(answer.content for answer in answers), *(row["body"] for row in stored)):
+        assert b"opensesame" not in text
+        assert b"greenteam" not in text
 
 
 def test_an_asymmetric_endpoint_publishes_its_key(http: httpx.Client, api: Api) -> None:
