@@ -21,7 +21,7 @@ from bench.receivers import BareClient, Receiver
 from bench.usage import cpu_by_role, cpu_s
 from spine.supervisor import postgres, redis
 from spine.supervisor.data_directory import open_directory, remove_sockets, socket_directory
-from spine.supervisor.postgres import OWNER, describe_postgres, postgres_answers, postgres_command
+from spine.supervisor.postgres import SUPERUSER, describe_postgres, postgres_answers, postgres_command
 from spine.supervisor.redis import describe_redis, redis_answers, redis_command
 
 KEY = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -168,7 +168,7 @@ class Installation:
 
     def owner(self) -> str:
         """Return the database role of the benchmark. The statements of the other roles are counted."""
-        return OWNER
+        return SUPERUSER
 
 
 async def _listens(port: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from spine import __version__
-from spine.cli import dead_letters, deliveries, endpoints, events, keys, replays
+from spine.cli import dead_letters, deliveries, endpoints, events, keys, replays, secrets
 from spine.cli.command import CommandContext, command, load
 from spine.cli.errors import MISUSED, Failure
 from spine.cli.listen import listen
@@ -24,6 +24,7 @@ app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(replays.app, name="replays")
+app.add_typer(secrets.app, name="secrets")
 command(app, "listen")(listen)
 
 

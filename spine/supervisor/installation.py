@@ -15,6 +15,7 @@ import httpx
 from spine.supervisor import postgres, redis
 from spine.supervisor.command import Command, StartError
 from spine.supervisor.data_directory import socket_directory
+from spine.supervisor.database_logins import DatabaseUrls, create_owner, create_process_logins
 from spine.supervisor.output import Output
 from spine.supervisor.plan import Plan, api_commands, migrate_command, process_environment, worker_commands
 from spine.supervisor.secret_store import write
@@ -39,19 +40,30 @@ class Installation:
     async def start(self) -> None:
         """Start everything and print the first steps. Raises StartError if a part does not become ready."""
         plan = self._plan
-        database_url, redis_url = await self._postgres(), await self._redis()
-        environment = process_environment(plan, database_url, redis_url)
+        (administrator_url, owner_url), redis_url = await self._postgres(), await self._redis()
+        environment = process_environment(plan, owner_url, redis_url)
         names = ("DATABASE_URL", "REDIS_URL", "SPINE_ENCRYPTION_KEY", "SPINE_OPERATOR_TOKEN")
         # The command line reads this file, so that `spine` in another terminal finds this installation.
         exported = {name: environment[name] for name in names}
         exported |= {"SPINE_HTTP_HOST": plan.http.http_host, "SPINE_HTTP_PORT": str(plan.http.http_port)}
         write(plan.directory / "environment", "".join(f"{name}={value}\n" for name, value in exported.items()))
         await self._run_once(migrate_command(plan, environment))
+        urls = await self._logins(administrator_url, owner_url)
         # Metrics start at zero at each start. An API process that is restarted adds to them.
         shutil.rmtree(plan.api_metrics, ignore_errors=True)
         plan.api_metrics.mkdir()
-        self._start(*(SupervisedProcess(command, self._output) for command in worker_commands(plan, environment)))
-        self._start(*(SupervisedProcess(command, self._output) for command in api_commands(plan, environment)))
+        self._start(
+            *(
+                SupervisedProcess(command, self._output)
+                for command in worker_commands(plan, environment | {"DATABASE_URL": urls.worker})
+            )
+        )
+        self._start(
+            *(
+                SupervisedProcess(command, self._output)
+                for command in api_commands(plan, environment | {"DATABASE_URL": urls.api})
+            )
+        )
         async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
             await self._wait_until(lambda: _responds(http, f"{plan.address}/readyz"), "the API", _READY_S)
             for url in plan.worker_metrics:
@@ -73,11 +85,23 @@ class Installation:
         for process in processes:
             process.start()
 
-    async def _postgres(self) -> str:
+    async def _logins(self, administrator_url: str, owner_url: str) -> DatabaseUrls:
+        """The URLs of the processes. On a server that refuses them logins of their own, they log in as the owner."""
+        try:
+            return await create_process_logins(administrator_url, owner_url, self._plan.encryption_key)
+        except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+            self._output.log(
+                f"API and workers log in as the owner of DATABASE_URL and step down, because the server admits no logins "
+                f"of their own ({error}). docs/operating.md says how to create them."
+            )
+            return DatabaseUrls(owner_url, owner_url, owner_url)
+
+    async def _postgres(self) -> tuple[str, str]:
+        """The URL of the database for who may create roles, and for its owner."""
         url = self._plan.database_url
         if url is not None:
             await self._wait_until(lambda: _database_answers(url), "the database at DATABASE_URL", _SERVER_READY_S)
-            return url
+            return url, url
         sockets = socket_directory(self._plan.directory)
         server = await asyncio.to_thread(postgres.describe_postgres, self._plan.directory, sockets)
         self._output.log(f"starting Postgres from {server.programs}, data in {server.data}")
@@ -85,7 +109,7 @@ class Installation:
         command = postgres.postgres_command(server)
         self._start(SupervisedProcess(command, self._output, lambda: postgres.remove_stale(server)))
         await self._wait_until(lambda: postgres.postgres_answers(server), "Postgres", _SERVER_READY_S)
-        return server.url()
+        return server.url(), await create_owner(server.url())
 
     async def _redis(self) -> str:
         url = self._plan.redis_url

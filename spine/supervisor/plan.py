@@ -60,6 +60,11 @@ class Plan:
         return _local_url(self.http.http_host, self.http.http_port)
 
     @property
+    def encryption_key(self) -> str:
+        """SPINE_ENCRYPTION_KEY, given or created."""
+        return self.environment["SPINE_ENCRYPTION_KEY"]
+
+    @property
     def api_metrics(self) -> Path:
         """The directory in which API processes behind one port add up their metrics."""
         return self.directory / "metrics"

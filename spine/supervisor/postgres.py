@@ -17,7 +17,8 @@ from spine.supervisor.command import Command, StartError
 from spine.supervisor.stale_processes import can_see_processes, processes_in, terminate
 from spine.supervisor.unix_user import UnixUser, choose_user, chown_tree
 
-OWNER = "spine"
+SUPERUSER = "spine"
+"""It starts the server, makes the owner of Spine's database, and no process of Spine logs in as it."""
 DATABASE = "spine"
 _SOCKET = ".s.PGSQL.5432"
 
@@ -52,8 +53,8 @@ class PostgresServer:
     durable: bool = True
 
     def url(self, database: str = DATABASE) -> str:
-        """The URL of one of its databases, as the database's owner."""
-        return f"postgresql://{OWNER}@/{database}?host={quote(str(self.sockets), safe='')}"
+        """The URL of one of its databases, as the superuser."""
+        return f"postgresql://{SUPERUSER}@/{database}?host={quote(str(self.sockets), safe='')}"
 
 
 def find_programs(data: Path) -> Path:
@@ -116,7 +117,7 @@ def _initdb(server: PostgresServer) -> None:
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(mode=0o700)
     chown_tree(server.user, making)
-    options = ["--no-locale", "--encoding=UTF8", "--auth=trust", f"--username={OWNER}"]
+    options = ["--no-locale", "--encoding=UTF8", "--auth=trust", f"--username={SUPERUSER}"]
     options += [] if server.durable else ["--no-sync"]
     command = _command(server, "initdb", "-D", str(making), *options)
     popen = {key: value for key, value in command.popen().items() if key not in {"cwd", "preexec_fn"}}

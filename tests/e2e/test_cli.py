@@ -1,5 +1,6 @@
 """The command line against a whole installation, and the commands of the operating guide, run unchanged."""
 
+import base64
 import json
 import os
 import re
@@ -129,6 +130,7 @@ def test_doctor_reports_failures(installation: Up, shell: Shell, receiver: Recei
     findings = {finding["part"]: finding for finding in json.loads(well.stdout)["findings"]}
     assert [finding for finding in findings.values() if finding["level"] == "fail"] == []
     assert well.returncode == 0
+    assert findings["logins"]["level"] == "ok"
     assert {"migrations", "row security", "workers", "sealed secrets", "redis", "api"} <= set(findings)
     changed = {"SPINE_ENCRYPTION_KEY": "A" * 42 + "E=", "SPINE_HTTP_PORT": "1", "REDIS_URL": "redis://127.0.0.1:1"}
     ill = subprocess.run(
@@ -138,6 +140,27 @@ def test_doctor_reports_failures(installation: Up, shell: Shell, receiver: Recei
     failed = [finding for finding in json.loads(ill.stdout)["findings"] if finding["level"] == "fail"]
     assert {finding["part"] for finding in failed} == {"sealed secrets", "redis", "api"}
     assert all(finding["mend"] for finding in failed)
+
+
+def test_secrets_are_sealed_again_after_a_rotation(shell: Shell, receiver: Receiver) -> None:
+    """With a new first key `secrets reseal` seals everything once, and then the old key is not needed to deliver or roll back."""
+    shell.json("endpoints", "create", receiver.url, "--header", "X-Token: t")
+    old_key, new_key = shell.environ["SPINE_ENCRYPTION_KEY"], base64.b64encode(os.urandom(32)).decode()
+    shell.environ["SPINE_ENCRYPTION_KEY"] = f"{new_key},{old_key}"
+    first = shell.json("secrets", "reseal")
+    assert (first["resealed"] >= 2, first["unreadable"]) == (True, 0)
+    assert shell.json("secrets", "reseal") == {"resealed": 0, "unreadable": 0}
+    shell.environ["SPINE_ENCRYPTION_KEY"] = old_key  # the processes run with this key, which opens none of them now
+    unreadable = shell.run("secrets", "reseal", "--json")
+    assert (unreadable.exit_code, json.loads(unreadable.stdout)) == (
+        1,
+        {"resealed": 0, "unreadable": first["resealed"]},
+    )
+    shell.environ["SPINE_ENCRYPTION_KEY"] = f"{old_key},{new_key}"
+    assert shell.json("secrets", "reseal") == first
+    shell.json("events", "send", "order.paid")
+    until(lambda: receiver.calls, 20)
+    assert receiver.calls[0][0]["x-token"] == "t"
 
 
 def test_life_of_a_key(shell: Shell) -> None:

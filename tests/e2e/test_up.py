@@ -1,14 +1,19 @@
 """`make up` as a process: real servers and migrations, fakes for the API and the workers."""
 
+import asyncio
 import json
 import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 import psutil
 import pytest
+from dotenv import dotenv_values
 
 from tests.e2e.installation import Up, free_port, try_up, until, up
 
@@ -123,3 +128,59 @@ def test_an_invalid_setting_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "workers" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_processes_log_in_as_roles_that_own_nothing(installation: Up) -> None:
+    """The API's and the workers' logins own nothing and can become one role only; migrations use an owner, no superuser."""
+    api_url = httpx.get(f"http://127.0.0.1:{installation.port}/readyz").json()["database"]
+    owner_url = dotenv_values(installation.directory / "environment")["DATABASE_URL"]
+    owner, api, worker = asyncio.run(_rights(owner_url, [None, "spine_app_login", "spine_worker_login"]))
+    assert urlsplit(api_url).username == "spine_app_login"
+    assert api == {"super": False, "owns": 0, "roles": ["spine_app", "spine_app_login"]}
+    assert worker == {"super": False, "owns": 0, "roles": ["spine_worker", "spine_worker_login"]}
+    assert owner["super"] is False
+    assert owner["owns"] > 10
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        asyncio.run(_execute(api_url, "SET ROLE spine_worker"))
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        asyncio.run(_execute(api_url, "ALTER TABLE spine.events DISABLE ROW LEVEL SECURITY"))
+
+
+async def _rights(url: str | None, roles: list[str | None]) -> list[dict[str, Any]]:
+    connection = await asyncpg.connect(url)
+    try:
+        rows = [
+            await connection.fetchrow(
+                """SELECT rolsuper OR rolbypassrls OR rolcreaterole AS super,
+                          (SELECT count(*) FROM pg_shdepend WHERE refobjid = r.oid AND deptype = 'o') AS owns,
+                          ARRAY(SELECT o.rolname::text FROM pg_roles o WHERE pg_has_role(r.oid, o.oid, 'MEMBER') ORDER BY 1) AS roles
+                     FROM pg_roles r WHERE rolname = coalesce($1, current_user)""",
+                role,
+            )
+            for role in roles
+        ]
+        return [dict(row) for row in rows if row is not None]
+    finally:
+        await connection.close()
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def test_data_of_an_earlier_version_changes_its_owner(tmp_path: Path) -> None:
+    """A database whose tables belong to the server's superuser is taken over by the owner at the next start."""
+    with up(tmp_path / "data") as first:
+        url = dotenv_values(first.directory / "environment")["DATABASE_URL"]
+        superuser = url.replace("spine_owner@", "spine@") if url else ""
+        asyncio.run(_execute(superuser, "REASSIGN OWNED BY spine_owner TO spine"))
+        assert first.stop() == 0
+    with up(tmp_path / "data") as second:
+        url = dotenv_values(second.directory / "environment")["DATABASE_URL"]
+        (owner,) = asyncio.run(_rights(url, [None]))
+        assert owner["owns"] > 10
+        assert second.has_printed("database is up to date")

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
-from spine.cli.doctor.finding import Finding, fail, ok
+from spine.cli.doctor.finding import Finding, fail, ok, warn
 
 _ROLES: Final = ("spine_app", "spine_worker")
 _ROLE_PRIVILEGES: Final = """
@@ -14,6 +14,14 @@ _UNPROTECTED_TABLES: Final = """
     SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = 'spine' AND c.relkind IN ('r', 'p') AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
        AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'workspace_id' AND NOT a.attisdropped)
+     ORDER BY 1
+"""
+_STRONG_LOGINS: Final = """
+    SELECT DISTINCT a.application_name || ' as ' || a.usename FROM pg_stat_activity a
+      JOIN pg_roles r ON r.oid = a.usesysid JOIN pg_namespace n ON n.nspname = 'spine'
+     WHERE a.datname = current_database() AND a.application_name IN ('spine api', 'spine worker')
+       AND (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR pg_has_role(r.oid, n.nspowner, 'MEMBER')
+            OR (pg_has_role(r.oid, 'spine_app', 'MEMBER') AND pg_has_role(r.oid, 'spine_worker', 'MEMBER')))
      ORDER BY 1
 """
 _OWNED_OBJECTS: Final = """
@@ -31,6 +39,7 @@ async def check_tenancy(connection: Any) -> AsyncIterator[Finding]:
     if finding.level != "ok":
         return
     yield owned([row[0] for row in await connection.fetch(_OWNED_OBJECTS)])
+    yield logins([row[0] for row in await connection.fetch(_STRONG_LOGINS)])
     yield row_security([row[0] for row in await connection.fetch(_UNPROTECTED_TABLES)])
 
 
@@ -55,6 +64,17 @@ def owned(objects: Sequence[str]) -> Finding:
     if objects:
         return fail("ownership", f"spine_app owns {', '.join(objects[:5])}", "REASSIGN OWNED BY spine_app TO the owner")
     return ok("ownership", "spine_app owns nothing")
+
+
+def logins(strong: Sequence[str]) -> Finding:
+    """Judge the logins of the running processes. A login that can become the owner gives that right to injected statements."""
+    if strong:
+        return warn(
+            "logins",
+            f"{', '.join(strong)}: may become a role above spine_app and spine_worker",
+            "give API and workers logins of their own: docs/operating.md, Logins of the database",
+        )
+    return ok("logins", "of API and workers own nothing")
 
 
 def row_security(open_tables: Sequence[str]) -> Finding:

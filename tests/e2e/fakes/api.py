@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Ready at once. Its responses have its process id."""
+    """Ready at once. Its responses have its process id and the URL of its database."""
 
     def do_GET(self) -> None:
         """/readyz."""

@@ -47,6 +47,8 @@ _KEY = base64.b64encode(b"k" * 32).decode()
         (tenancy.roles({"spine_app": (False, True), "spine_worker": (False, False)}), "fail"),
         (tenancy.owned([]), "ok"),
         (tenancy.owned(["table spine.events"]), "fail"),
+        (tenancy.logins([]), "ok"),
+        (tenancy.logins(["spine api as spine"]), "warn"),
         (tenancy.row_security([]), "ok"),
         (tenancy.row_security(["events"]), "fail"),
         (queue.workers(2, 0.5), "ok"),

@@ -8,9 +8,16 @@ down_revision = None
 ROLES = """
 DO $$
 BEGIN
-    BEGIN CREATE ROLE spine_app NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
-    BEGIN CREATE ROLE spine_worker NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
-    EXECUTE format('GRANT spine_app, spine_worker TO %I', current_user);
+    -- An owner that may not create roles has been given them by an administrator.
+    IF to_regrole('spine_app') IS NULL THEN
+        BEGIN CREATE ROLE spine_app NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
+    END IF;
+    IF to_regrole('spine_worker') IS NULL THEN
+        BEGIN CREATE ROLE spine_worker NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
+    END IF;
+    IF NOT (pg_has_role('spine_app', 'MEMBER') AND pg_has_role('spine_worker', 'MEMBER')) THEN
+        EXECUTE format('GRANT spine_app, spine_worker TO %I', current_user);
+    END IF;
 EXCEPTION WHEN OTHERS THEN
     -- two databases of one cluster migrate at the same time: the other migration has made the grant
     IF SQLERRM NOT LIKE '%tuple concurrently updated%' THEN RAISE; END IF;
