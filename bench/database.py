@@ -13,7 +13,7 @@ from bench.reconciliation import DeliveryCounts
 from spine.directory.api_keys import key_columns
 from spine.kernel import ids
 from spine.kernel.events import Actor, event_body
-from spine.kernel.keys import mint_key
+from spine.kernel.keys import key_hash, mint_key
 from spine.kernel.redis_client import open_redis
 from spine.kernel.vault import Vault
 from spine.kernel.wakeups import WakeupKind, Wakeups
@@ -92,13 +92,18 @@ class Database:
             workspace.id,
             org,
         )
-        columns = key_columns(workspace.key)
+        key_id = ids.mint("key")
         await self.pool.execute(
-            "INSERT INTO spine.api_keys (workspace_id, id, name, scopes, hash, prefix, last4) "
-            "VALUES ($1, $2, 'bench', '{*}', $3, $4, $5)",
+            "INSERT INTO spine.api_keys (workspace_id, id, name, scopes, prefix, last4) VALUES ($1, $2, 'bench', '{*}', $3, $4)",
             workspace.id,
-            ids.mint("key"),
-            *columns.values(),
+            key_id,
+            *key_columns(workspace.key).values(),
+        )
+        await self.pool.execute(
+            "INSERT INTO spine.api_key_hashes (hash, workspace_id, key_id) VALUES ($1, $2, $3)",
+            key_hash(workspace.key),
+            workspace.id,
+            key_id,
         )
         return workspace
 

@@ -11,7 +11,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.cli.errors import MISUSED, Failure
-from spine.directory.api_keys import CREATED, ApiKeyCreate, ApiKeyOut, ApiKeyRow, ApiKeyWithSecret, key_columns
+from spine.directory.api_keys import (
+    CREATED,
+    ApiKeyCreate,
+    ApiKeyOut,
+    ApiKeyRow,
+    ApiKeyWithSecret,
+    key_columns,
+    store_hash,
+)
 from spine.directory.signup import SignupBody
 from spine.directory.workspaces import SignupOut, create_organisation
 from spine.kernel import ids
@@ -76,6 +84,7 @@ async def create_workspace_key(database_url: str, workspace_id: str, name: str, 
             setattr(row, column, value)
         session.add(row)
         await session.flush()
+        await store_hash(session, workspace_id, id, key)
         out = ApiKeyOut.model_validate(row)
         await _publish_created(session, workspace_id, env, out)
     return ApiKeyWithSecret(**out.model_dump(), api_key=key).model_dump(mode="json")

@@ -2,12 +2,14 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, StringConstraints
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
-from sqlalchemy.types import LargeBinary, Text
+from sqlalchemy.types import Text
 
 from spine.kernel import store
 from spine.kernel.authentication import Caller
@@ -20,6 +22,7 @@ from spine.kernel.routes import CurrentUnit, declares
 
 Scope = Annotated[str, StringConstraints(pattern=r"^(\*|[a-z_]+:(\*|[a-z_]+))$", max_length=64)]
 MAX_OVERLAP_S = 7 * 24 * 3600
+_STORE_HASH: Final = text("INSERT INTO spine.api_key_hashes (hash, workspace_id, key_id) VALUES (:hash, :ws, :id)")
 
 
 class KeyStatus(StrEnum):
@@ -34,7 +37,6 @@ class ApiKeyRow(TenantRow):
     __tablename__ = "api_keys"
     name: Mapped[str]
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    hash: Mapped[bytes] = mapped_column(LargeBinary)
     prefix: Mapped[str]
     last4: Mapped[str]
     status: Mapped[str] = mapped_column(default=KeyStatus.ACTIVE)
@@ -93,8 +95,13 @@ router = crud_router(API_KEY, "", "get", "list")
 
 
 def key_columns(key: str) -> dict[str, Any]:
-    """Return the columns that are stored of a key: its hash, its first eight characters and its last four."""
-    return {"hash": key_hash(key), "prefix": key[:8], "last4": key[-4:]}
+    """Return the columns that show a key without revealing it: its first eight characters and its last four."""
+    return {"prefix": key[:8], "last4": key[-4:]}
+
+
+async def store_hash(session: AsyncSession, workspace_id: str, key_id: str, key: str) -> None:
+    """Store the hash by which a new key is found, in the transaction that creates its row."""
+    await session.execute(_STORE_HASH, {"hash": key_hash(key), "ws": workspace_id, "id": key_id})
 
 
 def _require_own_scopes(caller: Caller, scopes: list[str]) -> None:
@@ -119,6 +126,7 @@ def _earliest(*ends: datetime | None) -> datetime | None:
 async def _create(unit: CurrentUnit, body: ApiKeyCreate) -> ApiKeyWithSecret:
     key = mint_key(unit.caller.env)
     row = await store.create(unit, API_KEY, **store.columns(body), **key_columns(key))
+    await store_hash(unit.session, unit.workspace_id, row.id, key)
     out = await store.emit_event(unit, API_KEY, row, "created")
     return ApiKeyWithSecret(**out.model_dump(), api_key=key)
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from spine.directory.api_keys import ApiKeyRow, key_columns
+from spine.directory.api_keys import ApiKeyRow, key_columns, store_hash
 from spine.kernel import ids
 from spine.kernel.keys import Env, mint_key
 from spine.kernel.platform import WorkspaceSeed
@@ -74,4 +74,5 @@ async def _create_workspace(
     session.add(row)
     session.add_all(row for seed in seeds for row in seed(workspace_id, env))
     await session.flush()
+    await store_hash(session, workspace_id, key_id, key)
     return WorkspaceWithKey(workspace_id=workspace_id, api_key=key)

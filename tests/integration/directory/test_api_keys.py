@@ -210,13 +210,16 @@ async def test_use_is_noted(api: Api, org: Organisation) -> None:
 
 
 def test_at_rest_there_is_a_hash(http: httpx.Client, api: Api, org: Organisation) -> None:
-    """The key's row holds 32 bytes, a prefix and four characters, and no more of it (P-01)."""
+    """The key's rows hold 32 bytes, a prefix and four characters, and no more of it (P-01)."""
     made = make(http, "events:read")
 
     async def row() -> str:
         owner = await asyncpg.connect(api.database_url)
         try:
-            text: str = await owner.fetchval("SELECT k::text FROM spine.api_keys k WHERE id = $1", made["id"])
+            text: str = await owner.fetchval(
+                "SELECT k::text || h::text FROM spine.api_keys k JOIN spine.api_key_hashes h ON h.key_id = k.id WHERE k.id = $1",
+                made["id"],
+            )
             return text
         finally:
             await owner.close()

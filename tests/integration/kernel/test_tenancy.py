@@ -20,11 +20,11 @@ TENANT_TABLES = f"""
      WHERE {OURS} AND c.relkind IN ('r', 'p')
 """
 GLOBALLY_UNIQUE = {
-    "api_keys: (hash)",
+    "api_key_hashes: (hash)",
     "workspaces: (organisation_id, env)",
     "workspaces: (organisation_id)",  # the foreign key to organisations, which have no workspace
 }
-"""Keys looked up before the workspace is known, and keys of the workspaces themselves (wire.md)."""
+"""Unique in the two directories alone: of the hashes of API keys, and of workspaces."""
 
 
 async def rows(url: str, query: str, *values: object, role: str | None = None) -> list[asyncpg.Record]:
