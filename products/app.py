@@ -27,6 +27,7 @@ from spine.kernel.metrics import EVENT_TYPES
 from spine.kernel.openapi import build_document
 from spine.kernel.platform import Platform
 from spine.kernel.rate_limits import RateLimiter
+from spine.kernel.read_limits import ReadLimits
 from spine.kernel.redis_client import open_redis
 from spine.kernel.settings import DatabaseSettings, EgressSettings, HttpSettings, VaultSettings, WakeupSettings
 from spine.kernel.vault import Vault
@@ -64,6 +65,7 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
             catalogue=CATALOGUE,
             backpressure=backpressure,
             key_locks=KeyLocks(),
+            read_limits=ReadLimits(http.max_reads, http.read_timeout_s),
             workspace_seeds=WORKSPACE_SEEDS,
         )
         EVENT_TYPES.declare(CATALOGUE.types)

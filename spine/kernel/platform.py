@@ -15,6 +15,7 @@ from spine.kernel.http_client import HttpClient
 from spine.kernel.idempotency import KeyLocks
 from spine.kernel.keys import Env
 from spine.kernel.rate_limits import RateLimiter
+from spine.kernel.read_limits import ReadLimits
 from spine.kernel.resource import TenantRow
 from spine.kernel.settings import HttpSettings
 from spine.kernel.vault import Vault
@@ -41,4 +42,5 @@ class Platform:
     catalogue: Catalogue
     backpressure: Backpressure
     key_locks: KeyLocks
+    read_limits: ReadLimits
     workspace_seeds: Sequence[WorkspaceSeed]

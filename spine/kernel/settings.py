@@ -46,6 +46,12 @@ class HttpSettings(_Group):
     max_event_bytes: int = Field(default=256 * 1024, ge=1024)
     rate_limit_requests: int = Field(default=60_000, ge=1)
     """Requests per workspace and minute."""
+    max_scan: int = Field(default=10_000, ge=100)
+    """Rows that one page of a filtered list looks at. A page that found too few has a cursor to read on."""
+    max_reads: int = Field(default=4, ge=1)
+    """Reads of one workspace that use the database at the same time, in each API process. Further ones wait."""
+    read_timeout_s: float = Field(default=5, gt=0, le=60)
+    """Seconds that one statement of a read may take, and that a read waits for its turn."""
     max_outbox: int = Field(default=2_000_000, ge=1)
     """Events in the outbox beyond which accepting returns 429."""
 

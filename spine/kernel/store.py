@@ -1,11 +1,11 @@
 """The generic store, which reads and writes the tables of resources. Hot paths use their own SQL instead."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, literal_column, select, text
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal_column, select, text, true
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -22,7 +22,9 @@ class Page(BaseModel, Generic[T]):
     """One page of a list."""
 
     data: list[T]
-    has_more: bool
+    has_more: bool = Field(
+        description="True also after a page with few rows or none, if it looked at all rows that a page may."
+    )
     next_cursor: str | None = Field(description="Give it as `cursor` to read on.")
 
 
@@ -133,37 +135,63 @@ async def page(
     cursor: str | None,
     limit: int,
     *conditions: ColumnElement[bool],
+    checked: Sequence[ColumnElement[bool]] = (),
     filters: str = "",
     out: Callable[[Any], Any] | None = None,
 ) -> Page[Any]:
     """Return one page, newest first, of the rows that the first page's snapshot sees.
 
-    `filters` is the text of `conditions`; the cursor is bound to it. Raises BadRequest `invalid_cursor`.
+    An index must support `conditions`. The conditions `checked` are checked row by row, for SPINE_MAX_SCAN rows at most: a page
+    that found too few by then has a cursor to read on. `filters` is the text of all conditions; the cursor is bound to it.
+    Raises BadRequest `invalid_cursor`.
     """
     binding = f"{unit.workspace_id} {unit.path} {filters}"
-    query: Any = select(resource.row, literal_column("pg_current_snapshot()::text")).where(
-        resource.row.workspace_id == unit.workspace_id, *conditions
-    )
+    seen: list[Any] = [resource.row.workspace_id == unit.workspace_id, *conditions]
     snapshot = None
     if cursor is not None:
         position = unit.platform.cursors.decode(binding, cursor)
         snapshot = position.snapshot
-        query = query.where(
-            text("pg_visible_in_snapshot(xid, cast(cast(:snapshot AS text) AS pg_snapshot))").bindparams(
-                snapshot=snapshot
-            ),
-            resource.row.id < position.after[0],
-        )
-    found = (await unit.session.execute(query.order_by(resource.row.id.desc()).limit(limit + 1))).all()
-    rows = [row for row, _ in found[:limit]]
-    has_more = len(found) > limit
+        visible = text("pg_visible_in_snapshot(xid, cast(cast(:snapshot AS text) AS pg_snapshot))")
+        seen += [visible.bindparams(snapshot=snapshot), resource.row.id < position.after[0]]
+    rows = (
+        await unit.session.execute(_page_query(resource.row, seen, checked, limit, unit.platform.http.max_scan))
+    ).all()
+    found = [row for row, *_ in rows if row is not None]
+    last: str | None = rows[0].reached if rows else None
+    if len(found) > limit:
+        found = found[:limit]
+        last = found[-1].id
     next_cursor = None
-    if has_more:
-        next_cursor = unit.platform.cursors.encode(
-            binding, Position(snapshot or cast(str, found[0][1]), (rows[-1].id,))
-        )
+    if last is not None:
+        next_cursor = unit.platform.cursors.encode(binding, Position(snapshot or rows[0].snapshot, (last,)))
     shape = out or cast(Callable[[Any], ResourceOut], resource.out.model_validate)
-    return Page(data=[shape(row) for row in rows], has_more=has_more, next_cursor=next_cursor)
+    return Page(data=[shape(row) for row in found], has_more=last is not None, next_cursor=next_cursor)
+
+
+def _page_query(
+    row: type[TenantRow], seen: Sequence[Any], checked: Sequence[ColumnElement[bool]], limit: int, scan: int
+) -> Select[Any]:
+    """Return the query of a page: one row more than `limit`, the snapshot, and the last row of a scan that ended early."""
+    snapshot: Any = literal_column("pg_current_snapshot()::text").label("snapshot")
+    if not checked:
+        query = select(row, snapshot, literal_column("NULL").label("reached"))
+        return query.where(*seen).order_by(row.id.desc()).limit(limit + 1)
+    looked_at = (
+        select(row.id, and_(*checked).label("matches"))
+        .where(*seen)
+        .order_by(row.id.desc())
+        .limit(scan)
+        .cte("looked_at")
+    )
+    ended_early = select(func.count()).select_from(looked_at).scalar_subquery() == scan
+    last = select(func.min(looked_at.c.id)).scalar_subquery()
+    reached = select(case((ended_early, last)).label("id")).cte("reached")
+    found = (
+        select(looked_at.c.id).where(looked_at.c.matches).order_by(looked_at.c.id.desc()).limit(limit + 1).cte("found")
+    )
+    of_found = and_(row.workspace_id == func.current_setting("app.ws"), row.id == found.c.id)
+    joined = reached.outerjoin(found, true()).outerjoin(row, of_found)
+    return select(row, snapshot, reached.c.id.label("reached")).select_from(joined).order_by(row.id.desc())
 
 
 def reference_not_found(param: str) -> SpineError:

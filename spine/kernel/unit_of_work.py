@@ -29,6 +29,7 @@ from spine.kernel.wakeups import WakeupKind
 
 _CLAIM: Final = text("SELECT * FROM spine.idempotency_claim(:ws, :key, :fingerprint, :keep)")
 _SET_WORKSPACE: Final = text("SELECT set_config('app.ws', :ws, true)")
+_BEGIN_READ: Final = text("SELECT set_config('app.ws', :ws, true), set_config('statement_timeout', :timeout, true)")
 _NOW: Final = text("SELECT now()")
 _FINISH: Final = text(
     "SELECT spine.unit_finish(:key, cast(:status AS smallint), :location, :body, :sealed, "
@@ -135,9 +136,15 @@ class UnitOfWork:
         self._after_commit.append(act)
 
     async def read(self, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Run a read-only handler and return its result."""
-        async with AsyncSession(self.platform.engine, expire_on_commit=False, autoflush=False) as self.session:
-            await self.session.execute(_SET_WORKSPACE, {"ws": self.workspace_id})
+        """Run a read-only handler and return its result. Raises TooManyRequests `too_many_reads`."""
+        limits = self.platform.read_limits
+        async with (
+            limits.hold(self.workspace_id),
+            AsyncSession(self.platform.engine, expire_on_commit=False, autoflush=False) as self.session,
+        ):
+            await self.session.execute(
+                _BEGIN_READ, {"ws": self.workspace_id, "timeout": f"{int(limits.timeout_s * 1000)}ms"}
+            )
             return await work()
 
     async def write(

@@ -104,13 +104,15 @@ async def list_messages(
     contact_id: Annotated[str, Field(max_length=64)] | None = None,
     status: Status | None = None,
 ) -> Page[MessageOut]:
-    conditions = [
-        column == value
-        for column, value in ((MessageRow.contact_id, contact_id), (MessageRow.status, status))
-        if value is not None
-    ]
     page: Page[Any] = await store.page(
-        unit, MESSAGE, paging.cursor, paging.limit, *conditions, filters=f"{contact_id} {status}", out=lambda row: row
+        unit,
+        MESSAGE,
+        paging.cursor,
+        paging.limit,
+        *([MessageRow.contact_id == contact_id] if contact_id is not None else []),
+        checked=[MessageRow.status == status] if status is not None else [],
+        filters=f"{contact_id} {status}",
+        out=lambda row: row,
     )
     return Page(data=await _with_attempts(unit, page.data), has_more=page.has_more, next_cursor=page.next_cursor)
 

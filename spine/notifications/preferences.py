@@ -110,5 +110,7 @@ async def list_preferences(
         later.category == PreferenceRow.category,
         later.id > PreferenceRow.id,
     )
-    conditions = [~replaced] if contact_id is None else [~replaced, PreferenceRow.contact_id == contact_id]
-    return await store.page(unit, PREFERENCE, paging.cursor, paging.limit, *conditions, filters=contact_id or "")
+    conditions = [PreferenceRow.contact_id == contact_id] if contact_id is not None else []
+    return await store.page(
+        unit, PREFERENCE, paging.cursor, paging.limit, *conditions, checked=[~replaced], filters=contact_id or ""
+    )

@@ -12,7 +12,7 @@ from spine.kernel.resource import Timestamp
 from spine.kernel.routes import CurrentUnit, Paging, declares, new_router
 from spine.kernel.store import Page
 from spine.webhooks.deliveries import DeliveryStatus, find_delivery
-from spine.webhooks.delivery_page import read_page
+from spine.webhooks.delivery_page import Source, read_page
 from spine.webhooks.patterns import Pattern, type_condition
 
 
@@ -103,9 +103,8 @@ async def list_dead_letters(
 ) -> Page[DeadLetterOut]:
     conditions, values = closed_conditions(endpoint_id, type, since, until)
     columns = "id, event_id, type, endpoint_id, reason, attempts, closed_at"
-    return await read_page(
-        unit, paging, "spine.deliveries_closed", columns, ["state = 'dead'", *conditions], values, _dead_letter_out
-    )
+    source = Source("spine.deliveries_closed", indexed=["state = 'dead'"], checked=conditions)
+    return await read_page(unit, paging, [source], columns, values, _dead_letter_out)
 
 
 @router.get("/dead_letters/{id}", openapi_extra=declares("webhooks:read"), summary="Read a dead letter")

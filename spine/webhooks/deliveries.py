@@ -14,7 +14,7 @@ from spine.kernel.events import EventType
 from spine.kernel.routes import CurrentUnit, Paging, declares, new_router
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
-from spine.webhooks.delivery_page import read_page
+from spine.webhooks.delivery_page import Source, read_page
 
 
 class DeliveryStatus(StrEnum):
@@ -127,9 +127,18 @@ async def list_deliveries(
 ) -> Page[DeliveryOut]:
     filters = {"endpoint_id": endpoint_id, "event_id": event_id, "state": status and status.value}
     values = {name: value for name, value in filters.items() if value is not None}
-    return await read_page(
-        unit, paging, "spine.deliveries", _COLUMNS, [f"{name} = :{name}" for name in values], values, delivery_out
+    conditions = {name: f"{name} = :{name}" for name in values}
+    # Closed deliveries have an index by event and one by endpoint. More indexes on the open ones would cost each delivery time.
+    indexed = next((name for name in ("event_id", "endpoint_id") if name in values), None)
+    sources = (
+        Source("spine.deliveries_open", checked=list(conditions.values())),
+        Source(
+            "spine.deliveries_closed",
+            indexed=[conditions[indexed]] if indexed else [],
+            checked=[condition for name, condition in conditions.items() if name != indexed],
+        ),
     )
+    return await read_page(unit, paging, sources, _COLUMNS, values, delivery_out)
 
 
 @router.get("/deliveries/{id}", openapi_extra=declares("webhooks:read"), summary="Read a delivery with its attempts")

@@ -92,7 +92,7 @@ async def get_endpoint(id: str, unit: CurrentUnit) -> EndpointOut:
 async def list_endpoints(unit: CurrentUnit, paging: Paging) -> Page[EndpointOut]:
     not_deleted = EndpointRow.deleted_at.is_(None)
     return await store.page(
-        unit, ENDPOINT, paging.cursor, paging.limit, not_deleted, out=lambda row: endpoint_out(unit, row)
+        unit, ENDPOINT, paging.cursor, paging.limit, checked=[not_deleted], out=lambda row: endpoint_out(unit, row)
     )
 
 
