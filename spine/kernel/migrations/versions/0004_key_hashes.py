@@ -1,4 +1,4 @@
-"""Revision 0004_rights: the hashes of API keys in a directory of their own.
+"""Revision 0004: the hashes of API keys in a directory of their own.
 
 A key is looked up before its workspace is known. Its hash is the only column of a tenant that had to be unique over all
 workspaces; in a table of its own it does not hinder that the others are divided by workspace.
@@ -6,7 +6,7 @@ workspaces; in a table of its own it does not hinder that the others are divided
 
 from spine.kernel.migrations.tenancy import definer, script, tenant_table
 
-revision = "0004_rights"
+revision = "0004"
 down_revision = "0003"
 
 DIRECTORY = """
