@@ -12,7 +12,7 @@ import uvloop
 
 from bench import charts, scenarios, table
 from bench.environment import FULL, QUICK, open_environment
-from bench.figures import accept, backlog, delivered, first_byte, isolation, retry
+from bench.figures import accept, backlog, delivered, first_byte, isolation, neighbours, retry
 from bench.installation import Installation
 from bench.process import ROOT
 from bench.results import Results
@@ -25,6 +25,7 @@ FIGURES = {
     "isolation": isolation.measure,
     "backlog": backlog.measure,
     "retry": retry.measure,
+    "neighbours": neighbours.measure,
 }
 RESULTS = ROOT / "bench/results.json"
 REPORT = ROOT / "bench/report"

@@ -23,7 +23,10 @@ from spine.webhooks.signing import new_secret
 BODY_BYTES = 600
 """The size of a typical event body."""
 MAX_IN_FLIGHT = 10
-_TABLES = "spine.outbox, spine.deliveries_open, spine.deliveries_closed, spine.events, spine.idempotency_keys"
+_TABLES = (
+    "spine.outbox, spine.deliveries_open, spine.deliveries_closed, spine.events, spine.idempotency_keys, "
+    "spine.sends_open, spine.messages, spine.attempts, spine.receipts, spine.sandbox_calls, spine.sandbox_receipts"
+)
 
 
 @dataclass(slots=True)

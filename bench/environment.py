@@ -30,6 +30,8 @@ class Scale:
     sample_size: int
     """Deliveries of a backlog over which a rate is measured."""
     retry_s: float
+    hurting_rows: int
+    """Events or deliveries of the workspace that hurts its neighbour."""
 
 
 QUICK = Scale(
@@ -41,6 +43,7 @@ QUICK = Scale(
     backlog=100_000,
     sample_size=5_000,
     retry_s=3,
+    hurting_rows=40_000,
 )
 FULL = Scale(
     rounds=5,
@@ -51,6 +54,7 @@ FULL = Scale(
     backlog=1_000_000,
     sample_size=9_000,
     retry_s=20,
+    hurting_rows=300_000,
 )
 
 
@@ -113,6 +117,12 @@ class Environment:
         await (database or self.database).clear()
         await self.receiver.reset()
         await asyncio.sleep(0.1)
+
+    async def abandon(self) -> None:
+        """Drop the work that is left over, and wait until the workers have stopped with it."""
+        await self.database.clear()
+        await self.wait_idle()
+        await self.clear()
 
 
 @asynccontextmanager

@@ -139,6 +139,7 @@ def post(path: str, key: str, idempotency_key: str, body: bytes) -> bytes:
     ).encode() + body
 
 
-def get(path: str) -> bytes:
-    """Return a GET request as bytes."""
-    return f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode()
+def get(path: str, key: str | None = None) -> bytes:
+    """Return a GET request as bytes, with the API key if one is given."""
+    authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+    return f"GET {path} HTTP/1.1\r\nHost: bench\r\n{authorization}\r\n".encode()

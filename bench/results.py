@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from bench.reconciliation import Reconciliation
-from bench.stats import Cost, Spread
+from bench.stats import Cost, Latency, Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,21 @@ PROMISES: Final[dict[str, Promise]] = {
     "isolation_ratio": Promise(1.5, False, "p99 of 18 healthy receivers with one hanging, one refusing, over without"),
     "backlog_ratio": Promise(0.8, True, "claims/s with the large backlog over those with 10,000"),
     "retry_late_p99_ms": Promise(250, False, "lateness of retries at 1,000 due per second, p99, ms"),
+    "neighbour_first_byte_ratio": Promise(2, False, "p99 to first byte beside a workspace that hurts, over alone"),
+    "neighbour_send_ratio": Promise(2, False, "p99 from a message to its send beside 3,000 slow sends, over alone"),
+    "neighbour_retry_late_p99_ms": Promise(250, False, "lateness of retries beside many due rows of another, p99, ms"),
     "retry_early": Promise(0, False, "retries that came before their time"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """What a quiet workspace sees alone, and beside one that hurts."""
+
+    hurter: str
+    sees: str
+    alone: Latency
+    beside: Latency
 
 
 @dataclass
@@ -49,6 +62,7 @@ class Results:
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
     reconciliations: list[Reconciliation] = field(default_factory=list)
+    neighbours: list[Neighbour] = field(default_factory=list)
     latencies_ms: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """Chart → curve → times."""
     cpu_us: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -70,5 +84,6 @@ class Results:
             "machine": self.machine,
             "absolute": self.notes,
             "per_event": {name: asdict(cost) for name, cost in self.costs.items()},
+            "neighbours": [asdict(neighbour) for neighbour in self.neighbours],
             "accounts": [asdict(reconciliation) for reconciliation in self.reconciliations],
         }

@@ -61,6 +61,14 @@ def _flat(name: str, value: Any) -> Iterable[tuple[str, str]]:
         yield name, _number(value) if isinstance(value, int | float) else str(value)
 
 
+def _neighbours(results: Results) -> str:
+    rows = [["what another workspace does", "this one's", "alone p50", "p99", "beside p50", "p99 ms"]]
+    for found in results.neighbours:
+        times = (found.alone.p50_ms, found.alone.p99_ms, found.beside.p50_ms, found.beside.p99_ms)
+        rows.append([found.hurter, found.sees, *map(_number, times)])
+    return columns(rows)
+
+
 def _notes(results: Results) -> str:
     rows = [list(row) for about, values in results.notes.items() for row in _flat(about, values)]
     return columns([["beside them", ""], *rows])
@@ -77,4 +85,6 @@ def _reconciliations(results: Results) -> str:
 
 def render(results: Results) -> str:
     """Return all results as text."""
-    return "\n\n".join(["", _promised(results), _costs(results), _notes(results), _reconciliations(results)])
+    return "\n\n".join(
+        ["", _promised(results), _costs(results), _neighbours(results), _notes(results), _reconciliations(results)]
+    )
