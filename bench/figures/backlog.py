@@ -23,8 +23,10 @@ _SEED = """
 
 
 async def insert_due_deliveries(database: Database, workspace: Workspace, count: int) -> None:
-    """Insert `count` due deliveries, each with its own event and endpoint, in the order in which the relay inserts them."""
-    events = await database.insert_events(workspace, -(-count // ENDPOINTS), ["bench.backlog"], relayed=True)
+    """Insert at least `count` due deliveries of the workspace, in the order in which the relay inserts them."""
+    events = await database.insert_events(
+        workspace, -(-count // len(workspace.endpoints)), ["bench.backlog"], relayed=True
+    )
     await database.pool.execute(_SEED, workspace.id, events, workspace.endpoints)
 
 
