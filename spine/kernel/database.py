@@ -11,10 +11,17 @@ from alembic.config import Config
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from spine.kernel.partitions import ensure_partitions
+
 Role = Literal["spine_app", "spine_worker"]
 
 LOCK_TIMEOUT: Final = "3s"
 """How long a caller waits for another caller's idempotency key or row before it gets an error (conventions 2.1)."""
+
+_TRANSACTION_TIMEOUT: Final = "65s"
+"""When the server ends a transaction, from Postgres 17 on; a statement ends after 60 s. The statement timeout does not end
+a statement that waits for a frozen client to read its result, and such a transaction would keep its row locks."""
+_TRANSACTION_TIMEOUT_SINCE: Final = 17
 
 # The queue tables may be empty and hold millions of rows a minute later. PostgreSQL caches a plan made for an empty
 # table, which would scan the whole queue for every batch. So workers always use an index.
@@ -28,6 +35,7 @@ def _session(role: Role, application_name: str) -> dict[str, str]:
         "lock_timeout": LOCK_TIMEOUT,
         "idle_in_transaction_session_timeout": "30s",
         "statement_timeout": "60s",
+        "tcp_user_timeout": "30s",  # ends the session of a client that reads nothing, over TCP and in any version
         "timezone": "UTC",
         "jit": "off",
         "plan_cache_mode": "auto",
@@ -45,6 +53,12 @@ async def _json_as_objects(connection: "asyncpg.Connection[asyncpg.Record]") -> 
     )
 
 
+async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await _json_as_objects(connection)
+    if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
+        await connection.execute(f"SET transaction_timeout = '{_TRANSACTION_TIMEOUT}'")
+
+
 async def _no_reset(_: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Skip the reset, which takes a round trip: every setting is local to a transaction."""
 
@@ -56,7 +70,7 @@ async def open_pool(url: str, role: Role, application_name: str, size: int) -> "
         min_size=1,
         max_size=size,
         server_settings=_session(role, application_name),
-        init=_json_as_objects,
+        init=_prepare,
         reset=_no_reset,
         timeout=10,
         max_inactive_connection_lifetime=300,
@@ -97,8 +111,17 @@ def migration_config() -> Config:
 
 
 async def migrate(url: str, revision: str = "head") -> None:
-    """Apply every revision up to `revision` that the database lacks. Needs the owner role; concurrent calls are safe."""
+    """Apply every revision up to `revision` that the database lacks. Needs the owner role; concurrent calls are safe.
+
+    A database at the newest revision also gets the partitions of the next days that it lacks.
+    """
     await _run(command.upgrade, url, revision)
+    if revision == "head":
+        connection = await asyncpg.connect(url, timeout=30)
+        try:
+            await ensure_partitions(connection)
+        finally:
+            await connection.close()
 
 
 async def downgrade(url: str, revision: str = "base") -> None:
