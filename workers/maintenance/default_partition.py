@@ -20,9 +20,10 @@ from workers.connection import Connection
 from workers.maintenance.lease import Lease
 from workers.maintenance.table_locks import retry_lock
 
-COPY_BLOCKS: Final = 64
-"""Blocks of 8 KiB in one batch of copies: some thousand small rows."""
-_LOOK_BLOCKS: Final = 1024
+BATCH_BLOCKS: Final = 64
+"""Blocks of 8 KiB in one batch, at most: some thousand small rows. Large values lie outside of these blocks."""
+_BATCH_S: Final = 0.5
+"""A batch of copies that takes longer is followed by one of half as many blocks, a faster one by one of twice as many."""
 _MAX_DAYS: Final = 100
 """Days of one move. The rows of further days stay for the next one."""
 
@@ -62,23 +63,29 @@ async def _days(connection: Connection, lease: Lease, parent: str, retention: ti
     """Delete what is past the retention. Count the other rows by day, without days whose partition may be dropped."""
     first_day: date = await connection.fetchval(_FIRST_DAY, retention)
     found: Counter[date | None] = Counter()
-    for block in range(0, await connection.fetchval(_BLOCKS, parent), _LOOK_BLOCKS):
+    for block in range(0, await connection.fetchval(_BLOCKS, parent), BATCH_BLOCKS):
         await lease.renew()
-        await connection.fetchval(_EXPIRE, parent, block, _LOOK_BLOCKS, retention)
-        for row in await connection.fetch(_DAYS, parent, block, _LOOK_BLOCKS):
+        start_s = time.monotonic()
+        await connection.fetchval(_EXPIRE, parent, block, BATCH_BLOCKS, retention)
+        for row in await connection.fetch(_DAYS, parent, block, BATCH_BLOCKS):
             if row["day"] is None or row["day"] >= first_day:
                 found[row["day"]] += row["rows"]
+        await asyncio.sleep(time.monotonic() - start_s)  # half of the time is left to others
     return found
 
 
 async def _move(connection: Connection, lease: Lease, parent: str, days: list[date]) -> None:
     begun: Any = await retry_lock(connection.fetchrow, _BEGIN, parent, days)
-    rows = 0
-    for block in range(0, begun["blocks"], COPY_BLOCKS):
+    rows = block = 0
+    blocks = 1
+    while block < begun["blocks"]:
         await lease.renew()
         start_s = time.monotonic()
-        rows += await connection.fetchval(_COPY, parent, begun["move"], block, COPY_BLOCKS)
-        await asyncio.sleep(time.monotonic() - start_s)  # half of the time is left to others
+        rows += await connection.fetchval(_COPY, parent, begun["move"], block, blocks)
+        took_s = time.monotonic() - start_s
+        block += blocks
+        blocks = min(blocks * 2, BATCH_BLOCKS) if took_s < _BATCH_S else max(blocks // 2, 1)
+        await asyncio.sleep(took_s)
     await lease.renew()
     partitions = await retry_lock(connection.fetch, _FINISH, parent, begun["move"])
     for row in partitions:

@@ -36,7 +36,7 @@ FILL = """
     ), message AS (
         INSERT INTO spine.messages (workspace_id, id, addresses, template_id, template, template_version, locale, category, vars,
             policy, status, deadline_at, ended_at, request_id, created_at, updated_at)
-        SELECT $1, 'msg_' || ulid, '{}', 'tpl_x', 'x', 1, 'en', 'transactional', '{}', '{}',
+        SELECT $1, 'msg_' || ulid, '{}', 'tpl_x', 'x', 1, 'en', 'transactional', '{}', '{"steps": []}',
                CASE WHEN $4 THEN 'delivered' ELSE 'sent' END, at, CASE WHEN $4 THEN at END, 'req_x', at, at FROM m
     ), attempt AS (
         INSERT INTO spine.attempts (workspace_id, id, message_id, step, number, channel, provider, provider_account_id, receipts,
@@ -44,8 +44,8 @@ FILL = """
         SELECT $1, 'att_' || ulid, 'msg_' || ulid, 0, 1, 'sms', 'sandbox', account.id, true, 'sent', at FROM m, account
     ), entry AS (
         INSERT INTO spine.timeline_entries (workspace_id, id, subject_id, kind, actor, request_id, at)
-        SELECT $1, 'tme_' || left(ulid, 11) || k || right(ulid, 14), CASE WHEN k < 3 THEN 'msg_' || ulid ELSE 'ctc_x' END, 'x', '{}',
-               'req_x', at
+        SELECT $1, 'tme_' || left(ulid, 11) || k || right(ulid, 14), CASE WHEN k < 3 THEN 'msg_' || ulid ELSE 'ctc_x' END, 'x',
+               '{"type": "system", "id": "spine"}', 'req_x', at
           FROM m CROSS JOIN generate_series(1, 3) AS k
     ), receipt AS (
         INSERT INTO spine.receipts (workspace_id, id, provider_account_id, attempt_id, provider_message_id, status, reported_at,

@@ -130,7 +130,7 @@ async def test_each_row_is_visible_once_while_rows_move(
     engine: Engine, worker_pool: Any, lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Readers of the whole table find every row once at any time of the move, which takes many batches."""
-    monkeypatch.setattr(default_partition, "COPY_BLOCKS", 1)
+    monkeypatch.setattr(default_partition, "BATCH_BLOCKS", 1)
     await drop_days(engine, -3, 7)
     for days in (-2, -1, 0):
         await accept_at(engine.pool, engine, days, 400)
@@ -341,19 +341,27 @@ async def test_partitions_made_later_are_like_those_of_the_parent(engine: Engine
         assert tuple(row.values()) == (True, True, 2, 2, 0), table
 
 
+async def is_made(engine: Engine, days: int) -> bool:
+    """Whether the partition of events of that day exists."""
+    found: bool = await engine.pool.fetchval(
+        "SELECT to_regclass($1) IS NOT NULL", "spine." + partition_name("events", days)
+    )
+    return found
+
+
 async def test_migrations_make_the_partitions(engine: Engine) -> None:
     """Migrating a database that is at the newest revision makes the days that are missing."""
     await drop_days(engine, 1, 3)
     await migrate(engine.url)
-    for days in (1, 2, 3):
-        name = "spine." + partition_name("events", days)
-        assert await engine.pool.fetchval("SELECT to_regclass($1) IS NOT NULL", name)
+    assert [await is_made(engine, days) for days in (1, 2, 3)] == [True] * 3
 
 
 async def test_the_api_makes_the_partitions(engine: Engine) -> None:
     """An API process without any worker makes the days that are missing when it starts."""
     await drop_days(engine, 1, 3)
+
+    async def all_made() -> bool:
+        return all([await is_made(engine, days) for days in (1, 2, 3)])
+
     with serve(engine.url, engine.redis_url):
-        for days in (1, 2, 3):
-            name = "spine." + partition_name("events", days)
-            await engine.until(lambda name=name: engine.pool.fetchval("SELECT to_regclass($1) IS NOT NULL", name))
+        await engine.until(all_made)
