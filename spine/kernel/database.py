@@ -18,11 +18,6 @@ Role = Literal["spine_app", "spine_worker"]
 LOCK_TIMEOUT: Final = "3s"
 """How long a caller waits for another caller's idempotency key or row before it gets an error (conventions 2.1)."""
 
-_TRANSACTION_TIMEOUT: Final = "65s"
-"""When the server ends a transaction, from Postgres 17 on; a statement ends after 60 s. The statement timeout does not end
-a statement that waits for a frozen client to read its result, and such a transaction would keep its row locks."""
-_TRANSACTION_TIMEOUT_SINCE: Final = 17
-
 # The queue tables may be empty and hold millions of rows a minute later. PostgreSQL caches a plan made for an empty
 # table, which would scan the whole queue for every batch. So workers always use an index.
 WORKER_PLANS: Final = {"enable_seqscan": "off"}
@@ -53,12 +48,6 @@ async def _json_as_objects(connection: "asyncpg.Connection[asyncpg.Record]") -> 
     )
 
 
-async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    await _json_as_objects(connection)
-    if connection.get_server_version().major >= _TRANSACTION_TIMEOUT_SINCE:
-        await connection.execute(f"SET transaction_timeout = '{_TRANSACTION_TIMEOUT}'")
-
-
 async def _no_reset(_: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Skip the reset, which takes a round trip: every setting is local to a transaction."""
 
@@ -70,7 +59,7 @@ async def open_pool(url: str, role: Role, application_name: str, size: int) -> "
         min_size=1,
         max_size=size,
         server_settings=_session(role, application_name),
-        init=_prepare,
+        init=_json_as_objects,
         reset=_no_reset,
         timeout=10,
         max_inactive_connection_lifetime=300,

@@ -1,8 +1,9 @@
 """Maintenance: periodic tasks. One worker at a time runs them: the one that holds the lease.
 
 The tasks release deliveries that a race left held, expire deliveries older than the retention, delete expired keys and
-secrets, and read the stats of the queues. A second loop runs the tasks that may take long: partitions, and the retention
-of rows that are not partitioned. Two workers may also run a task at the same time: the lease only saves work.
+secrets, end the sessions of frozen processes, and read the stats of the queues. A second loop runs the tasks that may
+take long: partitions, and the retention of rows that are not partitioned. Two workers may also run a task at the same
+time: the lease only saves work.
 """
 
 import asyncio
@@ -32,6 +33,8 @@ _PAUSE_FACTOR: Final = 50
 """A task pauses this many times as long as it took: counting a queue of a million rows must not slow the queue."""
 _DROP_BATCH: Final = 5000
 _GIVE_BACK_S: Final = 2.0
+_FROZEN_AFTER: Final = timedelta(seconds=60)
+"""Longer than any statement of ours takes (`spine.kernel.database`)."""
 
 _log = structlog.get_logger(__name__)
 
@@ -98,6 +101,7 @@ class Maintenance:
                 ("release held", _INTERVAL_S, self.release_held),
                 ("expire held", 15, self.expire_held),
                 ("delete expired", 60, self.delete_expired),
+                ("end frozen sessions", 15, self.end_frozen_sessions),
                 ("dead letters", 30, stats.count_dead_letters),
                 ("stats", _INTERVAL_S, stats.observe),
             ),
@@ -154,3 +158,9 @@ class Maintenance:
         while await connection.execute(queries.IDEMPOTENCY_DROP, _DROP_BATCH) == f"DELETE {_DROP_BATCH}":
             pass
         await connection.execute(queries.SECRETS_DROP)
+
+    async def end_frozen_sessions(self, connection: Connection) -> None:
+        """End the sessions of frozen processes that stopped while they read a result: other workers skip rows that they lock."""
+        ended = await connection.fetchval("SELECT spine.frozen_sessions_end($1)", _FROZEN_AFTER)
+        if ended:
+            _log.warning("sessions of frozen processes ended", sessions=ended)

@@ -278,13 +278,22 @@ BEGIN
     PERFORM spine.default_prepare(p_parent);
 END $$;
 
+-- Ends our sessions whose client has not read the result of a statement for p_after: it is frozen, and its transaction keeps row locks.
+-- No timeout of the server does so: a session that waits for its client ends only when it is told to. Returns how many it ended.
+CREATE FUNCTION spine.frozen_sessions_end(p_after interval) RETURNS bigint
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name LIKE 'spine %' AND state = 'active'
+       AND wait_event = 'ClientWrite' AND query_start < clock_timestamp() - p_after
+$$;
+
 SELECT spine.default_prepare('events'), spine.default_prepare('deliveries_closed');
 """
 
 FOR_WORKERS = (
     "spine.partitions_ensure(integer), spine.partitions_drop(timestamptz, text), spine.default_days(text, bigint, integer), "
     "spine.default_expire(text, bigint, integer, timestamptz), spine.default_move_begin(text, date[]), "
-    "spine.default_move_copy(text, oid, bigint, integer), spine.default_move_finish(text, oid)"
+    "spine.default_move_copy(text, oid, bigint, integer), spine.default_move_finish(text, oid), spine.frozen_sessions_end(interval)"
 )
 GRANTS = f"""
 REVOKE ALL ON FUNCTION {FOR_WORKERS}, spine.default_changed() FROM PUBLIC;
