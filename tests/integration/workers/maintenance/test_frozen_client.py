@@ -38,3 +38,19 @@ async def test_the_rows_of_a_frozen_client_are_free_again(engine: Engine) -> Non
             await working
     finally:
         pool.terminate()
+
+
+async def test_a_transaction_that_its_client_left_open_is_ended(engine: Engine) -> None:
+    """A process that freezes between two statements of a transaction keeps its locks for 30 s."""
+    pool = await open_pool(engine.url, "spine_worker", "spine worker", 1)
+    try:
+        assert await pool.fetchval("SHOW idle_in_transaction_session_timeout") == "30s"
+        async with pool.acquire() as frozen:
+            await frozen.execute("SET idle_in_transaction_session_timeout = '1s'")
+            await engine.publish()
+            await frozen.execute("BEGIN")
+            await frozen.fetch("SELECT FROM spine.outbox FOR UPDATE SKIP LOCKED")
+            assert await engine.pool.fetchval(_FREE) == 0
+            await engine.until(lambda: engine.pool.fetchval(f"SELECT ({_FREE}) = 1"))
+    finally:
+        pool.terminate()

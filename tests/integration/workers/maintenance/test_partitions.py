@@ -227,6 +227,20 @@ async def test_a_day_that_cannot_be_made_stops_neither_the_others_nor_dropping(
     assert b'spine_default_partition_rows{table="events"} 1.0' in exposition()[0]
 
 
+async def test_each_day_is_made_on_its_own(engine: Engine, worker_pool: Any) -> None:
+    """A day whose name is taken is reported with its problem; the days before and after it are made in the same call."""
+    await drop_days(engine, 2, 7)
+    await engine.pool.execute(f"CREATE TABLE spine.{partition_name('events', 4)} (taken boolean)")
+    rows = await worker_pool.fetch("SELECT * FROM spine.partitions_ensure(7)")
+    problems = {row["partition"]: row["problem"] for row in rows}
+    assert len(problems) == 12
+    failed = {name: problem for name, problem in problems.items() if problem is not None}
+    assert list(failed) == [partition_name("events", 4)]
+    assert "already exists" in failed[partition_name("events", 4)]
+    assert [await is_made(engine, days) for days in (2, 3, 5, 6, 7)] == [True] * 5
+    assert await worker_pool.fetch("SELECT * FROM spine.partitions_ensure(7)") != []  # it is tried again
+
+
 async def _old_partition(engine: Engine) -> None:
     await engine.pool.execute(
         "CREATE TABLE spine.events_20200101 PARTITION OF spine.events FOR VALUES FROM ('evt_01DXF6DT00') TO ('evt_01DXHRTK00')"
