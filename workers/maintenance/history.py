@@ -1,7 +1,7 @@
 """Retention of rows that are not partitioned: ended messages with their attempts and timeline, receipts, sandbox calls, replays.
 
 Rows are looked at in the order of their primary keys, workspace by workspace, since an id holds the time of its creation:
-that needs no further index. Each statement looks at a bounded number of rows, and continues after the last of them. A row
+that needs no further index. Each statement looks at a bounded number of rows, and the next one continues after the last. A row
 that has not ended stays, and so do contacts, templates and preferences, which are no history.
 """
 
@@ -17,18 +17,22 @@ from workers.maintenance.lease import Lease
 BATCH: Final = 1000
 """Rows that one statement looks at or deletes, at most."""
 
-_PAST: Final = """
-        SELECT t.*
-          FROM (SELECT workspace_id FROM spine.workspaces WHERE workspace_id >= $1 ORDER BY workspace_id) w
-         CROSS JOIN LATERAL (
-               SELECT t.workspace_id, t.{key} AS id, t.ctid AS place FROM spine.{table} t
-                WHERE t.workspace_id = w.workspace_id AND t.{key} > CASE WHEN w.workspace_id = $1 THEN $2 ELSE '' END
-                  AND t.{key} < '{prefix}_' || spine.ulid_time(now() - $4::interval)
-                ORDER BY t.{key} LIMIT $3
-           ) t
-         ORDER BY t.workspace_id, t.id LIMIT $3
+WORKSPACES: Final = "SELECT workspace_id FROM spine.workspaces WHERE workspace_id > $1 ORDER BY workspace_id LIMIT $2"
+_WITH_PAST: Final = """
+    SELECT w.workspace_id
+      FROM unnest($1::text[]) AS w (workspace_id)
+     CROSS JOIN LATERAL (
+           SELECT FROM spine.{table} t
+            WHERE t.workspace_id = w.workspace_id AND t.{key} < '{prefix}_' || spine.ulid_time(now() - $2::interval) LIMIT 1
+       ) t
 """
-"""The next `$3` rows after `($1, $2)` whose id is older than the retention `$4`."""
+"""Those of the workspaces `$1` that have rows whose id is older than the retention `$2`."""
+_PAST: Final = """
+        SELECT t.{key} AS id, t.ctid AS place FROM spine.{table} t
+         WHERE t.workspace_id = $1 AND t.{key} > $2 AND t.{key} < '{prefix}_' || spine.ulid_time(now() - $4::interval)
+         ORDER BY t.{key} LIMIT $3
+"""
+"""The next `$3` rows of the workspace `$1` after the id `$2` whose id is older than the retention `$4`."""
 
 _OF_OPEN_MESSAGE: Final = """
     EXISTS (SELECT FROM spine.attempts a JOIN spine.messages m ON m.workspace_id = a.workspace_id AND m.id = a.message_id
@@ -45,17 +49,25 @@ class History(NamedTuple):
     condition: str
 
     @property
+    def find(self) -> str:
+        """Return the statement that finds the workspaces with old rows."""
+        return _WITH_PAST.format(table=self.table, key=self.key, prefix=self.prefix)
+
+    @property
+    def past(self) -> str:
+        """Return the statement that looks at the next old rows."""
+        return _PAST.format(table=self.table, key=self.key, prefix=self.prefix)
+
+    @property
     def delete(self) -> str:
-        """Return the statement that looks at the next rows and deletes those whose time has passed."""
-        past = _PAST.format(table=self.table, key=self.key, prefix=self.prefix)
+        """Return the statement that looks at the next old rows and deletes those whose time has passed."""
         return f"""
-            WITH seen AS MATERIALIZED ({past}), deleted AS (
+            WITH seen AS MATERIALIZED ({self.past}), deleted AS (
                 DELETE FROM spine.{self.table} t USING seen
                  WHERE t.ctid = seen.place AND t.{self.key} = seen.id AND {self.condition}
                 RETURNING 1
             )
-            SELECT workspace_id, id, (SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM deleted) AS deleted
-              FROM seen ORDER BY workspace_id DESC, id DESC LIMIT 1
+            SELECT max(id) AS last, count(*) AS seen, (SELECT count(*) FROM deleted) AS deleted FROM seen
         """  # noqa: S608  # our own names
 
 
@@ -66,35 +78,37 @@ HISTORIES: Final = (
     History("replays", "id", "rpl", "t.status IN ('done', 'cancelled') AND t.updated_at < now() - $4::interval"),
 )
 
-_ENDED: Final = "{m}.ended_at < now() - ${n}::interval AND {m}.updated_at < now() - ${n}::interval"
+_ENDED: Final = "m.ended_at < now() - ${n}::interval AND m.updated_at < now() - ${n}::interval"
+MESSAGES: Final = History("messages", "id", "msg", _ENDED.format(n=4))
+"""Their attempts and timeline go before them, so they are not deleted by `MESSAGES.delete`."""
 MESSAGES_PAST: Final = f"""
-    WITH seen AS MATERIALIZED ({_PAST.format(table="messages", key="id", prefix="msg")})
-    SELECT seen.workspace_id, seen.id, {_ENDED.format(m="m", n=4)} AS ended
+    WITH seen AS MATERIALIZED ({MESSAGES.past})
+    SELECT seen.id, {MESSAGES.condition} AS ended
       FROM seen JOIN LATERAL (
-               SELECT * FROM spine.messages m WHERE m.workspace_id = seen.workspace_id AND m.id = seen.id LIMIT 1
+               SELECT * FROM spine.messages m WHERE m.workspace_id = $1 AND m.id = seen.id LIMIT 1
            ) m ON true
-     ORDER BY 1, 2
+     ORDER BY seen.id
 """  # noqa: S608  # our own names
 _OF_MESSAGES: Final = """
     DELETE FROM spine.{table} t
      WHERE ctid = ANY (ARRAY(
-         SELECT c.place FROM unnest($1::text[], $2::text[]) AS m (workspace_id, id)
+         SELECT c.place FROM unnest($2::text[]) AS m (id)
           CROSS JOIN LATERAL (
                 SELECT c.ctid AS place FROM spine.{table} c
-                 WHERE c.workspace_id = m.workspace_id AND c.{column} = m.id {condition} LIMIT $3
+                 WHERE c.workspace_id = $1 AND c.{column} = m.id {condition} LIMIT $3
             ) c LIMIT $3))
 """
 MESSAGE_PARTS: Final = (
     _OF_MESSAGES.format(table="timeline_entries", column="subject_id", condition="AND c.at < now() - interval '1 day'"),
     _OF_MESSAGES.format(table="attempts", column="message_id", condition=""),
 )
-"""Delete at most `$3` entries, and attempts, of the messages `($1, $2)`. A younger entry cannot be deleted yet."""
+"""Delete at most `$3` entries, and attempts, of the messages `$2` of workspace `$1`. A younger entry cannot be deleted yet."""
 MESSAGES_DELETE: Final = f"""
-    DELETE FROM spine.messages m USING unnest($1::text[], $2::text[]) AS u (workspace_id, id)
-     WHERE m.workspace_id = u.workspace_id AND m.id = u.id AND {_ENDED.format(m="m", n=3)}
-       AND NOT EXISTS (SELECT FROM spine.attempts a WHERE a.workspace_id = u.workspace_id AND a.message_id = u.id)
-       AND NOT EXISTS (SELECT FROM spine.timeline_entries t WHERE t.workspace_id = u.workspace_id AND t.subject_id = u.id)
-       AND NOT EXISTS (SELECT FROM spine.sends_open o WHERE o.workspace_id = u.workspace_id AND o.id = u.id)
+    DELETE FROM spine.messages m USING unnest($2::text[]) AS u (id)
+     WHERE m.workspace_id = $1 AND m.id = u.id AND {_ENDED.format(n=3)}
+       AND NOT EXISTS (SELECT FROM spine.attempts a WHERE a.workspace_id = $1 AND a.message_id = u.id)
+       AND NOT EXISTS (SELECT FROM spine.timeline_entries t WHERE t.workspace_id = $1 AND t.subject_id = u.id)
+       AND NOT EXISTS (SELECT FROM spine.sends_open o WHERE o.workspace_id = $1 AND o.id = u.id)
 """  # noqa: S608  # our own names
 SANDBOX_RECEIPTS_DELETE: Final = """
     DELETE FROM spine.sandbox_receipts
@@ -113,33 +127,42 @@ class Retention:
         self._batch = batch
 
     async def delete(self, connection: Connection) -> None:
-        """Go through all tables once. Raises LeaseLostError."""
-        await self._delete_messages(connection)
-        for history in HISTORIES:
-            await self._delete_history(connection, history)
+        """Go through all tables of all workspaces once. Raises LeaseLostError."""
+        after = ""
+        while page := await self._paced(connection.fetch, WORKSPACES, after, self._batch):
+            ids = [row["workspace_id"] for row in page]
+            for row in await self._paced(connection.fetch, MESSAGES.find, ids, self._retention):
+                await self._delete_messages(connection, row["workspace_id"])
+            for history in HISTORIES:
+                for row in await self._paced(connection.fetch, history.find, ids, self._retention):
+                    await self._delete_history(connection, history, row["workspace_id"])
+            after = ids[-1]
         await self._delete_while_full(connection, SANDBOX_RECEIPTS_DELETE, self._batch, self._retention)
 
-    async def _delete_history(self, connection: Connection, history: History) -> None:
-        position = ("", "")
+    async def _delete_history(self, connection: Connection, history: History, workspace_id: str) -> None:
+        last = ""
         while True:
-            last: Any = await self._paced(connection.fetchrow, history.delete, *position, self._batch, self._retention)
-            if last is None or last["seen"] < self._batch:
+            found: Any = await self._paced(
+                connection.fetchrow, history.delete, workspace_id, last, self._batch, self._retention
+            )
+            if found["seen"] < self._batch:
                 return
-            position = (last["workspace_id"], last["id"])
+            last = found["last"]
 
-    async def _delete_messages(self, connection: Connection) -> None:
-        position = ("", "")
+    async def _delete_messages(self, connection: Connection, workspace_id: str) -> None:
+        last = ""
         while True:
-            seen: Any = await self._paced(connection.fetch, MESSAGES_PAST, *position, self._batch, self._retention)
-            ended = [row for row in seen if row["ended"]]
+            seen: Any = await self._paced(
+                connection.fetch, MESSAGES_PAST, workspace_id, last, self._batch, self._retention
+            )
+            ended = [row["id"] for row in seen if row["ended"]]
             if ended:
-                keys = [[row[name] for row in ended] for name in ("workspace_id", "id")]
                 for statement in MESSAGE_PARTS:
-                    await self._delete_while_full(connection, statement, *keys, self._batch)
-                await self._paced(connection.execute, MESSAGES_DELETE, *keys, self._retention)
+                    await self._delete_while_full(connection, statement, workspace_id, ended, self._batch)
+                await self._paced(connection.execute, MESSAGES_DELETE, workspace_id, ended, self._retention)
             if len(seen) < self._batch:
                 return
-            position = (seen[-1]["workspace_id"], seen[-1]["id"])
+            last = seen[-1]["id"]
 
     async def _delete_while_full(self, connection: Connection, statement: str, *args: object) -> None:
         """Repeat a statement until it deletes less than a whole batch."""
