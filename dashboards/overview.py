@@ -221,13 +221,18 @@ _PROCESSES: Final = Row(
         ),
         Panel("Memory", (Query('process_resident_memory_bytes{job=~"spine-.+"}', "{{instance}}"),), "bytes"),
         Panel("Open files", (Query('process_open_fds{job=~"spine-.+"}', "{{instance}}"),)),
-        Panel("Workers by version", (Query("count by (version) (spine_worker_info)", "{{version}}"),), width=12),
+        Panel("Workers by version", (Query("count by (version) (spine_worker_info)", "{{version}}"),)),
         Panel(
             "Age of the queue statistics",
             (Query("time() - max(spine_queue_observed_timestamp_seconds)", "age"),),
             "s",
             red=60,
-            width=12,
+        ),
+        Panel(
+            "Rows in default partitions",
+            (Query(shared("spine_default_partition_rows", "table"), "{{table}}"),),
+            red=1,
+            text="They belong to a day whose partition is missing. Maintenance moves them out.",
         ),
     ),
 )

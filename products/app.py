@@ -25,6 +25,7 @@ from spine.kernel.idempotency import KeyLocks
 from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
 from spine.kernel.openapi import build_document
+from spine.kernel.partitions import watch_partitions
 from spine.kernel.platform import Platform
 from spine.kernel.rate_limits import RateLimiter
 from spine.kernel.read_limits import ReadLimits
@@ -49,7 +50,7 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(wakeups.close)
         authenticator = Authenticator(pool)
         backpressure = Backpressure(pool, http.max_outbox)
-        for background in (authenticator.track_key_use(), backpressure.watch()):
+        for background in (authenticator.track_key_use(), backpressure.watch(), watch_partitions(pool)):
             stack.callback(asyncio.create_task(background).cancel)
         app.state.platform = Platform(
             http=http,

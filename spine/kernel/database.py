@@ -11,6 +11,8 @@ from alembic.config import Config
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from spine.kernel.partitions import ensure_partitions
+
 Role = Literal["spine_app", "spine_worker"]
 
 LOCK_TIMEOUT: Final = "3s"
@@ -28,6 +30,7 @@ def _session(role: Role, application_name: str) -> dict[str, str]:
         "lock_timeout": LOCK_TIMEOUT,
         "idle_in_transaction_session_timeout": "30s",
         "statement_timeout": "60s",
+        "tcp_user_timeout": "30s",  # ends the session of a client that reads nothing, over TCP and in any version
         "timezone": "UTC",
         "jit": "off",
         "plan_cache_mode": "auto",
@@ -97,8 +100,17 @@ def migration_config() -> Config:
 
 
 async def migrate(url: str, revision: str = "head") -> None:
-    """Apply every revision up to `revision` that the database lacks. Needs the owner role; concurrent calls are safe."""
+    """Apply every revision up to `revision` that the database lacks. Needs the owner role; concurrent calls are safe.
+
+    A database at the newest revision also gets the partitions of the next days that it lacks.
+    """
     await _run(command.upgrade, url, revision)
+    if revision == "head":
+        connection = await asyncpg.connect(url, timeout=30)
+        try:
+            await ensure_partitions(connection)
+        finally:
+            await connection.close()
 
 
 async def downgrade(url: str, revision: str = "base") -> None:

@@ -73,6 +73,9 @@ async def create_process_logins(administrator_url: str, owner_url: str, encrypti
     urls = []
     try:
         database: str = await connection.fetchval("SELECT current_database()")
+        owner = await connection.fetchval(
+            "SELECT quote_ident(coalesce($1, current_user))", urlsplit(owner_url).username
+        )
         for group in _GROUPS:
             login = f"{database}_{group.removeprefix('spine_')}_login"
             password = vault.derive(b"login." + login.encode()).hex()
@@ -83,6 +86,8 @@ async def create_process_logins(administrator_url: str, owner_url: str, encrypti
                 name = await connection.fetchval("SELECT quote_ident($1)", login)
                 await connection.execute(f"ALTER ROLE {name} PASSWORD '{password}'")
                 await connection.execute(f"GRANT {group} TO {name}")
+                # Maintenance ends sessions that are frozen, in a function that runs as the owner.
+                await connection.execute(f"GRANT {name} TO {owner}")
             urls.append(_with_user(owner_url, login, password))
     finally:
         await connection.close()

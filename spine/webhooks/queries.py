@@ -450,14 +450,6 @@ HELD_EXPIRE: Final = f"""
 """
 """Moves held rows to the dead letters when their event is older than the retention period `$1`."""
 
-LATE_CLOSED_DROP: Final = """
-    DELETE FROM spine.deliveries_closed
-     WHERE id < 'dlv_' || spine.ulid_time(now() - $1::interval) AND closed_at < now() - $1::interval
-"""
-"""Deletes rows of the default partition. A delivery is there if it closed after the partition of its day was dropped; its
-retention period starts when it closes.
-"""
-
 IDEMPOTENCY_DROP: Final = """
     DELETE FROM spine.idempotency_keys
      WHERE ctid = ANY (ARRAY(SELECT ctid FROM spine.idempotency_keys WHERE expires_at < now() LIMIT $1)) AND expires_at < now()

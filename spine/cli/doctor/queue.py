@@ -17,7 +17,8 @@ _STATS: Final = """
            (SELECT extract(epoch FROM now() - accepted_at) FROM spine.outbox ORDER BY seq LIMIT 1) AS outbox_s,
            (SELECT count(*) FROM (SELECT FROM spine.outbox LIMIT $2) AS waiting) AS outbox,
            (SELECT max(right(c.relname, 8)) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-             WHERE i.inhparent = 'spine.events'::regclass AND c.relname ~ '_[0-9]{8}$') AS last_day,
+             WHERE i.inhparent = 'spine.events'::regclass AND c.relname ~ '_[0-9]{8}$'
+               AND right(c.relname, 8) <= to_char(now() AT TIME ZONE 'UTC' + interval '8 days', 'YYYYMMDD')) AS last_day,
            (SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')) AS today,
            (SELECT to_char(now() AT TIME ZONE 'UTC' + interval '1 day', 'YYYYMMDD')) AS tomorrow
 """

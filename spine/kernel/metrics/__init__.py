@@ -13,7 +13,14 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from spine.kernel.metrics.backlog import FAILING_FOR, BacklogStats, QueueName, QueueStats, observe_queue
+from spine.kernel.metrics.backlog import (
+    FAILING_FOR,
+    BacklogStats,
+    QueueName,
+    QueueStats,
+    observe_default_partition,
+    observe_queue,
+)
 from spine.kernel.metrics.labels import ByType, EventTypes
 from spine.kernel.metrics.registry import REGISTRY, counter, gauge, histogram
 from spine.kernel.metrics.scrape import exposition, serve
@@ -25,6 +32,7 @@ __all__ = [
     "QueueName",
     "QueueStats",
     "exposition",
+    "observe_default_partition",
     "observe_queue",
     "serve",
 ]

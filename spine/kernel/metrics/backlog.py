@@ -30,6 +30,9 @@ _failing: Final = shared_gauge(
     "spine_endpoints_failing", "Enabled endpoints without a success for longer than this", "longer_than"
 )
 _disabled: Final = shared_gauge("spine_endpoints_disabled", "Endpoints that are disabled")
+_default_partition_rows: Final = shared_gauge(
+    "spine_default_partition_rows", "Rows in a default partition that belong to a day partition", "table"
+)
 _observed_at: Final = shared_gauge(
     "spine_queue_observed_timestamp_seconds", "When the figures of the queues were last read"
 )
@@ -59,6 +62,7 @@ class BacklogStats:
 
 
 _exported: Final[set[Gauge]] = set()
+_exported_tables: Final[set[Gauge]] = set()
 
 
 def observe_queue(stats: BacklogStats | None) -> None:
@@ -67,7 +71,7 @@ def observe_queue(stats: BacklogStats | None) -> None:
     The maximum over all workers ignores NaN.
     """
     if stats is None:
-        for gauge in _exported:
+        for gauge in _exported | _exported_tables:
             gauge.set(math.nan)
         return
     values = {labelled(*labels): value for labelled, value, labels in _values(stats)}
@@ -75,6 +79,13 @@ def observe_queue(stats: BacklogStats | None) -> None:
     for gauge in _exported:
         gauge.set(values.get(gauge, 0))
     _observed_at().set(time.time())
+
+
+def observe_default_partition(table: str, rows: int) -> None:
+    """Set how many rows of a partitioned table are in its default partition and belong to a day partition."""
+    gauge = _default_partition_rows(table)
+    _exported_tables.add(gauge)
+    gauge.set(rows)
 
 
 def _values(stats: BacklogStats) -> Iterable[tuple[Labelled[Gauge], float, tuple[str, ...]]]:

@@ -57,6 +57,7 @@ def update_process_metrics() -> None:
     metrics.observe_sender(5, 7)
     metrics.observe_worker("worker-1", "0.1.0")
     metrics.observe_queue(STATS)
+    metrics.observe_default_partition("events", 1)
     for pool in ("database", "redis"):
         metrics.observe_pool(pool, PoolStats(size=4, in_use=2, limit=10))
         metrics.pool_acquire_seconds(pool).observe(0.001)

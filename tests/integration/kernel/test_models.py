@@ -22,6 +22,7 @@ UNMOVED = {
     "received_at": "arrival of a receipt",
     "at": "writing of a timeline entry",
     "seen_at": "last heartbeat of a worker",
+    "leased_until": "end of a worker's lease of maintenance",
     "closed_at": "end of a delivery",
     "disabled_at": "disabling",
     "deleted_at": "deletion",
