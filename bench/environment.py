@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import asyncpg
+
 from bench.database import Database, Workspace
 from bench.installation import Installation, wait_until
 from bench.load import Load
@@ -120,7 +122,12 @@ class Environment:
 
     async def abandon(self) -> None:
         """Drop the work that is left over, and wait until the workers have stopped with it."""
-        await self.database.clear()
+        while True:
+            try:
+                await self.database.clear()
+            except asyncpg.DeadlockDetectedError:  # with a worker that records results
+                continue
+            break
         await self.wait_idle()
         await self.clear()
 
