@@ -37,12 +37,15 @@ WORKSPACES_FIND: Final = """
 WORKSPACES_CLAIM: Final = """
     WITH picked AS MATERIALIZED (
         SELECT o.ctid FROM unnest($3::text[], $4::integer[]) AS turn (workspace_id, calls) CROSS JOIN LATERAL (
-            SELECT ctid FROM spine.sends_open WHERE workspace_id = turn.workspace_id AND due_at <= now()
-             ORDER BY due_at LIMIT turn.calls FOR UPDATE SKIP LOCKED) o
+            SELECT ctid FROM spine.sends_open
+             WHERE workspace_id BETWEEN turn.workspace_id AND turn.workspace_id AND due_at <= now()
+             ORDER BY workspace_id, due_at LIMIT turn.calls FOR UPDATE SKIP LOCKED) o
     )
     UPDATE spine.sends_open o SET due_at = now() + $2::interval, leased_by = $1, waits_for = NULL
      WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked)) RETURNING o.workspace_id, o.id
 """
+"""Leases the longest due messages of each workspace. With `=` instead of BETWEEN, Postgres may read the index of due times,
+and all due messages of other workspaces with it."""
 
 WAITING_FIND: Final = """
     WITH RECURSIVE visited AS (
