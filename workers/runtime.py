@@ -105,11 +105,13 @@ class Runtime:
         pool = await self._open_pool()
         # Everything is committed by then, so the loops' connections need no orderly close.
         self._resources.callback(pool.terminate)
-        http_client = await self._resources.enter_async_context(HttpClient(self._egress))
+        clock = self._wakeup_status.clock
+        http_client = await self._resources.enter_async_context(HttpClient(self._egress, now=clock.now))
         redis = open_redis(self._wakeup_settings.redis_url)
         self._resources.push_async_callback(redis.aclose)
-        self._wakeups = wakeups = Wakeups(redis)
-        self.heartbeat = heartbeat = Heartbeat(pool, self.worker_id)
+        self._wakeups = wakeups = Wakeups(redis, clock)
+        self.heartbeat = heartbeat = Heartbeat(pool, self.worker_id, clock)
+        await clock.measure(pool.fetchval)
         context = WorkerContext(
             work=self._work,
             worker_id=self.worker_id,

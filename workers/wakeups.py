@@ -37,6 +37,8 @@ class WakeupWorker(arq.worker.Worker):
         """Run the pipelines, and receive wakeups whenever Redis is reachable."""
         logging.getLogger("arq").setLevel(logging.ERROR)
         wakeup_status: WakeupStatus = self.ctx["wakeup_status"]
+        # arq compares the times of its jobs with this machine's clock, and has no other way to replace it.
+        arq.worker.timestamp_ms = wakeup_status.clock.now_ms  # type: ignore[attr-defined]
         if self.on_startup:
             await self.on_startup(self.ctx)
         while True:

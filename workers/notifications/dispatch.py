@@ -34,11 +34,12 @@ class MessageDispatcher:
 
     def __init__(self, context: WorkerContext) -> None:
         self._wakeups = context.wakeups
+        self._clock = context.heartbeat.clock
         work = context.work
         limits = SendLimits(work.max_sends, work.max_sends_per_account, context.heartbeat)
         lease = lease_of(work.lease_s)
         adapters = open_adapters(context.pool, context.http_client)
-        self.sender = MessageSender(adapters, context.wakeups, limits, self._record, self._on_call_end)
+        self.sender = MessageSender(adapters, context.wakeups, self._clock, limits, self._record, self._on_call_end)
         decider = MessageDecider(
             context.vault, context.worker_id, lease, limits, self.sender.is_in_flight, self.sender.was_not_made
         )
@@ -79,7 +80,7 @@ class MessageDispatcher:
         changes.record_metrics()
         if changes.has_events:
             self._wakeups.wake("relay")
-        now_s = time.time()
+        now_s = self._clock.now_s()
         times_s = [due_at.timestamp() for due_at in changes.due_times]
         if any(at_s <= now_s + _DUE_NOW_S for at_s in times_s):
             self._wakeups.wake("send")

@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
 import structlog
 
 from providers.protocol import CALL_TIMEOUT_S, Provider
+from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.wakeups import Wakeups
 from spine.notifications.provider_calls import ProviderResult
 from workers.notifications.calls import CallResult, PreparedCall
@@ -29,12 +29,14 @@ class MessageSender:
         self,
         adapters: Mapping[str, Provider],
         wakeups: Wakeups,
+        clock: DatabaseClock,
         limits: SendLimits,
         record: Callable[[CallResult], None],
         on_call_end: Callable[[], None],
     ) -> None:
         self._adapters = adapters
         self._wakeups = wakeups
+        self._clock = clock
         self._limits = limits
         self._on_call_end = on_call_end
         self._record = record
@@ -77,7 +79,7 @@ class MessageSender:
             self._limits.end(prepared)
             self._on_call_end()
         if prepared.provider == "sandbox":
-            now_s = datetime.now(UTC).timestamp()
+            now_s = self._clock.now_s()
             self._wakeups.wake_at("send", [now_s + delay_s for delay_s in _SANDBOX_RECEIPT_DELAYS_S])
 
     async def _send(self, prepared: PreparedCall) -> ProviderResult:

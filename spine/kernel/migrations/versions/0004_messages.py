@@ -1,8 +1,8 @@
-"""Revision 0004_messages: turns of workspaces, messages that wait for an account, looks at parked receipts, clock offsets."""
+"""Revision 0004: turns of workspaces, messages that wait for an account, looks at parked receipts, clock offsets."""
 
 from spine.kernel.migrations.tenancy import script
 
-revision = "0004_messages"
+revision = "0004"
 down_revision = "0003"
 
 

@@ -1,7 +1,7 @@
 """Messages of many workspaces and accounts on one worker: nobody's slow or many sends hold those of others."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -44,10 +44,11 @@ def send_many(client: NotificationsClient, count: int, **body: Any) -> list[str]
 def account_of(client: NotificationsClient, channel: str) -> str:
     """The path of the workspace's account of a channel."""
     rows = client.get("/notifications/v1/provider_accounts")["data"]
-    return "/notifications/v1/provider_accounts/" + next(row["id"] for row in rows if row["channel"] == channel)
+    id = next(row["id"] for row in rows if row["channel"] == channel)
+    return f"/notifications/v1/provider_accounts/{id}"
 
 
-async def attempts(api: Api, workspace_id: str, channel: str = "sms") -> Sequence[Mapping[str, Any]]:
+async def attempts(api: Api, workspace_id: str, channel: str = "sms") -> list[Any]:
     """The attempts of a workspace on a channel, in the order of their start."""
     async with owner_connection(api) as owner:
         return list(await owner.fetch(STARTED, workspace_id, channel))
