@@ -44,7 +44,10 @@ class FreezingProxy:
                 upstream = await asyncio.open_unix_connection(self._upstream.path)
             else:
                 upstream = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
-            await asyncio.gather(self._pass(reader, upstream[1]), self._pass(upstream[0], writer))
+            try:
+                await asyncio.gather(self._pass(reader, upstream[1]), self._pass(upstream[0], writer))
+            finally:
+                upstream[1].close()
         writer.close()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -47,7 +47,8 @@ class WakeupWorker(arq.worker.Worker):
             await self.on_startup(self.ctx)
         while True:
             try:
-                await self._listen(wakeup_status)
+                # In a task of its own: a failed TaskGroup leaves its task marked as cancelled before Python 3.13.
+                await asyncio.create_task(self._listen(wakeup_status))
             except* _REDIS_ERRORS as errors:
                 if not self._reported_offline:
                     _log.warning("no wakeups: Redis is unreachable", error=repr(errors.exceptions[0]))
@@ -114,6 +115,6 @@ class WakeupWorker(arq.worker.Worker):
         if self._pool is not None:
             with contextlib.suppress(*_REDIS_ERRORS):
                 async with asyncio.timeout(_CLOSE_S):
-                    await self._pool.close(close_connection_pool=True)
+                    await self._pool.aclose(close_connection_pool=True)
                     await self._receiver.aclose()
             self._pool = None

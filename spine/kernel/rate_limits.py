@@ -88,11 +88,11 @@ class RateLimiter:
             self._redis_retry_s = now_s + _REDIS_RETRY_S
         # The call is not cancelled: before Python 3.12 the client may lose a cancellation (`open_redis`).
         asking = asyncio.create_task(self._lease_from_redis(workspace_id, budget))
+        asking.add_done_callback(_drop_error)
         await asyncio.wait({asking}, timeout=_REDIS_WAIT_S)
         self._redis_answers = asking.done() and asking.exception() is None
         if self._redis_answers:
             return asking.result()
-        asking.add_done_callback(_drop_error)
         self._redis_retry_s = time.monotonic() + _REDIS_RETRY_S
         return None
 

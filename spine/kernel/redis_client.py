@@ -58,7 +58,17 @@ def open_redis(url: str) -> Redis:
     Do not stop a task that uses the client by cancelling the task alone: before Python 3.12 the `asyncio.wait_for` in
     the client may lose a cancellation (https://github.com/python/cpython/issues/86296).
     """
-    return open_client(redis_settings(url, retries=1), Redis)
+    settings = redis_settings(url, retries=1)
+    if settings.sentinel:
+        return open_client(settings, Redis)
+    client: Redis = Redis.from_url(
+        url,
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+        retry=settings.retry,
+        retry_on_error=settings.retry_on_error,
+    )
+    return client
 
 
 def open_client(settings: RedisSettings, client: type[Client], timeout_s: float = TIMEOUT_S, **options: Any) -> Client:
@@ -80,7 +90,7 @@ def open_client(settings: RedisSettings, client: type[Client], timeout_s: float 
         master: Client = sentinel.master_for(settings.sentinel_master, redis_class=client, **connection, **options)
         return master
     return client(
-        host=settings.host,
+        host=str(settings.host),
         port=settings.port,
         unix_socket_path=settings.unix_socket_path,
         ssl=settings.ssl,
