@@ -49,7 +49,7 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         await clock.measure(pool.fetchval)
         wakeups = Wakeups(redis, clock)
         stack.push_async_callback(wakeups.close)
-        authenticator = Authenticator(pool)
+        authenticator = Authenticator(pool, clock)
         backpressure = Backpressure(pool, http.max_outbox)
         for background in (authenticator.track_key_use(), backpressure.watch(), clock.follow(pool)):
             stack.callback(asyncio.create_task(background).cancel)
