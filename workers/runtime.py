@@ -111,7 +111,6 @@ class Runtime:
         self._resources.push_async_callback(redis.aclose)
         self._wakeups = wakeups = Wakeups(redis, clock)
         self.heartbeat = heartbeat = Heartbeat(pool, self.worker_id, clock)
-        await clock.measure(pool.fetchval)
         context = WorkerContext(
             work=self._work,
             worker_id=self.worker_id,
@@ -138,12 +137,18 @@ class Runtime:
         warned = False
         while True:
             try:
-                return await open_pool(
+                pool = await open_pool(
                     self._database.database_url,
                     "spine_worker",
                     "spine worker",
                     max(self._database.database_pool_size, POOL_MIN_SIZE),
                 )
+                try:
+                    await self._wakeup_status.clock.measure(pool.fetchval)
+                except BaseException:
+                    pool.terminate()
+                    raise
+                return pool
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 if not warned:
                     _log.warning("waiting for the database", error=repr(error))

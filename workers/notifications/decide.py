@@ -29,11 +29,14 @@ TEMPLATES_LOAD: Final = """
       JOIN spine.templates t ON t.workspace_id = u.workspace_id AND t.id = u.id
 """
 RELEASE: Final = """
-    UPDATE spine.sends_open SET due_at = now() + $2::interval, leased_by = NULL WHERE leased_by = $1 AND id = ANY ($3::text[])
+    UPDATE spine.sends_open o SET due_at = now() + $2::interval, leased_by = NULL
+      FROM unnest($3::text[], $4::text[]) AS u (workspace_id, id)
+     WHERE o.workspace_id = u.workspace_id AND o.id = u.id AND o.leased_by = $1
 """
 
 RENEW: Final = """
-    UPDATE spine.sends_open SET due_at = now() + $2::interval WHERE leased_by = $1 AND id = ANY ($3::text[])
+    UPDATE spine.sends_open o SET due_at = now() + $2::interval FROM unnest($3::text[], $4::text[]) AS u (workspace_id, id)
+     WHERE o.workspace_id = u.workspace_id AND o.id = u.id AND o.leased_by = $1
 """
 """Renews the leases of messages that start a further call under them."""
 
@@ -41,6 +44,11 @@ _ERROR_PAUSE: Final = timedelta(seconds=60)
 """A message that raises an error here is due again after this time."""
 
 _log = structlog.get_logger(__name__)
+
+
+def _columns(keys: Iterable[MessageKey]) -> tuple[list[str], list[str]]:
+    rows = list(keys)
+    return [workspace_id for workspace_id, _ in rows], [id for _, id in rows]
 
 
 class MessageDecider:
@@ -84,7 +92,7 @@ class MessageDecider:
         async with connection.transaction():
             changes, calls = await self._decide(connection, dict.fromkeys(results), results, lease_ends_s)
             if calls:
-                await connection.execute(RENEW, self._worker_id, self._lease, [call.key[1] for call in calls])
+                await connection.execute(RENEW, self._worker_id, self._lease, *_columns(call.key for call in calls))
         return changes, calls
 
     async def _decide(
@@ -99,7 +107,7 @@ class MessageDecider:
         rows = await connection.fetch(ACCOUNTS_LOAD, sorted({key[0] for key in messages}))
         by_id = {row["id"]: row for row in rows}
         started: list[tuple[LockedMessage, LockedAttempt]] = []
-        broken: list[str] = []
+        broken: list[MessageKey] = []
         planned: Counter[str] = Counter()
         for key, message in messages.items():
             accounts = [row for row in rows if row["workspace_id"] == key[0]]
@@ -111,14 +119,14 @@ class MessageDecider:
                 attempt = self._next_attempt(changes, message, results.get(key), accounts, may_call)
             except Exception:
                 _log.exception("a message cannot be decided on", message_id=key[1])
-                broken.append(key[1])
+                broken.append(key)
                 continue
             if attempt is not None:
                 planned[attempt.provider_account_id] += 1
                 started.append((message, attempt))
         await changes.write(connection, self._worker_id)
         if broken:
-            await connection.execute(RELEASE, self._worker_id, _ERROR_PAUSE, broken)
+            await connection.execute(RELEASE, self._worker_id, _ERROR_PAUSE, *_columns(broken))
         await self._load_templates(connection, [message for message, _ in started])
         return changes, [
             self._prepare(message, attempt, by_id[attempt.provider_account_id], lease_ends_s)

@@ -59,11 +59,12 @@ class MessageDispatcher:
             loops.create_task(run_forever("send record", self.recorder.step))
 
     async def drain(self, timeout_s: float) -> None:
-        """Claim nothing more, wait for the calls in flight and record them. Other leases end by themselves."""
+        """Claim nothing more, wait for the calls in flight, record them, and cancel those that last too long."""
         self.claimer.stop()
         until_s = time.monotonic() + timeout_s
         while (self.sender.in_flight or self.recorder.uncommitted) and time.monotonic() < until_s:  # noqa: ASYNC110  # two counters, one wait
             await asyncio.sleep(0.01)
+        await self.sender.cancel()
 
     def _record(self, result: CallResult) -> None:
         self.recorder.put(result)

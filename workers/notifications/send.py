@@ -64,6 +64,13 @@ class MessageSender:
         self._limits.start(prepared)
         self._calls[prepared.attempt_id] = asyncio.create_task(self._call(prepared))
 
+    async def cancel(self) -> None:
+        """Cancel the calls in flight. Their attempts stay without an outcome, as those of a dead worker."""
+        calls = list(self._calls.values())
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
     async def _call(self, prepared: PreparedCall) -> None:
         start_s = time.perf_counter()
         try:

@@ -179,6 +179,22 @@ async def test_a_message_that_waits_for_an_account_ends_at_its_deadline(
     assert await count_rows(api, "sends_open", org.test) == 0
 
 
+async def test_a_further_call_renews_the_lease(api: Api, client: NotificationsClient, org: Organisation) -> None:
+    """The fallback that follows a call of 2 s has a whole lease before it: no other worker takes its message meanwhile."""
+    client.policy(("whatsapp", "delivered", 60), ("sms", "delivered", 60))
+    client.post(account_of(client, "whatsapp"), {"sandbox": SLOW | {"slow_ms": 2000}}, status=200, method="PATCH")
+    client.post(account_of(client, "sms"), {"sandbox": SLOW}, status=200, method="PATCH")
+    id = client.send(to="+910000000300")
+    left = """
+        SELECT extract(epoch FROM o.due_at - a.started_at)::float8 FROM spine.sends_open o
+          JOIN spine.attempts a ON a.workspace_id = o.workspace_id AND a.message_id = o.id
+         WHERE o.id = $1 AND a.channel = 'sms'
+    """
+    async with sending(api, drain_s=0):
+        lease_s = await until(lambda: fetch_value(api, left, id), "the fallback was not started")
+    assert lease_s >= 29.5
+
+
 class StoodStill(MessageDispatcher):
     """A worker that stands still between its claim and its calls, until too little is left of its leases."""
 
