@@ -207,6 +207,13 @@ _PROCESSES: Final = Row(
             "s",
         ),
         Panel(
+            "Clock behind the database's",
+            (Query("max by (instance) (spine_clock_offset_seconds)", "{{instance}}"),),
+            "s",
+            red=1,
+            text="Negative: ahead of it. Due times and wakeups follow the database's clock; signatures carry this machine's.",
+        ),
+        Panel(
             "Wakeups",
             (
                 Query(rate("spine_bells_rung_total", "bell"), "{{bell}} sent"),

@@ -20,6 +20,7 @@ from spine.kernel.authentication import Authenticator
 from spine.kernel.backpressure import Backpressure
 from spine.kernel.cursors import Cursors
 from spine.kernel.database import cluster_epoch, open_engine, open_pool
+from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.http_client import HttpClient
 from spine.kernel.idempotency import KeyLocks
 from spine.kernel.logs import configure_log
@@ -46,11 +47,19 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(engine.dispose)
         redis = open_redis(WakeupSettings().redis_url)
         stack.push_async_callback(redis.aclose)
-        wakeups = Wakeups(redis)
+        clock = DatabaseClock()
+        await clock.measure(pool.fetchval)
+        wakeups = Wakeups(redis, clock)
         stack.push_async_callback(wakeups.close)
-        authenticator = Authenticator(pool)
+        authenticator = Authenticator(pool, clock)
         backpressure = Backpressure(pool, http.max_outbox)
-        for background in (authenticator.track_key_use(), backpressure.watch(), watch_partitions(pool)):
+        backgrounds = (
+            authenticator.track_key_use(),
+            backpressure.watch(),
+            clock.follow(pool),
+            watch_partitions(pool),
+        )
+        for background in backgrounds:
             stack.callback(asyncio.create_task(background).cancel)
         app.state.platform = Platform(
             http=http,
@@ -60,6 +69,7 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
             vault=vault,
             redis=redis,
             wakeups=wakeups,
+            clock=clock,
             cursors=Cursors(vault.derive(b"cursor"), await cluster_epoch(pool)),
             authenticator=authenticator,
             limiter=RateLimiter(redis, http.rate_limit_requests),

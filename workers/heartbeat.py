@@ -1,4 +1,7 @@
-"""The heartbeat of this worker, and the list of live workers. Workers divide the endpoints' limits by this list."""
+"""The heartbeat of this worker, and the list of live workers. Workers divide the endpoints' limits by this list.
+
+Each beat measures Postgres' clock, by which everything is due.
+"""
 
 import asyncio
 import os
@@ -8,6 +11,7 @@ from typing import Final
 import asyncpg
 
 from spine import __version__
+from spine.kernel.database_clock import DatabaseClock
 
 HEARTBEAT_S: Final = 5.0
 ALIVE_S: Final = 15.0
@@ -16,8 +20,8 @@ _DELETE_AFTER_S: Final = 300
 
 _BEAT = """
     WITH beat AS (
-        INSERT INTO spine.workers AS w (id, host, pid, software_version) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (id) DO UPDATE SET seen_at = now() RETURNING id
+        INSERT INTO spine.workers AS w (id, host, pid, software_version, clock_offset_s) VALUES ($1, $2, $3, $4, $7)
+        ON CONFLICT (id) DO UPDATE SET seen_at = now(), clock_offset_s = $7 RETURNING id
     ), deleted AS (
         DELETE FROM spine.workers WHERE id <> $1 AND seen_at < now() - make_interval(secs => $6)
     )
@@ -28,8 +32,11 @@ _BEAT = """
 class Heartbeat:
     """Writes a heartbeat every 5 s and keeps the list of live workers. `changed` is set when the list changes."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", worker_id: str) -> None:
+    def __init__(
+        self, pool: "asyncpg.Pool[asyncpg.Record]", worker_id: str, clock: DatabaseClock | None = None
+    ) -> None:
         self._pool = pool
+        self.clock = clock or DatabaseClock()
         self.worker_id = worker_id
         self.live_workers: frozenset[str] = frozenset({worker_id})
         self.changed = asyncio.Event()
@@ -37,9 +44,12 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """Write this worker's heartbeat and read the live workers."""
-        rows = await self._pool.fetch(
-            _BEAT, self.worker_id, socket.gethostname(), os.getpid(), __version__, ALIVE_S, float(_DELETE_AFTER_S)
-        )
+        async with self._pool.acquire() as connection:
+            await self.clock.measure(connection.fetchval)
+            rows = await connection.fetch(
+                _BEAT, self.worker_id, socket.gethostname(), os.getpid(), __version__, ALIVE_S, float(_DELETE_AFTER_S),
+                self.clock.offset_s,
+            )  # fmt: skip
         live_workers = frozenset(row["id"] for row in rows)
         if live_workers != self.live_workers:
             self.live_workers = live_workers

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import asyncpg
 import structlog
 
+from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.http_client import HttpClient
 from spine.kernel.settings import WorkSettings
 from spine.kernel.vault import Vault
@@ -32,6 +33,8 @@ class WakeupStatus:
     """Called with the kind of each wakeup that arrives by the wakeup lists."""
     on_reconnect: Callable[[], None] = lambda: None
     """Called when the worker comes online: earlier wakeups may be lost."""
+    clock: DatabaseClock = field(default_factory=DatabaseClock)
+    """The clock by which wakeups for later are due."""
 
 
 @dataclass(frozen=True, slots=True)

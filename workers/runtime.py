@@ -105,11 +105,12 @@ class Runtime:
         pool = await self._open_pool()
         # Everything is committed by then, so the loops' connections need no orderly close.
         self._resources.callback(pool.terminate)
-        http_client = await self._resources.enter_async_context(HttpClient(self._egress))
+        clock = self._wakeup_status.clock
+        http_client = await self._resources.enter_async_context(HttpClient(self._egress, now=clock.now))
         redis = open_redis(self._wakeup_settings.redis_url)
         self._resources.push_async_callback(redis.aclose)
-        self._wakeups = wakeups = Wakeups(redis)
-        self.heartbeat = heartbeat = Heartbeat(pool, self.worker_id)
+        self._wakeups = wakeups = Wakeups(redis, clock)
+        self.heartbeat = heartbeat = Heartbeat(pool, self.worker_id, clock)
         context = WorkerContext(
             work=self._work,
             worker_id=self.worker_id,
@@ -136,12 +137,18 @@ class Runtime:
         warned = False
         while True:
             try:
-                return await open_pool(
+                pool = await open_pool(
                     self._database.database_url,
                     "spine_worker",
                     "spine worker",
                     max(self._database.database_pool_size, POOL_MIN_SIZE),
                 )
+                try:
+                    await self._wakeup_status.clock.measure(pool.fetchval)
+                except BaseException:
+                    pool.terminate()
+                    raise
+                return pool
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 if not warned:
                     _log.warning("waiting for the database", error=repr(error))

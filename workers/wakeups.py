@@ -12,14 +12,16 @@ from typing import Any, Final
 
 import arq.worker
 import structlog
-from arq.connections import ArqRedis, create_pool
+from arq.connections import ArqRedis
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from spine.kernel.redis_client import TIMEOUT_S, open_client
 from spine.kernel.wakeups import WakeupKind, receive_wakeup, remove_job
 from workers.pipeline import WakeupStatus
 
 _PAUSE_S: Final = 0.5
-_RECEIVE_TIMEOUT_S: Final = 5.0
+_RECEIVE_S: Final = 5.0
 _CLOSE_S: Final = 2.0
 _REDIS_ERRORS: Final = (RedisError, OSError, asyncio.TimeoutError)
 
@@ -30,6 +32,8 @@ class WakeupWorker(arq.worker.Worker):
     """`ctx` must hold a `wakeup_status`. `on_startup` runs at once, with or without Redis."""
 
     _reported_offline = False
+    _receiver: Redis
+    """A client of its own for the call that blocks in Redis, and so needs a longer time-out."""
     _queue_lock: asyncio.Lock
     """Held while arq polls its queue, and while a received wakeup's job is removed: arq never sees a half-removed job."""
 
@@ -37,11 +41,14 @@ class WakeupWorker(arq.worker.Worker):
         """Run the pipelines, and receive wakeups whenever Redis is reachable."""
         logging.getLogger("arq").setLevel(logging.ERROR)
         wakeup_status: WakeupStatus = self.ctx["wakeup_status"]
+        # arq compares the times of its jobs with this machine's clock, and has no other way to replace it.
+        arq.worker.timestamp_ms = wakeup_status.clock.now_ms  # type: ignore[attr-defined]
         if self.on_startup:
             await self.on_startup(self.ctx)
         while True:
             try:
-                await self._listen(wakeup_status)
+                # In a task of its own: a failed TaskGroup leaves its task marked as cancelled before Python 3.13.
+                await asyncio.create_task(self._listen(wakeup_status))
             except* _REDIS_ERRORS as errors:
                 if not self._reported_offline:
                     _log.warning("no wakeups: Redis is unreachable", error=repr(errors.exceptions[0]))
@@ -54,18 +61,21 @@ class WakeupWorker(arq.worker.Worker):
         """Receive wakeups until Redis raises an error."""
         if self._pool is None:
             assert self.redis_settings is not None
-            self._pool = await create_pool(
+            # arq's own `create_pool` sets no time-out: a Redis that hangs would hang this worker.
+            self._pool = open_client(
                 self.redis_settings,
+                ArqRedis,
                 job_deserializer=self.job_deserializer,
                 job_serializer=self.job_serializer,
                 default_queue_name=self.queue_name or "",
                 expires_extra_ms=self.expires_extra_ms,
             )
+            self._receiver = open_client(self.redis_settings, Redis, _RECEIVE_S + TIMEOUT_S)
             self.ctx["redis"] = self._pool
         self._queue_lock = asyncio.Lock()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll(wakeup_status))
-            tasks.create_task(self._receive_loop(self._pool, wakeup_status, tasks))
+            tasks.create_task(self._receive_loop(self._pool, self._receiver, wakeup_status, tasks))
 
     async def _poll(self, wakeup_status: WakeupStatus) -> None:
         """Poll arq's queue, for wakeups that are due later. A successful poll shows that Redis is reachable."""
@@ -80,10 +90,12 @@ class WakeupWorker(arq.worker.Worker):
                 self._reported_offline = False
             await asyncio.sleep(self.poll_delay_s)
 
-    async def _receive_loop(self, redis: ArqRedis, wakeup_status: WakeupStatus, tasks: asyncio.TaskGroup) -> None:
+    async def _receive_loop(
+        self, redis: ArqRedis, receiver: Redis, wakeup_status: WakeupStatus, tasks: asyncio.TaskGroup
+    ) -> None:
         """Block on the wakeup lists. Does nothing else, so that a new wakeup finds a blocked receiver."""
         while True:
-            received = await receive_wakeup(redis, _RECEIVE_TIMEOUT_S)
+            received = await receive_wakeup(receiver, _RECEIVE_S)
             if received is not None:
                 wakeup_status.on_wakeup(received[0])
                 tasks.create_task(self._remove_job(redis, *received))
@@ -103,5 +115,6 @@ class WakeupWorker(arq.worker.Worker):
         if self._pool is not None:
             with contextlib.suppress(*_REDIS_ERRORS):
                 async with asyncio.timeout(_CLOSE_S):
-                    await self._pool.close(close_connection_pool=True)
+                    await self._pool.aclose(close_connection_pool=True)
+                    await self._receiver.aclose()
             self._pool = None

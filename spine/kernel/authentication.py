@@ -3,12 +3,13 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import asyncpg
 import structlog
 
+from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.errors import Forbidden, Unauthenticated
 from spine.kernel.events import Actor
 from spine.kernel.keys import Env, is_well_formed, key_hash
@@ -46,8 +47,9 @@ class Caller:
 class Authenticator:
     """Reads callers by their keys, caches them for CACHE_S seconds, and records when keys are used."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", clock: DatabaseClock | None = None) -> None:
         self._pool = pool
+        self._clock = clock or DatabaseClock()
         self._cache: dict[str, tuple[float, Caller]] = {}
         self._used_key_ids: set[str] = set()
         self._generation = 0
@@ -63,7 +65,7 @@ class Authenticator:
         if (
             cached is not None
             and now - cached[0] < CACHE_S
-            and (cached[1].expires_at is None or cached[1].expires_at > datetime.now(UTC))
+            and (cached[1].expires_at is None or cached[1].expires_at > self._clock.now())
         ):
             caller = cached[1]
         else:

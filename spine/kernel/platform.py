@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spine.kernel.authentication import Authenticator
 from spine.kernel.backpressure import Backpressure
 from spine.kernel.cursors import Cursors
+from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.events import Catalogue
 from spine.kernel.http_client import HttpClient
 from spine.kernel.idempotency import KeyLocks
@@ -36,6 +37,7 @@ class Platform:
     vault: Vault
     redis: Redis
     wakeups: Wakeups
+    clock: DatabaseClock
     cursors: Cursors
     authenticator: Authenticator
     limiter: RateLimiter

@@ -1,9 +1,11 @@
 """Rate limiter: requests per workspace and minute, counted in Redis and leased to each process in small batches.
 
-A process calls Redis once per batch, not once per request. While Redis is unreachable each process counts alone: the
-limit then holds per process, and no request is refused that would otherwise have been served.
+A process calls Redis once per batch, not once per request. While Redis is unreachable or slow each process counts
+alone: the limit then holds per process, and no request is refused that would otherwise have been served. One request a
+second finds out whether Redis answers again; the others do not wait.
 """
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +19,8 @@ from spine.kernel.metrics import rate_limited
 WINDOW_S: Final = 60
 _BATCHES_PER_WINDOW: Final = 200
 _REDIS_RETRY_S: Final = 1.0
+_REDIS_WAIT_S: Final = 0.25
+"""How long a request waits for Redis."""
 _MAX_WORKSPACES: Final = 50_000
 
 
@@ -28,7 +32,6 @@ class _Budget:
     remaining: int = 0
     granted: int = 0
     used: int = 0
-    redis_retry_at: float = 0.0
 
 
 class RateLimiter:
@@ -39,6 +42,8 @@ class RateLimiter:
         self._limit = limit
         self._batch = max(1, limit // _BATCHES_PER_WINDOW)
         self._budgets: dict[str, _Budget] = {}
+        self._redis_answers = True
+        self._redis_retry_s = 0.0
         self.policy = f'"default";q={limit};w={WINDOW_S}'
 
     async def take(self, workspace_id: str) -> dict[str, str]:
@@ -51,7 +56,7 @@ class RateLimiter:
                 self._budgets.clear()
             budget = self._budgets[workspace_id] = _Budget(window)
         if budget.remaining <= 0:
-            await self._lease(workspace_id, budget, now)
+            await self._lease(workspace_id, budget)
         reset_s = max(1, int((window + 1) * WINDOW_S - now))
         if budget.remaining <= 0:
             rate_limited()
@@ -66,18 +71,30 @@ class RateLimiter:
     def _headers(self, remaining: int, reset_s: int) -> dict[str, str]:
         return {"RateLimit-Policy": self.policy, "RateLimit": f'"default";r={remaining};t={reset_s}'}
 
-    async def _lease(self, workspace_id: str, budget: _Budget, now: float) -> None:
-        if now < budget.redis_retry_at:
+    async def _lease(self, workspace_id: str, budget: _Budget) -> None:
+        granted = await self._ask_redis(workspace_id, budget)
+        if granted is None:
             granted = self._batch
-        else:
-            try:
-                granted = await self._lease_from_redis(workspace_id, budget)
-            except (RedisError, OSError):
-                budget.redis_retry_at = now + _REDIS_RETRY_S
-                granted = self._batch
         granted = max(0, min(granted, self._limit - budget.granted))
         budget.granted += granted
         budget.remaining += granted
+
+    async def _ask_redis(self, workspace_id: str, budget: _Budget) -> int | None:
+        """Return what Redis grants; None if it does not answer."""
+        now_s = time.monotonic()
+        if not self._redis_answers:
+            if now_s < self._redis_retry_s:
+                return None
+            self._redis_retry_s = now_s + _REDIS_RETRY_S
+        # The call is not cancelled: before Python 3.12 the client may lose a cancellation (`open_redis`).
+        asking = asyncio.create_task(self._lease_from_redis(workspace_id, budget))
+        asking.add_done_callback(_drop_error)
+        await asyncio.wait({asking}, timeout=_REDIS_WAIT_S)
+        self._redis_answers = asking.done() and asking.exception() is None
+        if self._redis_answers:
+            return asking.result()
+        self._redis_retry_s = time.monotonic() + _REDIS_RETRY_S
+        return None
 
     async def _lease_from_redis(self, workspace_id: str, budget: _Budget) -> int:
         key = f"spine:rate:{workspace_id}:{budget.window}"
@@ -87,3 +104,10 @@ class RateLimiter:
             used, _ = await pipe.execute()
         budget.used = min(used, self._limit)
         return self._batch - max(0, int(used) - self._limit)
+
+
+def _drop_error(asked: "asyncio.Task[int]") -> None:
+    """Take a late error off a task, so that it is not logged as unhandled. Other errors than those of Redis are faults."""
+    error = None if asked.cancelled() else asked.exception()
+    if error is not None and not isinstance(error, RedisError | OSError):
+        raise error

@@ -1,6 +1,6 @@
 """Connections to Redis: settings from a URL, and a client for the API and the workers."""
 
-from typing import Any
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from arq.connections import RedisSettings
@@ -10,6 +10,11 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+TIMEOUT_S: Final = 1.0
+"""The longest wait for an answer of Redis, where no call blocks in it."""
+
+Client = TypeVar("Client", bound=Redis)
 
 
 def redis_settings(url: str, *, retries: int = 20) -> RedisSettings:
@@ -54,15 +59,41 @@ def open_redis(url: str) -> Redis:
     the client may lose a cancellation (https://github.com/python/cpython/issues/86296).
     """
     settings = redis_settings(url, retries=1)
-    options: dict[str, Any] = {
-        "socket_timeout": 1,
-        "socket_connect_timeout": 1,
+    if settings.sentinel:
+        return open_client(settings, Redis)
+    client: Redis = Redis.from_url(
+        url,
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+        retry=settings.retry,
+        retry_on_error=settings.retry_on_error,
+    )
+    return client
+
+
+def open_client(settings: RedisSettings, client: type[Client], timeout_s: float = TIMEOUT_S, **options: Any) -> Client:
+    """Return a client of this class that waits at most `timeout_s` for an answer: a Redis may hang and keep connections open.
+
+    A call that blocks in Redis needs a client with a longer time-out than its own.
+    """
+    connection: dict[str, Any] = {
+        "db": settings.database,
+        "username": settings.username,
+        "password": settings.password,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": TIMEOUT_S,
         "retry": settings.retry,
         "retry_on_error": settings.retry_on_error,
     }
     if settings.sentinel:
-        sentinel = Sentinel(settings.host, socket_timeout=1, password=settings.password)  # type: ignore[no-untyped-call]  # redis-py 5
-        master: Redis = sentinel.master_for(settings.sentinel_master, db=settings.database, **options)
+        sentinel = Sentinel(settings.host, socket_timeout=TIMEOUT_S, password=settings.password)  # type: ignore[no-untyped-call]  # redis-py 5
+        master: Client = sentinel.master_for(settings.sentinel_master, redis_class=client, **connection, **options)
         return master
-    client: Redis = Redis.from_url(url, **options)
-    return client
+    return client(
+        host=str(settings.host),
+        port=settings.port,
+        unix_socket_path=settings.unix_socket_path,
+        ssl=settings.ssl,
+        **connection,
+        **options,
+    )

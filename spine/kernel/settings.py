@@ -94,6 +94,10 @@ class WorkSettings(_Group):
     max_held: int = Field(default=4096, ge=1)
     """Deliveries that one worker holds in memory, waiting ones included."""
     max_held_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
+    max_sends: int = Field(default=256, ge=16)
+    """Calls to message providers that one worker makes at the same time."""
+    max_sends_per_account: int = Field(default=64, ge=1)
+    """The same to one provider account."""
     commit_gap_s: float = Field(default=0.01, ge=0, le=1)
     """Seconds from the start of one commit of results to the next. Results in between are committed together."""
     drain_s: float = Field(default=25, ge=0)

@@ -5,7 +5,8 @@ only while an earlier one is not acknowledged, and a worker acknowledges a wakeu
 
 A wakeup for now is also pushed to the list of its kind, on which idle workers block. One worker pops it, which
 acknowledges it, queries at once, and then removes the job from the queue (`receive_wakeup`, `remove_job`). arq itself
-runs jobs that are due later, and jobs of a worker that died after it popped them.
+runs jobs that are due later, and jobs of a worker that died after it popped them. The times of jobs are those of
+Postgres' clock (`spine.kernel.database_clock`), however the clocks of this machine and of Redis differ from it.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from ulid import ULID
 
+from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.metrics import wakeups_sent
 
 WakeupKind = Literal["relay", "deliver", "send"]
@@ -86,8 +88,9 @@ async def remove_job(redis: Redis, kind: WakeupKind, job_id: str) -> None:
 class Wakeups:
     """Sends wakeups in a background task, one request at a time. No caller waits, and sending never raises."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, clock: DatabaseClock | None = None) -> None:
         self._redis = redis
+        self._clock = clock or DatabaseClock()
         self._script = redis.register_script(_SEND_SCRIPT)
         self._now: set[WakeupKind] = set()
         self._due: dict[WakeupKind, set[int]] = {}
@@ -99,7 +102,7 @@ class Wakeups:
         self._start()
 
     def wake_at(self, kind: WakeupKind, due_times_s: Iterable[float]) -> None:
-        """Send wakeups for work that is due at these times, in seconds since the epoch."""
+        """Send wakeups for work that is due at these times by Postgres' clock, in seconds since the epoch."""
         self._due.setdefault(kind, set()).update(math.ceil(due_s * 1000 / RESOLUTION_MS) for due_s in due_times_s)
         self._start()
 
@@ -137,7 +140,7 @@ class Wakeups:
     async def _send_now(self, kind: WakeupKind) -> None:
         job_id = f"{kind}:{ULID()}"
         keys = [_pending_key(kind), job_key_prefix + job_id, WAKEUP_QUEUE, WAKEUP_LISTS[kind]]
-        await self._script(keys=keys, args=[_PENDING_TTL_MS, _job(kind), _JOB_TTL_MS, int(time.time() * 1000), job_id])
+        await self._script(keys=keys, args=[_PENDING_TTL_MS, _job(kind), _JOB_TTL_MS, self._clock.now_ms(), job_id])
 
     async def _send_due(self, kind: WakeupKind, steps: set[int]) -> None:
         payload = _job(kind)

@@ -5,7 +5,6 @@ lookup ─► plan each ─► one statement: idempotency key + messages + timel
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
@@ -81,7 +80,7 @@ async def plan_messages(
             recipients.append(parse_recipient(request.to))
     lookup = await _lookup(platform, caller, requests, recipients)
     plans: list[MessagePlan] = []
-    now = datetime.now(UTC)
+    now = platform.clock.now()
     for n, request in enumerate(requests):
         with prefix_error_params(f"messages.{n}" if batch else None):
             plans.append(plan_message(request, lookup, _TEMPLATES, caller.env, now))

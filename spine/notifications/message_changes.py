@@ -15,6 +15,11 @@ from spine.notifications.message_events import MessageEvent
 from spine.notifications.message_models import message_fields
 
 _WRITE: Final = "SELECT spine.messages_write($1, $2, $3, $4, $5, $6, $7::text[], $8::text[], $9::text[], $10::bytea[])"
+_WAIT: Final = """
+    UPDATE spine.sends_open o SET due_at = u.due_at, waits_for = u.account_id, leased_by = NULL
+      FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::text[]) AS u (workspace_id, id, due_at, account_id)
+     WHERE o.workspace_id = u.workspace_id AND o.id = u.id AND o.leased_by = $1
+"""
 
 
 class MessageChanges:
@@ -29,6 +34,7 @@ class MessageChanges:
         self._timeline: list[dict[str, Any]] = []
         self._preferences: list[dict[str, Any]] = []
         self._queue: dict[MessageKey, datetime | None] = {}
+        self._waiting: list[tuple[str, str, datetime, str]] = []
         self._events: list[tuple[str, str, str, bytes]] = []
         self._ended_waits: list[tuple[str, float]] = []
 
@@ -58,6 +64,15 @@ class MessageChanges:
     def schedule(self, message: LockedMessage, due_at: datetime) -> None:
         """Make the message's queue row due at this time."""
         self._queue[message.key] = due_at
+
+    def wait_for_account(self, message: LockedMessage, account_id: str) -> None:
+        """Give the leased message back until the account may be called. It is due at its deadline."""
+        self._waiting.append((*message.key, message.row["deadline_at"], account_id))
+
+    @property
+    def accounts_waited_for(self) -> Sequence[str]:
+        """The accounts for which messages wait."""
+        return [account_id for *_, account_id in self._waiting]
 
     def end(self, message: LockedMessage) -> None:
         """Delete the message's queue row and set `ended_at`."""
@@ -141,6 +156,8 @@ class MessageChanges:
 
     async def write(self, connection: Connection, worker_id: str | None = None) -> None:
         """Write all changes in the running transaction. Does nothing if there are none."""
+        if self._waiting:
+            await connection.execute(_WAIT, worker_id, *([row[n] for row in self._waiting] for n in range(4)))
         if not (self._messages or self._attempts or self._timeline or self._queue or self._events):
             return
         await connection.execute(

@@ -1,12 +1,13 @@
 """Receive provider reports (receipts and replies): store each once, match its attempt, apply it under the message's lock.
 
-A report whose attempt is not known yet is parked. The workers match parked reports again for one day. A provider never
-gets a 404 for an unknown message (failure case 2).
+A report whose attempt is not known yet is parked. The workers match a parked report again for one day, at growing
+intervals, and then delete it. A provider never gets a 404 for an unknown message (failure case 2).
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import orjson
@@ -45,17 +46,31 @@ _RECEIPTS_PUT: Final = f"""
 """Stores the new receipts and returns the attempt of each. A receipt that is stored already returns no row."""
 
 _PARKED_MATCH: Final = f"""
-    WITH matched AS MATERIALIZED (
-        SELECT u.workspace_id, u.id, coalesce(a.id, b.id) AS attempt_id, coalesce(a.message_id, b.message_id) AS message_id,
-               u.provider_account_id, u.provider_message_id, u.status, u.reported_at, u.raw, u.received_at
-          FROM spine.receipts u {_MATCH}
-         WHERE u.attempt_id IS NULL AND u.received_at > now() - interval '1 day' AND coalesce(a.id, b.id) IS NOT NULL
-         ORDER BY u.received_at LIMIT $1 FOR UPDATE OF u SKIP LOCKED
-    ), put AS (
-        UPDATE spine.receipts r SET attempt_id = m.attempt_id FROM matched m WHERE r.workspace_id = m.workspace_id AND r.id = m.id
+    WITH due AS MATERIALIZED (
+        SELECT r.ctid, r.received_at <= now() - $3::interval AS expired FROM spine.receipts r
+         WHERE r.attempt_id IS NULL AND r.look_at <= now() ORDER BY r.look_at LIMIT $1 FOR UPDATE SKIP LOCKED
+    ), looked AS MATERIALIZED (
+        SELECT u.ctid, u.workspace_id, u.id, coalesce(a.id, b.id) AS attempt_id, coalesce(a.message_id, b.message_id) AS message_id,
+               u.provider_account_id, u.provider_message_id, u.status, u.reported_at, u.raw, u.received_at, due.expired
+          FROM due JOIN spine.receipts u ON u.ctid = due.ctid {_MATCH}
+    ), matched AS (
+        UPDATE spine.receipts r SET attempt_id = l.attempt_id FROM looked l WHERE r.ctid = l.ctid AND l.attempt_id IS NOT NULL
+    ), unmatched AS (
+        UPDATE spine.receipts r SET look_at = now() + greatest(now() - r.received_at, $2::interval)
+          FROM looked l WHERE r.ctid = l.ctid AND l.attempt_id IS NULL AND NOT l.expired
+    ), deleted AS (
+        DELETE FROM spine.receipts r USING looked l WHERE r.ctid = l.ctid AND l.attempt_id IS NULL AND l.expired
     )
-    SELECT * FROM matched ORDER BY received_at, id
+    SELECT workspace_id, id, attempt_id, message_id, provider_account_id, provider_message_id, status, reported_at, raw
+      FROM looked ORDER BY received_at, id
 """  # noqa: S608  # _MATCH is a constant
+"""Looks at parked receipts that are due. One without an attempt is looked at again when it is twice as old, and deleted
+after `$3`."""
+
+PARKED_LOOK: Final = timedelta(seconds=5)
+"""The shortest time between two looks at a parked receipt."""
+PARKED_KEEP: Final = timedelta(days=1)
+"""How long a receipt stays parked (notifications.md, failure case 2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +107,16 @@ async def receive_reports(
     return await _apply(connection, known, request_id)
 
 
-async def apply_parked_reports(connection: Connection, limit: int = 200) -> list[MessageChanges]:
-    """Apply parked reports whose attempt is known by now, in the running transaction. Returns the changes written."""
-    rows = await connection.fetch(_PARKED_MATCH, limit)
-    known = [(_parked_report(row), row["message_id"], row["attempt_id"]) for row in rows]
-    return await _apply(connection, known, None)
+async def apply_parked_reports(connection: Connection, limit: int) -> tuple[list[MessageChanges], int]:
+    """Apply parked reports whose attempt is known by now, in the running transaction.
+
+    Returns the changes written, and the number of reports looked at, `limit` at most.
+    """
+    rows = await connection.fetch(_PARKED_MATCH, limit, PARKED_LOOK, PARKED_KEEP)
+    known = [
+        (_parked_report(row), row["message_id"], row["attempt_id"]) for row in rows if row["attempt_id"] is not None
+    ]
+    return await _apply(connection, known, None), len(rows)
 
 
 def _parked_report(row: Any) -> ReceivedReport:

@@ -21,7 +21,7 @@ from spine.notifications.templates import CREATED, DEFAULT_CATEGORY, TemplateOut
 from spine.notifications.workspace_lookup import WorkspaceLookup
 
 _OWNER: Final = """
-    SELECT w.env, o.name, o.email FROM spine.workspaces w JOIN spine.organisations o ON o.id = w.organisation_id
+    SELECT w.env, o.name, o.email, clock_timestamp() AS now FROM spine.workspaces w JOIN spine.organisations o ON o.id = w.organisation_id
      WHERE w.workspace_id = $1
 """
 _LOOKUP: Final = "SELECT spine.messages_lookup($1, '{}', '{}', $2::text[], $3::text[])"
@@ -78,7 +78,7 @@ async def queue_system_mail(
         channels=[Channel.EMAIL],
         vars={**vars, "env": owner["env"], "organisation": owner["name"]},
     )
-    plan = plan_message(request, lookup, TemplateCache(), origin.env, datetime.now(UTC))
+    plan = plan_message(request, lookup, TemplateCache(), origin.env, owner["now"])
     message = new_message(origin, request, plan)
     await connection.execute(
         _PUT,

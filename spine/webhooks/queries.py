@@ -254,17 +254,17 @@ DELIVERED_PUT: Final = f"""
 
 FAILED_PUT: Final = f"""
     WITH seen AS MATERIALIZED (
-        SELECT o.ctid, r.series, r.failures, r.due_at, r.attempt
-          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::timestamptz[], $6::text[])
-            AS r (workspace_id, id, series, failures, due_at, attempt)
+        SELECT o.ctid, r.series, r.failures, r.wait_s, r.attempt
+          FROM unnest($1::text[], $2::text[], $3::smallint[], $4::smallint[], $5::float8[], $6::text[])
+            AS r (workspace_id, id, series, failures, wait_s, attempt)
           {_SEEN.format(condition=_SAME_ATTEMPT.format(r="r"))}
     )
     UPDATE spine.deliveries_open o
-       SET state = 'retrying', failures = o.failures + 1, attempts = o.attempts || seen.attempt::jsonb, due_at = seen.due_at,
-           leased_by = NULL
+       SET state = 'retrying', failures = o.failures + 1, attempts = o.attempts || seen.attempt::jsonb,
+           due_at = statement_timestamp() + make_interval(secs => greatest(seen.wait_s, 0)), leased_by = NULL
       FROM seen WHERE o.ctid = seen.ctid AND {_SAME_ATTEMPT.format(r="seen")}
 """
-"""Schedules the next attempt, unless another result of this attempt was recorded before."""
+"""Schedules the next attempt, in `$5` seconds from now, unless another result of this attempt was recorded before."""
 
 DEAD_PUT: Final = f"""
     WITH seen AS MATERIALIZED (

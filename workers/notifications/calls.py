@@ -15,7 +15,11 @@ class PreparedCall:
     account: ProviderAccount | None
     call: ProviderCall | None
     attempt_id: str
+    account_id: str
     provider: str
+    live: bool
+    lease_ends_s: float
+    """When the lease of the message ends, on the monotonic clock."""
     rejection: ProviderResult | None
     """The result of an attempt that cannot be called: credentials or template are unusable."""
 

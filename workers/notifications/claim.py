@@ -1,47 +1,62 @@
-"""Claims due messages: leases their queue rows and decides on them at once."""
+"""Claims due messages: leases their queue rows and decides on them at once.
+
+The longest due come first. When more are due than one claim takes, or one workspace holds all the calls that it may,
+workspaces take turns (`workers.notifications.turns`).
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
 from providers.protocol import CALL_TIMEOUT_S
+from spine.notifications.locked_messages import MessageKey
 from spine.notifications.message_changes import MessageChanges
-from workers.connection import DedicatedConnection
+from workers.connection import Connection, DedicatedConnection
 from workers.notifications.calls import PreparedCall
 from workers.notifications.decide import MessageDecider
+from workers.notifications.limits import SendLimits
+from workers.notifications.turns import Turns
 from workers.pipeline import WorkerContext, wait_for_wakeup
 
 CLAIM: Final = """
     WITH picked AS MATERIALIZED (
         SELECT ctid FROM spine.sends_open WHERE due_at <= now() ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED
     )
-    UPDATE spine.sends_open o SET due_at = now() + $2::interval, leased_by = $1
+    UPDATE spine.sends_open o SET due_at = now() + $2::interval, leased_by = $1, waits_for = NULL
      WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked)) RETURNING o.workspace_id, o.id
 """
 
-_BATCH: Final = 200
-_POLL_S: Final = 1.0
+_BATCH: Final = 32
+"""Messages per claim while there is no backlog. If all of one claim are due, workspaces take turns from then on."""
 _FULL_PAUSE_S: Final = 0.05
 _LEASE_MARGIN_S: Final = 10.0
 
 
+def lease_of(lease_s: float) -> timedelta:
+    """Return how long a message is leased: longer than any call."""
+    return timedelta(seconds=max(lease_s, CALL_TIMEOUT_S + _LEASE_MARGIN_S))
+
+
 class MessageClaimer:
-    """Leases at most `capacity()` rows per step. A lease lasts longer than any call."""
+    """Leases rows while calls are free. A lease lasts longer than any call."""
 
     def __init__(
         self,
         context: WorkerContext,
         decider: MessageDecider,
-        capacity: Callable[[], int],
+        limits: SendLimits,
+        lease: timedelta,
         after_commit: Callable[[MessageChanges, Sequence[PreparedCall]], None],
     ) -> None:
         self._worker_id = context.worker_id
-        self._lease = timedelta(seconds=max(context.work.lease_s, CALL_TIMEOUT_S + _LEASE_MARGIN_S))
+        self._lease = lease
         self._db = DedicatedConnection(context.pool)
         self._decider = decider
-        self._capacity = capacity
+        self._limits = limits
         self._after_commit = after_commit
+        self._turns = Turns(context.worker_id, lease, limits)
         self._wakeup = asyncio.Event()
         self._stopping = False
 
@@ -49,21 +64,42 @@ class MessageClaimer:
         """Claim without waiting for the next poll."""
         self._wakeup.set()
 
+    def on_call_end(self) -> None:
+        """Claim again if messages wait for a call."""
+        if self._turns.backlog or self._limits.waiting:
+            self._wakeup.set()
+
+    def note_waiting(self, account_ids: Sequence[str]) -> None:
+        """Look soon for messages that wait for these accounts."""
+        self._turns.note_waiting(account_ids)
+        self._wakeup.set()
+
     def stop(self) -> None:
         """Claim nothing more."""
         self._stopping = True
 
     async def step(self) -> None:
-        """Claim one batch and decide on it. Waits for a wakeup if no more rows are due."""
-        limit = min(_BATCH, self._capacity())
-        if self._stopping or limit <= 0:
+        """Claim one batch and decide on it. Waits for a wakeup if nothing more can be claimed."""
+        if self._stopping or self._limits.free <= 0:
             await asyncio.sleep(_FULL_PAUSE_S)
             return
+        lease_ends_s = time.monotonic() + self._lease.total_seconds()
         async with self._db.connection() as connection:
-            rows = await connection.fetch(CLAIM, self._worker_id, self._lease, limit)
-            keys = [(row["workspace_id"], row["id"]) for row in rows]
-            decided = await self._decider.decide(connection, keys, {}) if keys else None
+            claimed = await self._claim(connection)
+            decided = await self._decider.decide(connection, claimed, lease_ends_s) if claimed else None
         if decided is not None:
             self._after_commit(*decided)
-        if len(rows) < limit:
-            await wait_for_wakeup(self._wakeup, _POLL_S)
+        if not claimed and self._turns.saw_all:
+            await wait_for_wakeup(self._wakeup, self._turns.pause_s)
+
+    async def _claim(self, connection: Connection) -> Mapping[MessageKey, str | None]:
+        """Lease rows. Returns their keys, with the account for which a message has waited."""
+        claimed: dict[MessageKey, str | None] = {}
+        if not self._turns.backlog and not self._limits.is_crowded:
+            limit = min(_BATCH, self._limits.free)
+            rows = await connection.fetch(CLAIM, self._worker_id, self._lease, limit)
+            claimed = {(row["workspace_id"], row["id"]): None for row in rows}
+            self._turns.backlog = len(rows) == limit
+            if self._turns.backlog:
+                return claimed
+        return claimed | await self._turns.claim(connection)

@@ -18,8 +18,9 @@ from products.notifications.providers import open_adapters
 from spine.kernel.wakeups import WakeupKind
 from spine.notifications.message_changes import MessageChanges
 from workers.notifications.calls import CallResult, PreparedCall
-from workers.notifications.claim import MessageClaimer
+from workers.notifications.claim import MessageClaimer, lease_of
 from workers.notifications.decide import MessageDecider
+from workers.notifications.limits import SendLimits
 from workers.notifications.record import MessageRecorder
 from workers.notifications.send import MessageSender
 from workers.pipeline import WorkerContext, run_forever
@@ -33,10 +34,16 @@ class MessageDispatcher:
 
     def __init__(self, context: WorkerContext) -> None:
         self._wakeups = context.wakeups
+        self._clock = context.heartbeat.clock
+        work = context.work
+        limits = SendLimits(work.max_sends, work.max_sends_per_account, context.heartbeat)
+        lease = lease_of(work.lease_s)
         adapters = open_adapters(context.pool, context.http_client)
-        self.sender = MessageSender(adapters, context.wakeups, self._record)
-        decider = MessageDecider(context.vault, context.worker_id, self.sender.is_in_flight)
-        self.claimer = MessageClaimer(context, decider, self.sender.capacity, self._after_commit)
+        self.sender = MessageSender(adapters, context.wakeups, self._clock, limits, self._record, self._on_call_end)
+        decider = MessageDecider(
+            context.vault, context.worker_id, lease, limits, self.sender.is_in_flight, self.sender.was_not_made
+        )
+        self.claimer = MessageClaimer(context, decider, limits, lease, self._after_commit)
         self.recorder = MessageRecorder(context, decider, self._after_commit)
 
     def on_wakeup(self, kind: WakeupKind) -> None:
@@ -52,23 +59,29 @@ class MessageDispatcher:
             loops.create_task(run_forever("send record", self.recorder.step))
 
     async def drain(self, timeout_s: float) -> None:
-        """Claim nothing more, wait for the calls in flight and record them. Other leases end by themselves."""
+        """Claim nothing more, wait for the calls in flight, record them, and cancel those that last too long."""
         self.claimer.stop()
         until_s = time.monotonic() + timeout_s
         while (self.sender.in_flight or self.recorder.uncommitted) and time.monotonic() < until_s:  # noqa: ASYNC110  # two counters, one wait
             await asyncio.sleep(0.01)
+        await self.sender.cancel()
 
     def _record(self, result: CallResult) -> None:
         self.recorder.put(result)
+
+    def _on_call_end(self) -> None:
+        self.claimer.on_call_end()
 
     def _after_commit(self, changes: MessageChanges, calls: Sequence[PreparedCall]) -> None:
         """Start the calls, count, and wake the pipelines that have work."""
         for prepared in calls:
             self.sender.start(prepared)
+        if changes.accounts_waited_for:
+            self.claimer.note_waiting(changes.accounts_waited_for)
         changes.record_metrics()
         if changes.has_events:
             self._wakeups.wake("relay")
-        now_s = time.time()
+        now_s = self._clock.now_s()
         times_s = [due_at.timestamp() for due_at in changes.due_times]
         if any(at_s <= now_s + _DUE_NOW_S for at_s in times_s):
             self._wakeups.wake("send")

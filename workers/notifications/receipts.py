@@ -48,6 +48,8 @@ _LEASE: Final = timedelta(seconds=15)
 _POSTPONED: Final = timedelta(milliseconds=200)
 _POLL_S: Final = 1.0
 _PARKED_POLL_S: Final = 5.0
+_PARKED_PAUSE_S: Final = 0.1
+"""Pause between two full batches of parked receipts."""
 
 
 class ReceiptPipeline:
@@ -116,6 +118,6 @@ class ReceiptPipeline:
 
     async def _apply_parked(self) -> None:
         async with self._parked_db.connection() as connection, connection.transaction():
-            all_changes = await receipts.apply_parked_reports(connection)
+            all_changes, looked = await receipts.apply_parked_reports(connection, _BATCH)
         after_commit(all_changes, self._context.wakeups)
-        await asyncio.sleep(_PARKED_POLL_S)
+        await asyncio.sleep(_PARKED_POLL_S if looked < _BATCH else _PARKED_PAUSE_S)

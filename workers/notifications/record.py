@@ -53,7 +53,7 @@ class MessageRecorder:
         try:
             async with self._db.connection() as connection:
                 results = {result.prepared.key: result for result in batch}
-                changes, calls = await self._decider.decide(connection, list(results), results)
+                changes, calls = await self._decider.record(connection, results)
         except BaseException:
             self._results = batch + self._results
             self._has_results.set()

@@ -1,7 +1,7 @@
 """One attempt: the signed HTTP request of a delivery, the verdict on its response, and its lateness."""
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 
 from policies.verdict import judge
 from spine.kernel.http_client import HttpClient
@@ -23,7 +23,7 @@ async def attempt(http_client: HttpClient, endpoint: Endpoint, job: DeliveryJob)
     }
     response = await http_client.post(endpoint.url, headers, job.body, https_required=endpoint.live)
     _observe_lateness(job, response.started_at)
-    return AttemptResult(job, response, judge(response.status, response.error, response.retry_after, datetime.now(UTC)))
+    return AttemptResult(job, response, judge(response.status, response.error, response.retry_after, response.ended_at))
 
 
 def _observe_lateness(job: DeliveryJob, started_at: datetime) -> None:

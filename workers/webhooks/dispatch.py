@@ -42,7 +42,8 @@ class Dispatcher:
         self._context = context
         self.queues = EndpointQueues(context.heartbeat, work.max_held, work.max_held_bytes)
         self.leases = Leases(pool, self.queues, context.wakeups, context.worker_id, work.lease_s)
-        self.recorder = Recorder(pool, context.wakeups, work.commit_gap_s, self.queues.release, self._on_gone)
+        clock = context.heartbeat.clock
+        self.recorder = Recorder(pool, context.wakeups, clock, work.commit_gap_s, self.queues.release, self._on_gone)
         self._wake_relay = asyncio.Event()
         self._wake_due = asyncio.Event()
         self._wake_parked = asyncio.Event()

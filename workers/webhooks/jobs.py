@@ -1,6 +1,7 @@
 """The data that the delivery modules pass on: leased deliveries, limits of endpoints, and results."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 from typing import Any
@@ -64,6 +65,8 @@ class AttemptResult:
     job: DeliveryJob
     response: HttpResponse
     verdict: Verdict
+    ended_s: float = field(default_factory=time.monotonic)
+    """The end of the attempt on the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import structlog
 
 from policies.verdict import Delivered
 from spine.kernel import metrics
+from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.wakeups import Wakeups
 from workers.connection import DedicatedConnection
 from workers.webhooks.endpoint_cache import EndpointKey
@@ -39,12 +40,14 @@ class Recorder:
         self,
         pool: "asyncpg.Pool[asyncpg.Record]",
         wakeups: Wakeups,
+        clock: DatabaseClock,
         commit_gap_s: float,
         on_committed: Callable[[DeliveryJob], None],
         on_gone: Callable[[EndpointKey], None],
     ) -> None:
         self._pool = pool
         self._wakeups = wakeups
+        self._clock = clock
         self._gap_s = commit_gap_s
         self._next_commit_s = 0.0
         self._on_committed = on_committed
@@ -124,7 +127,7 @@ class Recorder:
         for key in batch.gone:
             self._on_gone(key)
         if batch.failed:
-            self._wakeups.wake_at("deliver", batch.due_times_s)
+            self._wakeups.wake_at("deliver", batch.due_times_s(self._clock))
         if committed.events:
             self._wakeups.wake("relay")
         if committed.system_mails:

@@ -1,5 +1,6 @@
 """Sorts a batch of results by what must be written for each, without access to the database."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -7,6 +8,7 @@ from typing import Final
 
 from policies.retry import MAX_ATTEMPTS, next_attempt_at
 from policies.verdict import ENDPOINT_GONE, Delivered, Failed, Gone
+from spine.kernel.database_clock import DatabaseClock
 from spine.webhooks.attempts import AttemptRecord, as_jsonb_text, excerpt
 from workers.webhooks.endpoint_cache import EndpointKey
 from workers.webhooks.jobs import AttemptResult, DeliveryJob, DeliveryResult, Discarded
@@ -19,8 +21,10 @@ class ResultBatch:
     """Results sorted by what must be written for them. Each has the JSON text of its attempt, if there was one."""
 
     delivered: list[tuple[DeliveryJob, str]] = field(default_factory=list)
-    failed: list[tuple[DeliveryJob, datetime, str]] = field(default_factory=list)
-    """With the time of the next attempt."""
+    failed: list[tuple[DeliveryJob, float, str]] = field(default_factory=list)
+    """With the time of the next attempt, on the monotonic clock: Postgres makes the due time from the wait that is left."""
+    writing_failed_s: float = 0.0
+    """How long it took to write them; they are due at most this much later."""
     dead: list[tuple[DeliveryJob, str, str | None]] = field(default_factory=list)
     """With the reason."""
     failing: dict[EndpointKey, datetime] = field(default_factory=dict)
@@ -33,10 +37,10 @@ class ResultBatch:
         """Endpoints with at least one delivered result."""
         return {(job.workspace_id, job.endpoint_id) for job, _ in self.delivered}
 
-    @property
-    def due_times_s(self) -> set[float]:
-        """When the next attempts are due, in seconds since the epoch."""
-        return {due_at.timestamp() for _, due_at, _ in self.failed}
+    def due_times_s(self, clock: DatabaseClock) -> set[float]:
+        """When the next attempts are due by Postgres' clock, in seconds since the epoch."""
+        base_s = clock.now_s() - time.monotonic() + self.writing_failed_s
+        return {base_s + due_s for _, due_s, _ in self.failed}
 
 
 def sort_results(results: Iterable[DeliveryResult]) -> ResultBatch:
@@ -64,7 +68,8 @@ def _add_failure(batch: ResultBatch, result: AttemptResult, verdict: Failed | Go
     if due_at is None:
         batch.dead.append((job, ATTEMPTS_EXHAUSTED, _attempt_json(result, None)))
     else:
-        batch.failed.append((job, due_at, _attempt_json(result, due_at)))
+        due_s = result.ended_s + (due_at - ended_at).total_seconds()
+        batch.failed.append((job, due_s, _attempt_json(result, due_at)))
 
 
 def _attempt_json(result: AttemptResult, due_at: datetime | None) -> str:

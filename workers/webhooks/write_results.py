@@ -1,5 +1,6 @@
 """Writes a batch of results: in one statement if all were delivered, otherwise in one transaction."""
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -135,7 +136,7 @@ async def _put_delivered(connection: Connection, batch: ResultBatch) -> None:
 
 
 async def _put_failed(connection: Connection, batch: ResultBatch) -> None:
-    rows = batch.failed
+    rows, start_s = batch.failed, time.monotonic()
     await write_each(
         connection,
         queries.FAILED_PUT,
@@ -144,9 +145,10 @@ async def _put_failed(connection: Connection, batch: ResultBatch) -> None:
         [job.id for job, _, _ in rows],
         [job.series for job, _, _ in rows],
         [job.failures for job, _, _ in rows],
-        [due_at for _, due_at, _ in rows],
+        [due_s - start_s for _, due_s, _ in rows],
         [attempt for _, _, attempt in rows],
     )
+    batch.writing_failed_s = time.monotonic() - start_s
 
 
 async def _put_dead(connection: Connection, batch: ResultBatch) -> list[SystemEvent]:

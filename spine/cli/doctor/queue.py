@@ -13,6 +13,8 @@ _START: Final = "start workers: `make up`, or python -m arq workers.main.WorkerS
 _STATS: Final = """
     SELECT (SELECT count(*) FROM spine.workers WHERE seen_at > now() - make_interval(secs => $1)) AS alive,
            (SELECT extract(epoch FROM now() - max(seen_at)) FROM spine.workers) AS seen_s,
+           (SELECT clock_offset_s FROM spine.workers WHERE seen_at > now() - make_interval(secs => $1)
+             ORDER BY abs(clock_offset_s) DESC NULLS LAST LIMIT 1) AS clock_offset_s,
            (SELECT extract(epoch FROM now() - min(due_at)) FROM spine.deliveries_open WHERE due_at < now()) AS overdue_s,
            (SELECT extract(epoch FROM now() - accepted_at) FROM spine.outbox ORDER BY seq LIMIT 1) AS outbox_s,
            (SELECT count(*) FROM (SELECT FROM spine.outbox LIMIT $2) AS waiting) AS outbox,
@@ -30,6 +32,8 @@ async def check_queue(connection: Any) -> AsyncIterator[Finding]:
         await connection.execute("SET LOCAL ROLE spine_worker")
         row = await connection.fetchrow(_STATS, ALIVE_S, _MAX_COUNT)
     yield workers(row["alive"], row["seen_s"])
+    if row["clock_offset_s"] is not None:
+        yield worker_clocks(row["clock_offset_s"])
     yield overdue(row["overdue_s"])
     yield outbox(row["outbox"], row["outbox_s"])
     yield partitions(row["last_day"], row["today"], row["tomorrow"])
@@ -45,6 +49,13 @@ def workers(alive: int, seen_s: float | None) -> Finding:
         else f"none alive; the last was seen {format_duration(float(seen_s))} ago"
     )
     return fail("workers", observed, _START)
+
+
+def worker_clocks(offset_s: float) -> Finding:
+    """Judge the largest difference between a live worker's clock and the database's."""
+    observed = f"{abs(offset_s):.3f} s {'behind' if offset_s > 0 else 'ahead of'} the database's, at most"
+    remedy = "synchronise the clocks of the workers' machines (chrony, systemd-timesyncd): signatures carry their time"
+    return by_limits("worker clocks", observed, abs(offset_s), 1, 30, remedy)
 
 
 def overdue(age_s: float | None) -> Finding:

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
@@ -35,11 +35,18 @@ _CEIL_THRESHOLD_S: Final = 3600.0
 _SKIP_AUTO_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
-class HttpClient:
-    """The guarded HTTP client of a process: `async with HttpClient(settings) as http_client`."""
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
-    def __init__(self, settings: EgressSettings, *, lookup: Lookup | None = None) -> None:
+
+class HttpClient:
+    """The guarded HTTP client of a process: `async with HttpClient(settings) as http_client`. `now` dates the calls."""
+
+    def __init__(
+        self, settings: EgressSettings, *, lookup: Lookup | None = None, now: Callable[[], datetime] = _utc_now
+    ) -> None:
         self._settings = settings
+        self._now = now
         self._allow = settings.egress_allow
         self._system_lookup = SystemLookup()
         self._lookup: Lookup = lookup or self._system_lookup
@@ -73,7 +80,7 @@ class HttpClient:
         Raises OSError if this machine is out of sockets or memory, which is not the receiver's fault. A cancellation
         propagates. Error codes are those of `spine.kernel.http_client.errors`, and `response_too_large`.
         """
-        started_at = datetime.now(UTC)
+        started_at = self._now()
         start = perf_counter()
         status: int | None = None
         retry_after: str | None = None

@@ -22,7 +22,7 @@ from spine.kernel.metrics.backlog import (
     observe_queue,
 )
 from spine.kernel.metrics.labels import ByType, EventTypes
-from spine.kernel.metrics.registry import REGISTRY, counter, gauge, histogram
+from spine.kernel.metrics.registry import REGISTRY, counter, gauge, histogram, shared_gauge
 from spine.kernel.metrics.scrape import exposition, serve
 
 # Other modules import these names from the package.
@@ -125,6 +125,9 @@ _worker_heartbeat: Final = Gauge(
     registry=REGISTRY,
     multiprocess_mode="max",
 )
+_clock_offset: Final = shared_gauge(
+    "spine_clock_offset_seconds", "Seconds that the database's clock is ahead of this machine's"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +186,8 @@ def observe_worker(worker: str, version: str) -> None:
     """Record a heartbeat of this worker."""
     _worker_info(worker, version).set(1)
     _worker_heartbeat.set(time.time())
+
+
+def clock_offset(seconds: float) -> None:
+    """Set how far the database's clock is ahead of this machine's."""
+    _clock_offset().set(seconds)

@@ -1,6 +1,6 @@
 """Choose a message's next attempt by its fallback policy, or wait, or end the message."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +17,15 @@ from spine.notifications.state_machine.transitions import end_waits, fail_messag
 
 
 def decide_next_attempt(
-    changes: MessageChanges, message: LockedMessage, accounts: Sequence[Mapping[str, Any]]
+    changes: MessageChanges,
+    message: LockedMessage,
+    accounts: Sequence[Mapping[str, Any]],
+    may_call: Callable[[str], bool],
 ) -> LockedAttempt | None:
     """Take the next step of a message that this worker has leased. Returns the attempt to make, or None.
 
-    `accounts` are the provider accounts of the message's workspace, in order of priority.
+    `accounts` are the provider accounts of the message's workspace, in order of priority. The message waits for the
+    account, without an attempt, if `may_call` is false for its id.
     """
     if message.row["status"] == Status.CANCELLED:
         changes.end(message)
@@ -31,10 +35,12 @@ def decide_next_attempt(
     decision = next_step(message.policy, attempts, world, changes.now)
     if isinstance(decision, Send | Wait | Fail):
         _record_skipped(changes, message, decision.skipped)
-    if isinstance(decision, Send):
+    if isinstance(decision, Send) and not may_call(decision.route.account_id):
+        changes.wait_for_account(message, decision.route.account_id)
+    elif isinstance(decision, Send):
         kind = next(account["kind"] for account in accounts if account["id"] == decision.route.account_id)
         return _start_attempt(changes, message, decision, kind)
-    if isinstance(decision, Wait):
+    elif isinstance(decision, Wait):
         _wait(changes, message, decision)
     elif isinstance(decision, Fail):
         fail_message(changes, message, decision.why)

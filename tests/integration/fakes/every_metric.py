@@ -56,6 +56,7 @@ def update_process_metrics() -> None:
     metrics.wakeups_received("relay").inc()
     metrics.observe_sender(5, 7)
     metrics.observe_worker("worker-1", "0.1.0")
+    metrics.clock_offset(0.004)
     metrics.observe_queue(STATS)
     metrics.observe_default_partition("events", 1)
     for pool in ("database", "redis"):

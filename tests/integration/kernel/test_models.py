@@ -20,6 +20,7 @@ UNMOVED = {
     "sent_at": "sent receipt",
     "taken_at": "acceptance by the sandbox",
     "received_at": "arrival of a receipt",
+    "look_at": "next look at a parked receipt; follows from its arrival",
     "at": "writing of a timeline entry",
     "seen_at": "last heartbeat of a worker",
     "leased_until": "end of a worker's lease of maintenance",

@@ -1,5 +1,7 @@
 """The rate limit of a workspace, with Redis and without it."""
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -83,5 +85,25 @@ def test_requests_are_served_without_redis(unreachable: str, api: Api, org: Orga
         assert statuses.count(201) >= 8
         assert statuses.count(429) >= 1
         ready = httpx.get(f"{http.base_url}/readyz", trust_env=False)
+    assert ready.status_code == 200
+    assert ready.json()["missing"][0].startswith("redis")
+
+
+def test_requests_are_served_beside_a_redis_that_hangs(api: Api, org: Organisation) -> None:
+    """A Redis that accepts connections and never answers costs a request in a second its wait, and refuses none."""
+    with socket.socket() as hung:
+        hung.bind(("127.0.0.1", 0))
+        hung.listen(1024)
+        with limited(api, org.test, 40, f"redis://127.0.0.1:{hung.getsockname()[1]}/0") as http:
+            statuses = [http.get("/v1/users").status_code for _ in range(40)]
+            ready = httpx.get(f"{http.base_url}/readyz", trust_env=False)
+            hung.setblocking(False)
+            connections = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    hung.accept()[0].close()
+                    connections += 1
+    assert statuses == [200] * 40
+    assert connections < 40
     assert ready.status_code == 200
     assert ready.json()["missing"][0].startswith("redis")

@@ -33,7 +33,8 @@ async def test_a_cancellation_is_not_lost_when_redis_goes_away() -> None:
     wakeup_status = WakeupStatus(offline=False)
     worker = _Listening([_job], ctx={"wakeup_status": wakeup_status}, handle_signals=False)
     main = asyncio.create_task(worker.main())
-    await asyncio.sleep(0)
+    while not worker.listens:  # noqa: ASYNC110  # two turns of the loop
+        await asyncio.sleep(0)
     main.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(main, 5)

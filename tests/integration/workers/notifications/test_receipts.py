@@ -2,12 +2,15 @@
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.api import Api
+from spine.notifications.receipts import apply_parked_reports
+from tests.api import Api, Organisation
+from tests.database import owner_connection
 from tests.message_engine import SECRET, NotificationsClient, fetch_value, post_receipt, sending, until
 
 SILENT = "+910000000200"
@@ -109,6 +112,67 @@ async def test_a_receipt_of_an_unknown_message_is_parked_and_applied_later(
         update = "UPDATE spine.attempts SET provider_message_id = 'unknown-yet' WHERE id = $1"
         await fetch_value(api, update, attempt["id"])
         assert (await client.until(id, "delivered"))["attempts"][0]["status"] == "delivered"
+
+
+PARK = """
+    INSERT INTO spine.receipts (workspace_id, id, provider_account_id, provider_message_id, status, reported_at, raw, received_at)
+    SELECT $1, 'rct_' || $2 || n, 'prv_x', $2 || n, 'delivered', '1', '{}', now() - $4::interval FROM generate_series(1, $3) n
+"""
+"""Parks receipts of messages that nobody knows."""
+
+
+async def test_parked_receipts_are_looked_at_in_bounded_steps(api: Api, org: Organisation) -> None:
+    """A look takes a batch, and each parked receipt is left alone until it is twice as old: none is scanned every time."""
+    workspace_id = org.test.workspace_id
+    async with owner_connection(api) as owner:
+        await owner.execute("DELETE FROM spine.receipts WHERE attempt_id IS NULL")
+        await owner.execute(PARK, workspace_id, "young", 500, timedelta(0))
+        await owner.execute(PARK, workspace_id, "hour", 50, timedelta(hours=1))
+        assert [(await apply_parked_reports(owner, 200))[1] for _ in range(4)] == [200, 200, 150, 0]
+        looks = await owner.fetch(
+            "SELECT look_at - received_at AS age, received_at > now() - interval '1 minute' AS young FROM spine.receipts "
+            "WHERE workspace_id = $1",
+            workspace_id,
+        )
+    assert {row["age"] >= timedelta(seconds=5) for row in looks if row["young"]} == {True}
+    assert {row["age"] >= timedelta(hours=2) for row in looks if not row["young"]} == {True}
+
+
+async def test_the_look_at_parked_receipts_reads_an_index_of_those_that_are_due(api: Api, org: Organisation) -> None:
+    """Beside 20,000 parked receipts that are not due, a look reads none of them."""
+    async with owner_connection(api) as owner, owner.transaction():
+        await owner.execute(PARK, org.test.workspace_id, "later", 20_000, timedelta(0))
+        await owner.execute("UPDATE spine.receipts SET look_at = now() + interval '1 hour' WHERE attempt_id IS NULL")
+        await owner.execute("SELECT pg_stat_reset_single_table_counters('spine.receipts'::regclass)")
+        read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'receipts'"
+        before = await owner.fetchval(read)
+        assert (await apply_parked_reports(owner, 200))[1] == 0
+        assert await owner.fetchval(read) - before < 200
+        await owner.execute("DELETE FROM spine.receipts WHERE attempt_id IS NULL")
+
+
+async def test_receipts_that_were_parked_for_a_day_are_deleted(
+    api: Api, client: NotificationsClient, org: Organisation, account: str
+) -> None:
+    """After a day without an attempt a receipt is deleted; one whose attempt is known by then is applied."""
+    workspace_id = org.test.workspace_id
+    id = client.send(to=SILENT, channels=["whatsapp"])
+    async with sending(api):
+        await client.until(id, "sent")
+    async with owner_connection(api) as owner:
+        await owner.execute("DELETE FROM spine.receipts WHERE attempt_id IS NULL")
+        for name, age in (("old", timedelta(hours=25)), ("known", timedelta(hours=25)), ("fresh", timedelta(hours=23))):
+            await owner.execute(PARK, workspace_id, name, 1, age)
+        await owner.execute(
+            "UPDATE spine.receipts SET provider_account_id = $2, provider_message_id = (SELECT provider_message_id FROM "
+            "spine.attempts WHERE message_id = $1) WHERE id = 'rct_known1'",
+            id,
+            account,
+        )
+    async with sending(api):
+        await client.until(id, "delivered")
+    query = "SELECT array_agg(id ORDER BY id) FROM spine.receipts WHERE workspace_id = $1 AND id LIKE 'rct\\_%1'"
+    assert await fetch_value(api, query, workspace_id) == ["rct_fresh1", "rct_known1"]
 
 
 async def test_a_receipt_and_the_timer_at_the_same_time_take_turns(

@@ -23,10 +23,12 @@ def _result(verdict: Verdict, failures: int = 0, id: str = "dlv_1", duration_s: 
 @pytest.mark.parametrize("failures", range(7))
 def test_the_schedule_counts_from_the_end_of_the_attempt(failures: int) -> None:
     """The wait after a failure begins at the end of the attempt, not at its start."""
-    batch = sort_results([_result(Failed("http_500", ""), failures)])
-    ((_, due_at, attempt),) = batch.failed
-    assert due_at == START + timedelta(seconds=0.5 + SCHEDULE_S[failures])
-    assert orjson.loads(attempt)["number"] == failures + 1
+    result = _result(Failed("http_500", ""), failures)
+    ((_, due_s, attempt),) = sort_results([result]).failed
+    assert due_s == result.ended_s + SCHEDULE_S[failures]
+    shown = orjson.loads(attempt)
+    assert shown["number"] == failures + 1
+    assert datetime.fromisoformat(shown["next_attempt_at"]) == START + timedelta(seconds=0.5 + SCHEDULE_S[failures])
 
 
 def test_one_success_outweighs_failures_of_the_same_batch() -> None:
