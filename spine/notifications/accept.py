@@ -16,6 +16,7 @@ from spine.kernel.errors import SpineError
 from spine.kernel.idempotency import KEY_TTL, StoredResponse, require_replayable
 from spine.kernel.metrics import idempotent_replay, messages_accepted
 from spine.kernel.platform import Platform
+from spine.kernel.turns import Turns
 from spine.notifications.message_plan import MessagePlan, plan_message
 from spine.notifications.message_request import MessageCreate, parse_recipient
 from spine.notifications.new_messages import RequestOrigin, new_message
@@ -82,9 +83,11 @@ async def plan_messages(
     lookup = await _lookup(platform, caller, requests, recipients)
     plans: list[MessagePlan] = []
     now = datetime.now(UTC)
+    turns = Turns()
     for n, request in enumerate(requests):
         with prefix_error_params(f"messages.{n}" if batch else None):
-            plans.append(plan_message(request, lookup, _TEMPLATES, caller.env, now))
+            plans.append(await plan_message(request, lookup, _TEMPLATES, platform.http, caller.env, now))
+        await turns.give()
     return plans
 
 

@@ -6,15 +6,18 @@ from typing import Any, Final
 
 import structlog
 
+from spine.kernel.settings import TemplateSettings
+from spine.kernel.turns import Turns
 from spine.kernel.vault import Unsealable, Vault
 from spine.notifications.account_credentials import ProviderAccount, open_account
 from spine.notifications.locked_messages import Connection, LockedAttempt, LockedMessage, MessageKey, lock_messages
 from spine.notifications.message_changes import MessageChanges
 from spine.notifications.provider_calls import ProviderCall, ProviderResult
 from spine.notifications.provider_kinds import PROVIDER_KINDS
-from spine.notifications.rendering import TemplateCache, Unrenderable, VariableMissing
+from spine.notifications.rendering import ParsedTemplate, TemplateCache, VariableMissing
 from spine.notifications.state_machine.decide import decide_next_attempt
 from spine.notifications.state_machine.results import record_result
+from spine.notifications.template_budget import Unrenderable
 from workers.notifications.calls import CallResult, PreparedCall
 
 ACCOUNTS_LOAD: Final = """
@@ -32,14 +35,20 @@ RELEASE: Final = """
 _ERROR_PAUSE: Final = timedelta(seconds=60)
 """A message that raises an error here is due again after this time."""
 
+_Templates = dict[str, Any]
+"""By id: a ParsedTemplate, or the bodies of one that is not parsed yet."""
+
 _log = structlog.get_logger(__name__)
 
 
 class MessageDecider:
     """Decides what each message does next. `is_in_flight` says if this process still makes the call of an attempt."""
 
-    def __init__(self, vault: Vault, worker_id: str, is_in_flight: Callable[[str], bool]) -> None:
+    def __init__(
+        self, vault: Vault, worker_id: str, is_in_flight: Callable[[str], bool], template_settings: TemplateSettings
+    ) -> None:
         self._vault = vault
+        self._template_settings = template_settings
         self._worker_id = worker_id
         self._is_in_flight = is_in_flight
         self._templates = TemplateCache()
@@ -67,11 +76,14 @@ class MessageDecider:
             await changes.write(connection, self._worker_id)
             if broken:
                 await connection.execute(RELEASE, self._worker_id, _ERROR_PAUSE, broken)
-            await self._load_templates(connection, [message for message, _ in started])
+            templates = await self._fetch_templates(connection, [message for message, _ in started])
         by_id = {row["id"]: row for row in rows}
-        return changes, [
-            self._prepare(message, attempt, by_id[attempt.provider_account_id]) for message, attempt in started
-        ]
+        calls: list[PreparedCall] = []
+        turns = Turns()
+        for message, attempt in started:
+            calls.append(await self._prepare(message, attempt, by_id[attempt.provider_account_id], templates))
+            await turns.give()  # rendering a message takes up to SPINE_TEMPLATE_MAX_MS
+        return changes, calls
 
     def _next_attempt(
         self, changes: MessageChanges, message: LockedMessage, result: CallResult | None, accounts: list[Any]
@@ -95,42 +107,45 @@ class MessageDecider:
             record_result(changes, message, last, ProviderResult("unknown", None, "timeout", "worker_lost"))
         return decide_next_attempt(changes, message, accounts)
 
-    async def _load_templates(self, connection: Connection, messages: Iterable[LockedMessage]) -> None:
-        missing = {
-            (message.row["workspace_id"], message.row["template_id"])
-            for message in messages
-            if self._templates.cached(message.row["template_id"]) is None
-        }
+    async def _fetch_templates(self, connection: Connection, messages: Iterable[LockedMessage]) -> _Templates:
+        """Return the messages' templates by id, each parsed, or as its bodies if it is not parsed yet."""
+        ids = {message.row["template_id"]: message.row["workspace_id"] for message in messages}
+        found: _Templates = {id: self._templates.cached(id) for id in ids}
+        missing = [id for id, parsed in found.items() if parsed is None]
         if missing:
-            rows = await connection.fetch(TEMPLATES_LOAD, [ws for ws, _ in missing], [id for _, id in missing])
-            for row in rows:
-                self._templates.get(row["id"], row["bodies"])
+            rows = await connection.fetch(TEMPLATES_LOAD, [ids[id] for id in missing], missing)
+            found |= {row["id"]: row["bodies"] for row in rows}
+        return found
 
-    def _prepare(self, message: LockedMessage, attempt: LockedAttempt, account_row: Any) -> PreparedCall:
+    async def _prepare(
+        self, message: LockedMessage, attempt: LockedAttempt, account_row: Any, templates: _Templates
+    ) -> PreparedCall:
         rejection: ProviderResult | None = None
         call: ProviderCall | None = None
         account: ProviderAccount | None = None
         try:
             account = open_account(account_row, self._vault)
-            call = self._render(message, attempt)
+            call = await self._render(message, attempt, templates)
         except Unsealable:
             rejection = ProviderResult("rejected", None, "config", "credentials_unreadable")
         except (VariableMissing, Unrenderable, KeyError) as error:
             _log.error("a message cannot be rendered", message_id=message.row["id"], error=repr(error))
-            rejection = ProviderResult("rejected", None, "content", "template_unrenderable")
+            code = error.code if isinstance(error, Unrenderable) else Unrenderable.code
+            rejection = ProviderResult("rejected", None, "content", code)
         return PreparedCall(message.key, account, call, attempt.id, attempt.provider, rejection)
 
-    def _render(self, message: LockedMessage, attempt: LockedAttempt) -> ProviderCall:
+    async def _render(self, message: LockedMessage, attempt: LockedAttempt, templates: _Templates) -> ProviderCall:
         row = message.row
-        template = self._templates.cached(row["template_id"])
-        assert template is not None  # read in the same transaction
+        template = templates[row["template_id"]]
+        if not isinstance(template, ParsedTemplate):
+            template = await self._templates.get(row["template_id"], template)
         return ProviderCall(
             attempt_id=attempt.id,
             message_id=row["id"],
             workspace_id=row["workspace_id"],
             channel=attempt.channel,
             to=row["addresses"][attempt.channel],
-            content=template.content(attempt.channel, row["vars"]),
+            content=template.content(attempt.channel, row["vars"], self._template_settings),
             vars=row["vars"],
             env=message.env,
             number=attempt.number,

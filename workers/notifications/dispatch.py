@@ -35,7 +35,7 @@ class MessageDispatcher:
         self._wakeups = context.wakeups
         adapters = open_adapters(context.pool, context.http_client)
         self.sender = MessageSender(adapters, context.wakeups, self._record)
-        decider = MessageDecider(context.vault, context.worker_id, self.sender.is_in_flight)
+        decider = MessageDecider(context.vault, context.worker_id, self.sender.is_in_flight, context.work)
         self.claimer = MessageClaimer(context, decider, self.sender.capacity, self._after_commit)
         self.recorder = MessageRecorder(context, decider, self._after_commit)
 
