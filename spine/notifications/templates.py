@@ -3,8 +3,7 @@
 import re
 from typing import Annotated, Any, Final, Literal
 
-import orjson
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
@@ -21,30 +20,12 @@ from spine.kernel.turns import Turns
 from spine.notifications.provider_kinds import Channel
 from spine.notifications.rendering import VariableMissing, parse, parse_bodies
 from spine.notifications.template_budget import TooExpensive, Unrenderable
+from spine.notifications.template_vars import VariableName, Vars
 
 SLUG: Final = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 Slug = Annotated[str, StringConstraints(pattern=SLUG.pattern)]
 Locale = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(_[A-Z][a-z]{3})?(_[A-Z]{2})?$")]
 Category = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-MAX_VARS_BYTES: Final = 64 * 1024
-
-
-def _check_vars_size(vars: dict[str, Any]) -> dict[str, Any]:
-    try:
-        size = len(orjson.dumps(vars))
-    except orjson.JSONEncodeError as error:
-        raise ValueError("the variables are nested too deeply") from error
-    if size > MAX_VARS_BYTES:
-        raise ValueError(f"the variables have {size} bytes of JSON; {MAX_VARS_BYTES} are possible")
-    return vars
-
-
-Vars = Annotated[
-    dict[VariableName, JsonValue],
-    Field(max_length=100, description="What the template's variables stand for: up to 65,536 bytes of JSON."),
-    AfterValidator(_check_vars_size),
-]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 DEFAULT_CATEGORY: Final = "transactional"
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import structlog
+from pydantic import ValidationError
 
 from spine.kernel.settings import TemplateSettings
 from spine.kernel.turns import Turns
@@ -128,6 +129,8 @@ class MessageDecider:
             call = await self._render(message, attempt, templates)
         except Unsealable:
             rejection = ProviderResult("rejected", None, "config", "credentials_unreadable")
+        except ValidationError:
+            rejection = ProviderResult("rejected", None, "config", "account_invalid")  # saved under older rules
         except (VariableMissing, Unrenderable, KeyError) as error:
             _log.error("a message cannot be rendered", message_id=message.row["id"], error=repr(error))
             code = error.code if isinstance(error, Unrenderable) else Unrenderable.code
