@@ -7,9 +7,11 @@ unknown whether the mail was sent (RFC 1047), so it is not sent again. There are
 import asyncio
 import contextlib
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from email.header import Header
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime
@@ -19,16 +21,29 @@ import aiosmtplib
 
 from policies.fallback_values import FailureClass
 from providers.protocol import CALL_TIMEOUT_S, SignatureInvalid
+from spine.directory.addresses import ascii_email_address
 from spine.kernel.http_client import HttpClient
 from spine.kernel.http_client.ssrf_guard import AddressBlockedError
-from spine.notifications.account_credentials import ProviderAccount
+from spine.notifications.account_credentials import ProviderAccount, is_login_in_clear
 from spine.notifications.provider_calls import ProviderCall, ProviderReport, ProviderResult
 from spine.notifications.provider_kinds import SmtpConfig, SmtpCredentials
 
 _QUIT_TIMEOUT_S: Final = 1.0
 _ENHANCED_CODE: Final = re.compile(r"\b([245])\.(\d{1,3})\.(\d{1,3})\b")
 _CONFIG_CODES: Final = frozenset({530, 534, 535, 538})
+_MAX_LINE: Final = 998
+"""Bytes of a line (RFC 5322, 2.1.1)."""
+_MAX_PLAIN: Final = 200
+_BARE_BREAK: Final = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _ADDRESS_CODES: Final = frozenset({501, 550, 551, 552, 553})
+
+
+class UnsafeHead(Exception):
+    """The head of a mail is not the one that was meant."""
+
+
+class NotAscii(Exception):
+    """A recipient cannot be written in ASCII. Mail servers need not take other addresses (RFC 6531)."""
 
 
 class SmtpProvider:
@@ -45,6 +60,8 @@ class SmtpProvider:
         credentials, config = account.credentials, account.config
         assert isinstance(credentials, SmtpCredentials)
         assert isinstance(config, SmtpConfig)
+        if is_login_in_clear(credentials, config):
+            return ProviderResult("rejected", None, "config", "login_without_tls")
         progress = _CallProgress()
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
@@ -62,8 +79,10 @@ class SmtpProvider:
             return _rejected(error.code, error.message, login=isinstance(error, aiosmtplib.SMTPAuthenticationError))
         except AddressBlockedError:
             return ProviderResult("rejected", None, "config", "egress_blocked")
-        except UnicodeError:
+        except NotAscii:
             return ProviderResult("rejected", None, "recipient", "address_not_ascii")
+        except UnsafeHead:
+            return ProviderResult("rejected", None, "content", "unsafe_header")
         except OSError as error:
             # Includes timeouts, aiosmtplib's lost connections and failed TLS handshakes.
             code = type(error).__name__
@@ -83,6 +102,7 @@ class SmtpProvider:
     async def _send(
         self, credentials: SmtpCredentials, config: SmtpConfig, call: ProviderCall, progress: "_CallProgress"
     ) -> ProviderResult:
+        message_id, mail = build_mail(config, call)
         sock = await self._http_client.connect(credentials.host, credentials.port)
         client = aiosmtplib.SMTP(
             hostname=credentials.host,
@@ -95,21 +115,21 @@ class SmtpProvider:
             timeout=CALL_TIMEOUT_S,
             local_hostname="localhost",
         )
-        message = build_mail(config, call)
         try:
             await client.connect()
             await client.mail(config.sender)
-            await client.rcpt(call.to)
+            await client.rcpt(_ascii_recipient(call.to))
             progress.content_started = True
-            answer = await client.data(message.as_bytes(policy=SMTP_POLICY))
+            answer = await client.data(mail)
             with contextlib.suppress(aiosmtplib.SMTPException, OSError):
                 await client.quit(timeout=_QUIT_TIMEOUT_S)  # the mail is already accepted
         finally:
             client.close()
-            if client.transport is None:
-                sock.close()
+            # The event loop's transport closes the socket. Closed here, its number would be reused while it is watched.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         return ProviderResult(
-            "accepted", message["Message-ID"], http_status=None, raw={"smtp": _reply_text(answer.code, answer.message)}
+            "accepted", message_id, http_status=None, raw={"smtp": _reply_text(answer.code, answer.message)}
         )
 
 
@@ -119,21 +139,62 @@ class _CallProgress:
     content_started = False
 
 
-def build_mail(config: SmtpConfig, call: ProviderCall) -> EmailMessage:
-    """Build the mail. Its Message-ID contains the attempt's id, so that a bounce or a log line names the attempt."""
-    message = EmailMessage()
-    message["From"] = config.sender
-    message["To"] = call.to
-    message["Subject"] = call.content.subject or ""
-    message["Date"] = format_datetime(datetime.now(UTC))
-    message["Message-ID"] = f"<{call.attempt_id}@{config.sender.rpartition('@')[2]}>"
-    message["X-Spine-Attempt"] = call.attempt_id
+def build_mail(config: SmtpConfig, call: ProviderCall) -> tuple[str, bytes]:
+    """Return the Message-ID and the bytes of the mail. The Message-ID names the attempt, as a bounce or a log line shows it.
+
+    The head is written here and not by `email`, which decodes the encoded words of a value (RFC 2047) and, before Python
+    3.11.9, writes a line break in them as one: a variable could add headers. Raises UnsafeHead, NotAscii.
+    """
+    message_id = f"<{call.attempt_id}@{config.sender.rpartition('@')[2]}>"
+    head = {
+        "From": config.sender,
+        "To": _ascii_recipient(call.to),
+        "Subject": _encoded(call.content.subject or ""),
+        "Date": format_datetime(datetime.now(UTC)),
+        "Message-ID": message_id,
+        "X-Spine-Attempt": call.attempt_id,
+    }
     if config.reply_to is not None:
-        message["Reply-To"] = config.reply_to
-    message.set_content(call.content.text)
+        head["Reply-To"] = config.reply_to
+    body = EmailMessage(policy=SMTP_POLICY)
+    body.set_content(call.content.text)
     if call.content.html is not None:
-        message.add_alternative(call.content.html, subtype="html")
-    return message
+        body.add_alternative(call.content.html, subtype="html")
+    mail = "".join(f"{name}: {value}\r\n" for name, value in head.items()).encode() + body.as_bytes()
+    check_head(mail, {*head, *body.keys()})
+    return message_id, mail
+
+
+def check_head(mail: bytes, names: set[str]) -> None:
+    """Raise UnsafeHead unless the head of a mail has exactly these headers, once each, in lines that every server reads alike.
+
+    A line break that is not CRLF anywhere is unsafe too: servers disagree on whether it ends a mail.
+    """
+    head, _, _ = mail.partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    found = [line.partition(b":")[0].decode("latin-1") for line in lines if line[:1] not in (b" ", b"\t")]
+    if (
+        sorted(found) != sorted(names)
+        or _BARE_BREAK.search(mail)
+        or not head.isascii()
+        or any(len(line) > _MAX_LINE or not line.strip() for line in lines)
+    ):
+        raise UnsafeHead
+
+
+def _encoded(text: str) -> str:
+    """Return a value for a header: as it is if it is short printable ASCII without encoded words, else as encoded words."""
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    if printable.isascii() and "=?" not in printable and len(printable) <= _MAX_PLAIN:
+        return printable
+    return Header(printable, "utf-8", header_name="Subject").encode(linesep="\r\n")
+
+
+def _ascii_recipient(address: str) -> str:
+    try:
+        return ascii_email_address(address)
+    except ValueError as error:
+        raise NotAscii from error
 
 
 def _rejected(code: int, text: str, *, login: bool = False) -> ProviderResult:

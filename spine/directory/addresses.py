@@ -46,6 +46,21 @@ def email_address(text: str) -> str:
     return checked.normalized.lower()
 
 
+def ascii_email_address(text: str) -> str:
+    """Return the address in ASCII, its domain as IDNA. A domain within a company's network is possible.
+
+    Raises ValueError if it is no address, or its local part is not ASCII.
+    """
+    try:
+        checked = email_validator.validate_email(
+            text, check_deliverability=False, test_environment=True, allow_smtputf8=False, globally_deliverable=False
+        )
+    except email_validator.EmailNotValidError as error:
+        raise ValueError(str(error)) from error
+    assert checked.ascii_email is not None  # without SMTPUTF8 there is one
+    return checked.ascii_email
+
+
 def is_sandbox_address(address: str) -> bool:
     """Return True for a recipient of the sandbox (notifications.md, "Sandbox")."""
     return _SANDBOX_PHONE.fullmatch(address) is not None or address.endswith("@" + _SANDBOX_DOMAIN)

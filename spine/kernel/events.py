@@ -8,6 +8,8 @@ from typing import Literal
 import orjson
 from pydantic import BaseModel
 
+from spine.kernel.errors import TooLarge
+
 API_VERSION = "2026-11-01"
 
 
@@ -43,6 +45,20 @@ class NewEvent:
 def timestamp(at: datetime) -> str:
     """Return the time as RFC 3339 in UTC, to the millisecond."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def check_data_size(type: str, data: bytes, max_bytes: int, param: str | None = None) -> None:
+    """Raise TooLarge `event_too_large` for an event's data of more bytes than SPINE_MAX_EVENT_BYTES.
+
+    Every request that writes an event checks it, whoever made the data: workers have room for events of this size. What
+    workers write themselves tells of objects that were checked when they were made.
+    """
+    if len(data) > max_bytes:
+        raise TooLarge(
+            f"an event's data may have {max_bytes} bytes; that of {type} has {len(data)}",
+            code="event_too_large",
+            param=param,
+        )
 
 
 def event_body(

@@ -31,7 +31,15 @@ class WakeupSettings(_Group):
     """Seconds between an idle worker's polls for due wakeups. A wakeup for now arrives at once."""
 
 
-class HttpSettings(_Group):
+class TemplateSettings(_Group):
+    """The budget of rendering one message on one channel, in the API and in workers."""
+
+    template_max_steps: int = Field(default=20_000, ge=1_000, le=1_000_000)
+    template_max_ms: int = Field(default=40, ge=5, le=1_000)
+    """CPU time. The steps end a rendering first, except on a slow machine."""
+
+
+class HttpSettings(TemplateSettings):
     """The API's HTTP server and its limits."""
 
     http_host: str = "127.0.0.1"
@@ -79,7 +87,7 @@ class EgressSettings(_Group):
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-class WorkSettings(_Group):
+class WorkSettings(TemplateSettings):
     """The limits and intervals of a worker."""
 
     workers: int = Field(default=2, ge=1, le=64)

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from spine.kernel import ids
 from spine.kernel.authentication import Caller
 from spine.kernel.errors import SpineError, Unavailable, Unprocessable
-from spine.kernel.events import Actor, EventType, NewEvent, event_body
+from spine.kernel.events import Actor, EventType, NewEvent, check_data_size, event_body
 from spine.kernel.idempotency import KEY_TTL, Claim, StoredResponse, in_use, replay, response_place
 from spine.kernel.metrics import idempotent_replay
 from spine.kernel.platform import Platform
@@ -102,10 +102,12 @@ class UnitOfWork:
     ) -> str:
         """Insert an event in this transaction and return its id. It is delivered if, and only if, the transaction commits.
 
-        Raises ValueError if the type is not in the catalogue.
+        Raises ValueError if the type is not in the catalogue, TooLarge for more data than an event may have.
         """
         if type.name not in self.platform.catalogue.types:
             raise ValueError(f"event type {type.name} is not in the catalogue")
+        serialised = data.model_dump_json(by_alias=True).encode()
+        check_data_size(type.name, serialised, self.platform.http.max_event_bytes)
         id = ids.mint(ids.PREFIXES["event"])
         body = event_body(
             id=id,
@@ -116,7 +118,7 @@ class UnitOfWork:
             request_id=self.request_id,
             actor=actor or self.caller.actor,
             sequence=sequence,
-            data=data.model_dump_json(by_alias=True).encode(),
+            data=serialised,
         )
         self._events.append(NewEvent(id, type.name, body))
         self._wakeups.add("relay")

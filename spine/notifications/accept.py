@@ -15,9 +15,10 @@ from spine.kernel.errors import SpineError
 from spine.kernel.idempotency import KEY_TTL, StoredResponse, require_replayable
 from spine.kernel.metrics import idempotent_replay, messages_accepted
 from spine.kernel.platform import Platform
+from spine.kernel.turns import Turns
 from spine.notifications.message_plan import MessagePlan, plan_message
 from spine.notifications.message_request import MessageCreate, parse_recipient
-from spine.notifications.new_messages import RequestOrigin, new_message
+from spine.notifications.new_messages import NewMessage, RequestOrigin, new_message
 from spine.notifications.rendering import TemplateCache
 from spine.notifications.workspace_lookup import WorkspaceLookup
 
@@ -47,7 +48,10 @@ async def _accept(
         refused = await request.store_refusal(error)
         return (refused, False) if isinstance(refused, StoredResponse) else _replay(request, refused)
     origin = RequestOrigin(caller.workspace_id, caller.env, caller.actor, request.request_id)
-    created = [new_message(origin, message, plan) for message, plan in zip(messages, plans, strict=True)]
+    created: list[NewMessage] = []
+    for n, (message, plan) in enumerate(zip(messages, plans, strict=True)):
+        with prefix_error_params(f"messages.{n}" if batch else None):
+            created.append(new_message(origin, message, plan, platform.http.max_event_bytes))
     body = render_batch([one.response_body for one in created], batch=batch)
     location = None if batch else f"{PATH}/{created[0].row['id']}"
     row = await platform.pool.fetchrow(
@@ -81,9 +85,11 @@ async def plan_messages(
     lookup = await _lookup(platform, caller, requests, recipients)
     plans: list[MessagePlan] = []
     now = platform.clock.now()
+    turns = Turns()
     for n, request in enumerate(requests):
         with prefix_error_params(f"messages.{n}" if batch else None):
-            plans.append(plan_message(request, lookup, _TEMPLATES, caller.env, now))
+            plans.append(await plan_message(request, lookup, _TEMPLATES, platform.http, caller.env, now))
+        await turns.give()
     return plans
 
 

@@ -1,16 +1,19 @@
 """Credentials of provider accounts: validated per kind, sealed in the database, opened for the adapters."""
 
 import base64
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from pydantic import ValidationError
 
-from spine.kernel.errors import FieldError, InvalidBody
+from spine.kernel.errors import FieldError, InvalidBody, Unprocessable
 from spine.kernel.resource import Body
 from spine.kernel.vault import Place, Vault
-from spine.notifications.provider_kinds import PROVIDER_KINDS, SandboxState
+from spine.notifications.provider_kinds import PROVIDER_KINDS, SandboxState, SmtpConfig, SmtpCredentials
+
+_TLS_RANK: Final = {"none": 0, "starttls": 1, "implicit": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,10 @@ def signing_secret(account: ProviderAccount, vault: Vault) -> str:
 
 
 def validate_account(kind: str, credentials: Any, config: Any) -> tuple[Body, Body]:
-    """Return credentials and config as the models of their kind. Raises InvalidBody with all field errors."""
+    """Return credentials and config as the models of their kind. Raises InvalidBody with all field errors.
+
+    Raises Unprocessable `login_without_tls` for a login that would be sent in clear.
+    """
     models = PROVIDER_KINDS[kind]
     errors: list[FieldError] = []
     valid = []
@@ -69,7 +75,47 @@ def validate_account(kind: str, credentials: Any, config: Any) -> tuple[Body, Bo
             ]
     if errors:
         raise InvalidBody(f"{errors[0].param}: {errors[0].detail}", param=errors[0].param, errors=errors)
+    if is_login_in_clear(valid[0], valid[1]):
+        raise Unprocessable(
+            "a login is not sent without TLS; use starttls or implicit, or leave out username and password",
+            code="login_without_tls",
+            param="config.tls",
+        )
     return valid[0], valid[1]
+
+
+def is_login_in_clear(credentials: Body, config: Body) -> bool:
+    """True if the account would log in to a mail server over a connection without TLS."""
+    return (
+        isinstance(credentials, SmtpCredentials)
+        and isinstance(config, SmtpConfig)
+        and config.tls == "none"
+        and (credentials.username is not None or credentials.password is not None)
+    )
+
+
+def require_secret_again(
+    kind: str, old: Mapping[str, Any], credentials: Body, tls: tuple[str, str], given: Collection[str]
+) -> None:
+    """Raise Unprocessable `secret_required` if a stored secret would go where its owner did not send it.
+
+    The secret must be `given` again with a change of what it goes to, or with less TLS than before (`tls`: old and new;
+    empty for a kind without). Else whoever may change an account could have its secret sent to a server of their own.
+    """
+    models = PROVIDER_KINDS[kind]
+    if old.get(models.proof) is None or models.proof in given:
+        return
+    former = models.credentials.model_validate(old)
+    changed = [
+        f"credentials.{name}" for name in models.proof_goes_to if getattr(former, name) != getattr(credentials, name)
+    ]
+    if _TLS_RANK.get(tls[1], 0) < _TLS_RANK.get(tls[0], 0):
+        changed.append("config.tls")
+    if changed:
+        param = f"credentials.{models.proof}"
+        detail = f"give the {models.proof} again to change {', '.join(changed)}"
+        errors = [FieldError(param=name, code="secret_required", detail=detail) for name in (param, *changed)]
+        raise Unprocessable(detail, code="secret_required", param=param, errors=errors)
 
 
 def credentials_place(workspace_id: str, account_id: str) -> Place:

@@ -9,11 +9,14 @@ from policies.fallback_values import Policy
 from policies.windows import quiet_until
 from spine.directory.addresses import is_sandbox_address
 from spine.kernel.errors import FieldError, Unprocessable
+from spine.kernel.settings import TemplateSettings
+from spine.kernel.turns import Turns
 from spine.notifications.channel_policies import check_deadline, parse_policy
 from spine.notifications.message_request import MAX_AHEAD, MessageCreate
 from spine.notifications.provider_kinds import Channel
-from spine.notifications.rendering import TemplateCache, Unrenderable, VariableMissing
+from spine.notifications.rendering import TemplateCache, VariableMissing
 from spine.notifications.routing import accounts_of_step, build_strategy, strategy_warnings
+from spine.notifications.template_budget import Unrenderable
 from spine.notifications.templates import missing_variable
 from spine.notifications.workspace_lookup import (
     Recipient,
@@ -37,8 +40,13 @@ class MessagePlan:
     deadline_at: datetime
 
 
-def plan_message(
-    request: MessageCreate, lookup: WorkspaceLookup, templates: TemplateCache, env: str, now: datetime
+async def plan_message(
+    request: MessageCreate,
+    lookup: WorkspaceLookup,
+    templates: TemplateCache,
+    settings: TemplateSettings,
+    env: str,
+    now: datetime,
 ) -> MessagePlan:
     """Plan one message. Raises Unprocessable for whatever is already known to be wrong."""
     recipient = find_recipient(request, lookup)
@@ -47,7 +55,7 @@ def plan_message(
     strategy = build_strategy(request, policy_row, lookup, template, recipient)
     _check_steps(strategy, template, recipient, lookup)
     addresses = {step["channel"]: _checked_address(recipient, step["channel"], env) for step in strategy["steps"]}
-    _check_rendering(request, template, strategy, templates)
+    await _check_rendering(request, template, strategy, templates, settings)
     policy = parse_policy(strategy)
     check_deadline(policy, "policy")
     if request.send_at is not None and request.send_at > now + MAX_AHEAD:
@@ -88,10 +96,17 @@ def _checked_address(recipient: Recipient, channel: str, env: str) -> str:
     return address
 
 
-def _check_rendering(
-    request: MessageCreate, template: Mapping[str, Any], strategy: Mapping[str, Any], templates: TemplateCache
+async def _check_rendering(
+    request: MessageCreate,
+    template: Mapping[str, Any],
+    strategy: Mapping[str, Any],
+    templates: TemplateCache,
+    settings: TemplateSettings,
 ) -> None:
-    """Render for every channel of the strategy now, so that no fallback step fails later on a missing variable."""
+    """Render for every channel of the strategy now, so that no fallback step fails later on a missing variable.
+
+    Other requests get their turn between the channels.
+    """
     absent = [name for name in template["required_vars"] if name not in request.vars]
     if absent:
         error = missing_variable(f"the template needs the variable {absent[0]}", f"vars.{absent[0]}")
@@ -99,14 +114,19 @@ def _check_rendering(
             FieldError(param=f"vars.{name}", code="variable_missing", detail="the template needs it") for name in absent
         ]
         raise error
-    bodies = templates.get(template["id"], template["bodies"])
+    turns = Turns()
+    try:
+        bodies = await templates.get(template["id"], template["bodies"])
+    except Unrenderable as error:
+        raise Unprocessable(f"the template: {error}", code=error.code, param="template") from error
     for step in strategy["steps"]:
         try:
-            bodies.content(step["channel"], request.vars)
+            bodies.content(step["channel"], request.vars, settings)
         except VariableMissing as error:
             raise missing_variable(f"{step['channel']}: {error}") from error
         except Unrenderable as error:
-            raise Unprocessable(f"{step['channel']}: {error}", code="template_unrenderable", param="vars") from error
+            raise Unprocessable(f"{step['channel']}: {error}", code=error.code, param="vars") from error
+        await turns.give()
 
 
 def _check_quiet_hours(policy: Policy, start: datetime, deadline_at: datetime) -> None:

@@ -9,7 +9,8 @@ from spine.directory.addresses import Email, Phone, email_address, phone_e164
 from spine.kernel.errors import Unprocessable
 from spine.kernel.resource import Body, Metadata, Timestamp
 from spine.notifications.provider_kinds import Channel
-from spine.notifications.templates import Locale, Vars
+from spine.notifications.template_vars import Vars
+from spine.notifications.templates import Locale
 
 MAX_AHEAD: Final = timedelta(days=366)
 """How far ahead `send_at` may lie."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from spine.kernel import ids
-from spine.kernel.events import Actor, EventType, NewEvent, event_body
+from spine.kernel.events import Actor, EventType, NewEvent, check_data_size, event_body
 from spine.notifications.message_events import CREATED, MessageEvent
 from spine.notifications.message_models import MessageOut, Status, message_fields
 from spine.notifications.message_plan import MessagePlan
@@ -40,19 +40,23 @@ class NewMessage:
     response_body: bytes
 
 
-def new_message(origin: RequestOrigin, request: MessageCreate, plan: MessagePlan) -> NewMessage:
-    """Build the planned message, with new ids."""
+def new_message(origin: RequestOrigin, request: MessageCreate, plan: MessagePlan, max_event_bytes: int) -> NewMessage:
+    """Build the planned message, with new ids. Raises TooLarge for a message that no event can tell of."""
     row = _row(origin, request, plan)
     now = row["created_at"]
     data = message_fields(row | _INITIAL_FIELDS | {"updated_at": now})
-    event = new_event(origin, CREATED, now, MessageEvent.model_validate(data | {"message_id": row["id"]}))
+    event = new_event(
+        origin, CREATED, now, MessageEvent.model_validate(data | {"message_id": row["id"]}), max_event_bytes
+    )
     response_body = MessageOut.model_validate(data | {"attempts": []}).model_dump_json(by_alias=True).encode()
     return NewMessage(row, _timeline_entry(origin, request, plan, row), event, response_body)
 
 
-def new_event(origin: RequestOrigin, type: EventType, at: datetime, data: BaseModel) -> NewEvent:
-    """Build the first event about a new object (sequence 1)."""
+def new_event(origin: RequestOrigin, type: EventType, at: datetime, data: BaseModel, max_event_bytes: int) -> NewEvent:
+    """Build the first event about a new object (sequence 1). Raises TooLarge."""
     id = ids.mint(ids.PREFIXES["event"])
+    serialised = data.model_dump_json(by_alias=True).encode()
+    check_data_size(type.name, serialised, max_event_bytes)
     body = event_body(
         id=id,
         type=type.name,
@@ -62,7 +66,7 @@ def new_event(origin: RequestOrigin, type: EventType, at: datetime, data: BaseMo
         request_id=origin.request_id,
         actor=origin.actor,
         sequence=1,
-        data=data.model_dump_json(by_alias=True).encode(),
+        data=serialised,
     )
     return NewEvent(id, type.name, body)
 

@@ -17,7 +17,7 @@ from spine.kernel.handlers import prepared_by
 from spine.kernel.resource import Body, Metadata, Name, PatchBody, Resource, ResourceOut, TenantRow
 from spine.kernel.routes import CurrentUnit, IfMatch, declares, version_of
 from spine.kernel.unit_of_work import UnitOfWork
-from spine.notifications.account_credentials import seal, unseal, validate_account
+from spine.notifications.account_credentials import require_secret_again, seal, unseal, validate_account
 from spine.notifications.provider_kinds import (
     PROVIDER_KINDS,
     SANDBOX,
@@ -172,6 +172,8 @@ async def update_account(id: str, body: AccountUpdate, unit: CurrentUnit, if_mat
     )
     if body.credentials:
         _check_target(unit, credentials)
+    tls = (row.config.get("tls", ""), getattr(config, "tls", ""))
+    require_secret_again(row.kind, old, credentials, tls, body.credentials)
     if credentials.model_dump(exclude_none=True) != old:
         values["credentials"] = seal(unit.platform.vault, credentials, row.workspace_id, row.id)
     values["config"] = config.model_dump(exclude_none=True)

@@ -1,33 +1,19 @@
-"""Render tenants' templates: Liquid with strict limits and without files. A missing variable is an error."""
+"""Render tenants' templates: Liquid within a budget and without files. A missing variable is an error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from liquid import BoundTemplate, Environment, FalsyStrictUndefined
-from liquid.exceptions import LiquidError, UndefinedError
+from liquid import BoundTemplate
+from liquid.exceptions import LiquidError, ResourceLimitError, UndefinedError
 
-MAX_OUTPUT_BYTES: Final = 100_000
+from spine.kernel.settings import TemplateSettings
+from spine.kernel.turns import Turns
+from spine.notifications.template_budget import Budget, TooExpensive, Unrenderable
+from spine.notifications.template_engine import HTML, PLAIN, evaluate
+from spine.notifications.template_source import check_source
+
 _MAX_CACHED: Final = 5_000
-_FILE_TAGS: Final = ("include", "render")
-
-
-class _LimitedEnvironment(Environment):
-    loop_iteration_limit: ClassVar[int] = 10_000
-    output_stream_limit: ClassVar[int] = MAX_OUTPUT_BYTES
-    local_namespace_limit: ClassVar[int] = 100_000
-    context_depth_limit: ClassVar[int] = 20
-
-
-def _environment(autoescape: bool) -> Environment:
-    environment = _LimitedEnvironment(undefined=FalsyStrictUndefined, autoescape=autoescape)
-    for tag in _FILE_TAGS:
-        environment.tags.pop(tag)
-    return environment
-
-
-_PLAIN: Final = _environment(autoescape=False)
-_HTML: Final = _environment(autoescape=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +29,10 @@ class VariableMissing(Exception):
     """A template uses a variable that was not given."""
 
 
-class Unrenderable(Exception):
-    """A template cannot be parsed or rendered, or exceeds a limit."""
-
-
 def parse(source: str, *, html: bool = False) -> BoundTemplate:
-    """Parse a template. Raises Unrenderable with the reason."""
-    environment = _HTML if html else _PLAIN
+    """Parse a template. Raises Unrenderable with the reason, TooExpensive for more code than it may have."""
+    check_source(source)
+    environment = HTML if html else PLAIN
     try:
         template = environment.from_string(source)
         unknown = set(template.analyze().filters) - set(environment.filters)
@@ -60,18 +43,22 @@ def parse(source: str, *, html: bool = False) -> BoundTemplate:
     return template
 
 
-def render(template: BoundTemplate, variables: Mapping[str, Any]) -> str:
-    """Render a template to text. Raises VariableMissing, Unrenderable."""
+def render(template: BoundTemplate, variables: Mapping[str, Any], budget: Budget) -> str:
+    """Render a template to text. Raises VariableMissing, Unrenderable, TooExpensive."""
     try:
-        return template.render(**dict(variables))
+        return evaluate(template, variables, budget)
     except UndefinedError as error:
         raise VariableMissing(_reason(error)) from error
-    except (LiquidError, RecursionError, TypeError, ValueError, ArithmeticError) as error:
+    except ResourceLimitError as error:
+        raise TooExpensive(_reason(error)) from error
+    except Unrenderable:
+        raise
+    except Exception as error:  # a filter raises whatever its arguments make Python raise
         raise Unrenderable(_reason(error)) from error
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +67,25 @@ class ParsedTemplate:
 
     parts: Mapping[str, Mapping[str, BoundTemplate]]
 
-    def content(self, channel: str, variables: Mapping[str, Any]) -> Content:
-        """Render the body of this channel. Raises KeyError if there is none, VariableMissing, Unrenderable."""
-        parts = self.parts[channel]
-        rendered = {name: render(template, variables) for name, template in parts.items()}
+    def content(self, channel: str, variables: Mapping[str, Any], settings: TemplateSettings) -> Content:
+        """Render the body of this channel. Raises KeyError if there is none, VariableMissing, Unrenderable, TooExpensive."""
+        budget = Budget(settings)
+        rendered = {name: render(template, variables, budget) for name, template in self.parts[channel].items()}
         if "subject" in rendered:
             rendered["subject"] = " ".join(rendered["subject"].split())  # a mail header is one line
         return Content(rendered["text"], rendered.get("subject"), rendered.get("html"))
 
 
-def parse_bodies(bodies: Mapping[str, Any]) -> ParsedTemplate:
-    """Parse all bodies of a template. Raises Unrenderable."""
+async def parse_bodies(bodies: Mapping[str, Any]) -> ParsedTemplate:
+    """Parse all bodies of a template, with turns for others in between. Raises Unrenderable, TooExpensive."""
     parts: dict[str, dict[str, BoundTemplate]] = {}
+    turns = Turns()
     for channel, body in bodies.items():
-        sources = body if isinstance(body, dict) else {"text": body}
-        parts[channel] = {
-            name: parse(source, html=name == "html") for name, source in sources.items() if source is not None
-        }
+        parts[channel] = {}
+        for name, source in (body if isinstance(body, dict) else {"text": body}).items():
+            if source is not None:
+                parts[channel][name] = parse(source, html=name == "html")
+                await turns.give()
     return ParsedTemplate(parts)
 
 
@@ -106,13 +95,14 @@ class TemplateCache:
     def __init__(self) -> None:
         self._parsed: dict[str, ParsedTemplate] = {}
 
-    def get(self, id: str, bodies: Mapping[str, Any]) -> ParsedTemplate:
-        """Return the template with this id. Parses `bodies` if it is not cached. Raises Unrenderable."""
+    async def get(self, id: str, bodies: Mapping[str, Any]) -> ParsedTemplate:
+        """Return the template with this id. Parses `bodies` if it is not cached. Raises Unrenderable, TooExpensive."""
         parsed = self._parsed.get(id)
         if parsed is None:
+            parsed = await parse_bodies(bodies)
             if len(self._parsed) >= _MAX_CACHED:
                 self._parsed.clear()
-            parsed = self._parsed[id] = parse_bodies(bodies)
+            self._parsed[id] = parsed
         return parsed
 
     def cached(self, id: str) -> ParsedTemplate | None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from spine.directory.addresses import SANDBOX_READER
 from spine.kernel import ids
 from spine.kernel.events import SYSTEM
+from spine.kernel.settings import HttpSettings
 from spine.notifications.locked_messages import Connection
 from spine.notifications.message_plan import plan_message
 from spine.notifications.message_request import MessageCreate, To
@@ -29,6 +30,8 @@ _TEMPLATE_PUT: Final = """
     INSERT INTO spine.templates (workspace_id, id, slug, locale, bodies, required_vars, category)
     VALUES ($1, $2, $3, 'en', $4, $5, $6) ON CONFLICT DO NOTHING RETURNING *
 """
+_SETTINGS: Final = HttpSettings.model_construct()
+"""The default limits: an operator who changes them does so for larger messages than these."""
 _EVENT_PUT: Final = "SELECT spine.events_put($1::text[], $2::text[], $3::bytea[])"
 _PUT: Final = "SELECT spine.messages_put($1, $2, $3, $4::text[], $5::text[], $6::bytea[])"
 
@@ -78,8 +81,8 @@ async def queue_system_mail(
         channels=[Channel.EMAIL],
         vars={**vars, "env": owner["env"], "organisation": owner["name"]},
     )
-    plan = plan_message(request, lookup, TemplateCache(), origin.env, owner["now"])
-    message = new_message(origin, request, plan)
+    plan = await plan_message(request, lookup, TemplateCache(), _SETTINGS, origin.env, owner["now"])
+    message = new_message(origin, request, plan, _SETTINGS.max_event_bytes)
     await connection.execute(
         _PUT,
         workspace_id,
@@ -109,7 +112,7 @@ async def _lookup(connection: Connection, origin: RequestOrigin, email: str, mai
         )
         if row is not None:
             template = TemplateOut.model_validate({**row, "meta": row["metadata"]})
-            event = new_event(origin, CREATED, datetime.now(UTC), template)
+            event = new_event(origin, CREATED, datetime.now(UTC), template, _SETTINGS.max_event_bytes)
             await connection.execute(_EVENT_PUT, [event.id], [event.type], [event.body])
         lookup = WorkspaceLookup(**await connection.fetchval(_LOOKUP, *args))
     return lookup

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, JsonValue, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
@@ -16,17 +16,16 @@ from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Metadata, Out, Resource, ResourceOut, TenantRow
 from spine.kernel.routes import CurrentUnit, Paging, declares
 from spine.kernel.store import Page
+from spine.kernel.turns import Turns
 from spine.notifications.provider_kinds import Channel
-from spine.notifications.rendering import Unrenderable, VariableMissing, parse, parse_bodies
+from spine.notifications.rendering import VariableMissing, parse, parse_bodies
+from spine.notifications.template_budget import TooExpensive, Unrenderable
+from spine.notifications.template_vars import VariableName, Vars
 
 SLUG: Final = re.compile(r"^[a-z0-9][a-z0-9_-]{0,63}$")
 Slug = Annotated[str, StringConstraints(pattern=SLUG.pattern)]
 Locale = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(_[A-Z][a-z]{3})?(_[A-Z]{2})?$")]
 Category = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-Vars = Annotated[
-    dict[VariableName, JsonValue], Field(max_length=100, description="What the template's variables stand for.")
-]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 DEFAULT_CATEGORY: Final = "transactional"
 
@@ -151,19 +150,22 @@ TEMPLATE = Resource(
 router = crud_router(TEMPLATE, "notifications", "get")
 
 
-def _check_bodies(bodies: dict[str, Any]) -> None:
-    """Raise Unprocessable with an error for each body that Liquid does not accept."""
+async def _check_bodies(bodies: dict[str, Any]) -> None:
+    """Raise Unprocessable with an error for each body that Liquid does not accept. Others get a turn in between."""
     found: list[FieldError] = []
+    turns = Turns()
     for channel, body in bodies.items():
         for name, source in (body if isinstance(body, dict) else {"": body}).items():
             try:
                 parse(source, html=name == "html")
             except Unrenderable as error:
                 param = f"bodies.{channel}" + (f".{name}" if name else "")
-                found.append(FieldError(param=param, code="template_invalid", detail=str(error)))
+                code = error.code if isinstance(error, TooExpensive) else "template_invalid"
+                found.append(FieldError(param=param, code=code, detail=str(error)))
+            await turns.give()
     if found:
         raise Unprocessable(
-            f"{found[0].param}: {found[0].detail}", code="template_invalid", param=found[0].param, errors=found
+            f"{found[0].param}: {found[0].detail}", code=found[0].code, param=found[0].param, errors=found
         )
 
 
@@ -178,7 +180,7 @@ def missing_variable(detail: str, param: str = "vars") -> Unprocessable:
 async def create_template(body: TemplateCreate, unit: CurrentUnit) -> TemplateOut:
     values = store.columns(body)
     values["bodies"] = body.bodies.model_dump(exclude_none=True)
-    _check_bodies(values["bodies"])
+    await _check_bodies(values["bodies"])
     values |= {
         "locale": body.locale,
         "category": body.category,
@@ -218,11 +220,12 @@ async def preview_template(id: str, body: PreviewBody, unit: CurrentUnit) -> Pre
     if absent:
         raise missing_variable(f"this template needs the variable {absent[0]}", f"vars.{absent[0]}")
     try:
-        content = parse_bodies({body.channel: row.bodies[body.channel]}).content(body.channel, body.vars)
+        parsed = await parse_bodies({body.channel: row.bodies[body.channel]})
+        content = parsed.content(body.channel, body.vars, unit.platform.http)
     except VariableMissing as error:
         raise missing_variable(str(error)) from error
     except Unrenderable as error:
-        raise Unprocessable(str(error), code="template_unrenderable", param="vars") from error
+        raise Unprocessable(str(error), code=error.code, param="vars") from error
     unit.emit(PREVIEWED, TemplatePreviewed(template_id=row.id, channel=body.channel), sequence=row.version)
     return PreviewOut(
         template_id=row.id, channel=body.channel, text=content.text, subject=content.subject, html=content.html

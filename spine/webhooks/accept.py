@@ -16,8 +16,8 @@ import orjson
 
 from spine.kernel import ids
 from spine.kernel.accept import AcceptRequest, render_batch
-from spine.kernel.errors import SpineError, TooLarge, TooManyRequests
-from spine.kernel.events import NewEvent, event_body, timestamp
+from spine.kernel.errors import SpineError, TooManyRequests
+from spine.kernel.events import NewEvent, check_data_size, event_body, timestamp
 from spine.kernel.idempotency import KEY_TTL, StoredResponse, require_replayable
 from spine.kernel.metrics import events_accepted, idempotent_replay, pool_acquire_seconds
 from spine.webhooks.registered_types import IncomingEvent, RegisteredTypesCache
@@ -86,11 +86,7 @@ class EventIntake:
 
     def _new(self, request: AcceptRequest, event: IncomingEvent, param: str) -> NewEvent:
         data = orjson.dumps(event.data)
-        max_bytes = request.platform.http.max_event_bytes
-        if len(data) > max_bytes:
-            raise TooLarge(
-                f"an event's data may have {max_bytes} bytes; this has {len(data)}", code="event_too_large", param=param
-            )
+        check_data_size(event.type, data, request.platform.http.max_event_bytes, param)
         id = ids.mint(ids.PREFIXES["event"])
         # Microseconds, unique in this process: later events of a caller get larger numbers, and no counter is stored.
         self._last_sequence = max(self._last_sequence + 1, time.time_ns() // 1000)

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from spine.kernel.events import Catalogue
 from spine.kernel.routes import CurrentUnit, declares, new_router
-from spine.webhooks.schema_examples import example
+from spine.webhooks.schema_examples import ExampleTooLarge, example
 
 
 class CatalogueEntry(BaseModel):
@@ -44,11 +44,18 @@ async def list_catalogue(unit: CurrentUnit) -> CatalogueOut:
             version=1,
             description=row.description,
             schema=row.schema,
-            example=example(row.schema or {"type": "object"}),
+            example=_example_or_none(row.schema or {"type": "object"}),
         )
         for row in rows
     ]
     return CatalogueOut(data=[*_own_entries(unit.platform.catalogue), *registered])
+
+
+def _example_or_none(schema: dict[str, Any]) -> Any:
+    try:
+        return example(schema)
+    except ExampleTooLarge:
+        return None
 
 
 def _own_entries(catalogue: Catalogue) -> list[CatalogueEntry]:

@@ -1,21 +1,24 @@
 """JSON Schemas of callers: validated at registration, and applied with a limit on their cost.
 
 A schema comes from one tenant and runs in a process that all tenants share. Therefore references may only point inside the
-schema, patterns match in linear time (with pydantic's Rust regular expressions), and each request has a budget of steps.
+schema, patterns match in linear time (with Rust's regular expressions) and have a limited size, and each request has a budget of
+steps.
 """
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Set
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import jsonschema
+import jsonschema_rs
 import orjson
 from jsonschema.exceptions import ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend
-from pydantic_core import SchemaError, SchemaValidator, core_schema
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
@@ -25,6 +28,13 @@ _BUDGET: Final = 50_000
 _REFUSED: Final = re.compile(r'"(\$id|\$dynamicRef|\$recursiveRef|patternProperties|unevaluatedProperties)":')
 _REMOTE: Final = re.compile(r'"\$ref":"(?!#)')
 _MAX_ERRORS: Final = 20
+_MAX_PATTERNS: Final = 20
+_MAX_PATTERN_CHARS: Final = 250
+_PATTERN_SIZES: Final = tuple(kib * 1024 for kib in (1, 4, 16, 64, 160, 320))
+_STEP_S: Final = 20e-6
+_SHORT_CHARS: Final = 256
+_PATTERN_BYTES_PER_STEP: Final = 128 * 1024
+"""Compiled bytes for which one character takes one step at worst; mostly it takes far less."""
 
 _left: ContextVar[int] = ContextVar("steps left for this request")
 _Keyword = Callable[[Any, Any, Any, dict[str, Any]], Iterator[ValidationError] | None]
@@ -49,13 +59,43 @@ def _counted(keyword: _Keyword) -> _Keyword:
     return check
 
 
-@functools.lru_cache(maxsize=1000)
-def _matcher(pattern: str) -> SchemaValidator:
-    return SchemaValidator(core_schema.str_schema(pattern=pattern, regex_engine="rust-regex"))
+@dataclass(frozen=True, slots=True)
+class _Matcher:
+    """A compiled pattern. `size` is an upper bound of its compiled bytes, which decide what a character costs at worst."""
+
+    is_valid: Callable[[Any], bool]
+    size: int
+
+
+@functools.lru_cache(maxsize=300)
+def _matcher(pattern: str) -> _Matcher:
+    """Compile a pattern. Raises ValueError if it is none, or larger than the largest of _PATTERN_SIZES."""
+    for size in _PATTERN_SIZES:
+        options = jsonschema_rs.RegexOptions(size_limit=size, dfa_size_limit=_PATTERN_SIZES[1])
+        try:
+            compiled = jsonschema_rs.Draft202012Validator({"pattern": pattern}, pattern_options=options)
+        except jsonschema_rs.ValidationError:
+            continue
+        return _Matcher(compiled.is_valid, size)
+    raise ValueError(
+        f"the pattern {pattern[:100]!r} is none that we support (no look-around), or larger than "
+        f"{_PATTERN_SIZES[-1]} bytes when compiled; repeat less, and bound lengths by minLength and maxLength"
+    )
 
 
 def _pattern(validator: Any, pattern: str, instance: Any, _: dict[str, Any]) -> Iterator[ValidationError]:
-    if validator.is_type(instance, "string") and not _matcher(pattern).isinstance_python(instance):
+    if not validator.is_type(instance, "string"):
+        return
+    try:
+        matcher = _matcher(pattern)
+    except ValueError as error:  # registered under older rules
+        raise BudgetExceeded from error
+    # A long text pays beforehand what it may take at worst, since nothing ends a match; every text pays what it took.
+    _spend(max(0, len(instance) - _SHORT_CHARS) * matcher.size // _PATTERN_BYTES_PER_STEP)
+    start_s = time.thread_time()
+    valid = matcher.is_valid(instance)
+    _spend(int((time.thread_time() - start_s) / _STEP_S))
+    if not valid:
         yield ValidationError(f"{instance[:100]!r} does not match {pattern!r}")
 
 
@@ -91,8 +131,13 @@ def validate_schema(schema: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{refused[1]} is not supported")
         if _REMOTE.search(text):
             raise ValueError("$ref may only point inside the schema itself (#/…)")
-        jsonschema.Draft202012Validator.check_schema(schema)
-        _check_parts(schema, schema)
+        patterns = set(_patterns(schema))
+        _check_number(patterns)
+        # Without its check of formats, which compiles each pattern with Python's engine.
+        jsonschema.Draft202012Validator.check_schema(schema, format_checker=jsonschema.FormatChecker(formats=()))
+        _check_references(schema, schema)
+        for pattern in sorted(patterns):
+            _matcher(pattern)
     except jsonschema.SchemaError as error:
         raise ValueError(f"no valid JSON Schema: {error.message[:300]}") from error
     except (RecursionError, orjson.JSONEncodeError) as error:
@@ -100,26 +145,38 @@ def validate_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def _check_parts(part: Any, root: dict[str, Any]) -> None:
-    """Check that each pattern is supported and that each reference resolves. Raises ValueError."""
+def _patterns(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("pattern"), str):
+            yield part["pattern"]
+        part = list(part.values())
     if isinstance(part, list):
         for item in part:
-            _check_parts(item, root)
-    if not isinstance(part, dict):
-        return
-    pattern, reference = part.get("pattern"), part.get("$ref")
-    if isinstance(pattern, str):
-        try:
-            _matcher(pattern)
-        except SchemaError as error:
-            raise ValueError(f"the pattern {pattern[:100]!r} is none that we support (no look-around)") from error
-    if isinstance(reference, str):
-        try:
-            compile_schema(root)._resolver.lookup(reference)  # type: ignore[attr-defined]  # the library offers no other way
-        except Unresolvable as error:
-            raise ValueError(f"$ref {reference[:100]!r} leads nowhere") from error
-    for item in part.values():
-        _check_parts(item, root)
+            yield from _patterns(item)
+
+
+def _check_number(patterns: Set[str]) -> None:
+    """Raise ValueError for more or longer patterns than a schema may have. Compiling one takes up to 5 ms."""
+    if len(patterns) > _MAX_PATTERNS:
+        raise ValueError(f"it has {len(patterns)} different patterns; {_MAX_PATTERNS} are possible")
+    for pattern in patterns:
+        if len(pattern) > _MAX_PATTERN_CHARS:
+            raise ValueError(f"the pattern {pattern[:100]!r}… is longer than {_MAX_PATTERN_CHARS} characters")
+
+
+def _check_references(part: Any, root: dict[str, Any]) -> None:
+    """Check that each reference resolves. Raises ValueError."""
+    if isinstance(part, dict):
+        reference = part.get("$ref")
+        if isinstance(reference, str):
+            try:
+                compile_schema(root)._resolver.lookup(reference)  # type: ignore[attr-defined]  # the library offers no other way
+            except Unresolvable as error:
+                raise ValueError(f"$ref {reference[:100]!r} leads nowhere") from error
+        part = list(part.values())
+    if isinstance(part, list):
+        for item in part:
+            _check_references(item, root)
 
 
 def compile_schema(schema: dict[str, Any]) -> Validator:

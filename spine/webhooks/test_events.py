@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from spine.kernel import ids
 from spine.kernel.errors import Conflict, Unprocessable
-from spine.kernel.events import EventType, event_body
+from spine.kernel.events import EventType, check_data_size, event_body
 from spine.kernel.resource import Body
 from spine.kernel.routes import CurrentUnit, declares, new_router
 from spine.kernel.unit_of_work import UnitOfWork
@@ -16,7 +16,7 @@ from spine.webhooks.deliveries import DeliveryOut, delivery_out, find_delivery
 from spine.webhooks.endpoint_models import EndpointStatus
 from spine.webhooks.endpoint_store import find_endpoint
 from spine.webhooks.event_types import TypeName
-from spine.webhooks.schema_examples import example
+from spine.webhooks.schema_examples import MAX_BYTES, MAX_VALUES, ExampleTooLarge, example
 
 
 class TestBody(Body):
@@ -54,6 +54,7 @@ async def send_test_event(id: str, unit: CurrentUnit, body: TestBody | None = No
         raise Conflict("the endpoint is disabled; enable it first", code="endpoint_disabled")
     type = (body and body.type) or TESTED.name
     data = orjson.dumps(await _example_data(unit, type, id))
+    check_data_size(type, data, unit.platform.http.max_event_bytes, "type")
     event_id, delivery_id = ids.mint("evt"), ids.mint("dlv")
     event = event_body(
         id=event_id,
@@ -74,7 +75,10 @@ async def send_test_event(id: str, unit: CurrentUnit, body: TestBody | None = No
 
 
 async def _example_data(unit: UnitOfWork, type: str, endpoint_id: str) -> Any:
-    """Return data for an event of the type. Raises Unprocessable if the type is neither Spine's own nor registered."""
+    """Return data for an event of the type. Raises Unprocessable.
+
+    The type must be Spine's own or registered, and its schema have an example within the budget.
+    """
     if type == TESTED.name:
         return TestData(endpoint_id=endpoint_id).model_dump()
     own = unit.platform.catalogue.types.get(type)
@@ -86,4 +90,12 @@ async def _example_data(unit: UnitOfWork, type: str, endpoint_id: str) -> Any:
         raise Unprocessable(
             f"there is no event type {type} in the catalogue, nor among the registered ones", param="type"
         )
-    return example(registered.schema or {"type": "object"})
+    try:
+        return example(registered.schema or {"type": "object"})
+    except ExampleTooLarge as error:
+        raise Unprocessable(
+            f"the schema of {type} leads to no example of at most {MAX_VALUES} values and {MAX_BYTES} bytes; "
+            "give it a small one under `examples`",
+            code="example_too_large",
+            param="type",
+        ) from error

@@ -2,21 +2,26 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 import structlog
+from pydantic import ValidationError
 
+from spine.kernel.settings import TemplateSettings
+from spine.kernel.turns import Turns
 from spine.kernel.vault import Unsealable, Vault
 from spine.notifications.account_credentials import ProviderAccount, open_account
 from spine.notifications.locked_messages import Connection, LockedAttempt, LockedMessage, MessageKey, lock_messages
 from spine.notifications.message_changes import MessageChanges
 from spine.notifications.provider_calls import ProviderCall, ProviderResult
 from spine.notifications.provider_kinds import PROVIDER_KINDS
-from spine.notifications.rendering import TemplateCache, Unrenderable, VariableMissing
+from spine.notifications.rendering import ParsedTemplate, TemplateCache, VariableMissing
 from spine.notifications.state_machine.decide import decide_next_attempt
 from spine.notifications.state_machine.results import record_result
+from spine.notifications.template_budget import Unrenderable
 from workers.notifications.calls import CallResult, PreparedCall
 from workers.notifications.limits import SendLimits
 
@@ -43,12 +48,25 @@ RENEW: Final = """
 _ERROR_PAUSE: Final = timedelta(seconds=60)
 """A message that raises an error here is due again after this time."""
 
+_Templates = dict[str, Any]
+"""By id: a ParsedTemplate, or the bodies of one that is not parsed yet."""
+
 _log = structlog.get_logger(__name__)
 
 
 def _columns(keys: Iterable[MessageKey]) -> tuple[list[str], list[str]]:
     rows = list(keys)
     return [workspace_id for workspace_id, _ in rows], [id for _, id in rows]
+
+
+@dataclass(slots=True)
+class _Started:
+    """An attempt whose call is to be made: with its account, and its template, parsed or as its bodies."""
+
+    message: LockedMessage
+    attempt: LockedAttempt
+    account_row: Any
+    template: Any = None
 
 
 class MessageDecider:
@@ -65,8 +83,10 @@ class MessageDecider:
         limits: SendLimits,
         is_in_flight: Callable[[str], bool],
         was_not_made: Callable[[str], bool],
+        template_settings: TemplateSettings,
     ) -> None:
         self._vault = vault
+        self._template_settings = template_settings
         self._worker_id = worker_id
         self._lease = lease
         self._limits = limits
@@ -82,7 +102,8 @@ class MessageDecider:
         `claimed` names the account for which a message has waited and may call now.
         """
         async with connection.transaction():
-            return await self._decide(connection, claimed, {}, lease_ends_s)
+            changes, started = await self._decide(connection, claimed, {})
+        return changes, await self._prepare_all(started, lease_ends_s)
 
     async def record(
         self, connection: Connection, results: Mapping[MessageKey, CallResult]
@@ -90,23 +111,20 @@ class MessageDecider:
         """Record results and decide on their messages, in one transaction. Returns the calls to make after the commit."""
         lease_ends_s = time.monotonic() + self._lease.total_seconds()
         async with connection.transaction():
-            changes, calls = await self._decide(connection, dict.fromkeys(results), results, lease_ends_s)
-            if calls:
-                await connection.execute(RENEW, self._worker_id, self._lease, *_columns(call.key for call in calls))
-        return changes, calls
+            changes, started = await self._decide(connection, dict.fromkeys(results), results)
+            if started:
+                keys = _columns(one.message.key for one in started)
+                await connection.execute(RENEW, self._worker_id, self._lease, *keys)
+        return changes, await self._prepare_all(started, lease_ends_s)
 
     async def _decide(
-        self,
-        connection: Connection,
-        keys: Mapping[MessageKey, str | None],
-        results: Mapping[MessageKey, CallResult],
-        lease_ends_s: float,
-    ) -> tuple[MessageChanges, list[PreparedCall]]:
+        self, connection: Connection, keys: Mapping[MessageKey, str | None], results: Mapping[MessageKey, CallResult]
+    ) -> tuple[MessageChanges, list[_Started]]:
         messages, now = await lock_messages(connection, keys, self._worker_id)
         changes = MessageChanges(now)
         rows = await connection.fetch(ACCOUNTS_LOAD, sorted({key[0] for key in messages}))
         by_id = {row["id"]: row for row in rows}
-        started: list[tuple[LockedMessage, LockedAttempt]] = []
+        started: list[_Started] = []
         broken: list[MessageKey] = []
         planned: Counter[str] = Counter()
         for key, message in messages.items():
@@ -123,15 +141,23 @@ class MessageDecider:
                 continue
             if attempt is not None:
                 planned[attempt.provider_account_id] += 1
-                started.append((message, attempt))
+                started.append(_Started(message, attempt, by_id[attempt.provider_account_id]))
         await changes.write(connection, self._worker_id)
         if broken:
             await connection.execute(RELEASE, self._worker_id, _ERROR_PAUSE, *_columns(broken))
-        await self._load_templates(connection, [message for message, _ in started])
-        return changes, [
-            self._prepare(message, attempt, by_id[attempt.provider_account_id], lease_ends_s)
-            for message, attempt in started
-        ]
+        templates = await self._fetch_templates(connection, [one.message for one in started])
+        for one in started:
+            one.template = templates[one.message.row["template_id"]]
+        return changes, started
+
+    async def _prepare_all(self, started: Sequence[_Started], lease_ends_s: float) -> list[PreparedCall]:
+        """Render the messages, after the transaction. Rendering one takes up to SPINE_TEMPLATE_MAX_MS."""
+        calls: list[PreparedCall] = []
+        turns = Turns()
+        for one in started:
+            calls.append(await self._prepare(one, lease_ends_s))
+            await turns.give()
+        return calls
 
     def _next_attempt(
         self,
@@ -160,47 +186,49 @@ class MessageDecider:
             record_result(changes, message, last, ProviderResult("unknown", None, "timeout", "worker_lost"))
         return decide_next_attempt(changes, message, accounts, may_call)
 
-    async def _load_templates(self, connection: Connection, messages: Iterable[LockedMessage]) -> None:
-        missing = {
-            (message.row["workspace_id"], message.row["template_id"])
-            for message in messages
-            if self._templates.cached(message.row["template_id"]) is None
-        }
+    async def _fetch_templates(self, connection: Connection, messages: Iterable[LockedMessage]) -> _Templates:
+        """Return the messages' templates by id, each parsed, or as its bodies if it is not parsed yet."""
+        ids = {message.row["template_id"]: message.row["workspace_id"] for message in messages}
+        found: _Templates = {id: self._templates.cached(id) for id in ids}
+        missing = [id for id, parsed in found.items() if parsed is None]
         if missing:
-            rows = await connection.fetch(TEMPLATES_LOAD, [ws for ws, _ in missing], [id for _, id in missing])
-            for row in rows:
-                self._templates.get(row["id"], row["bodies"])
+            rows = await connection.fetch(TEMPLATES_LOAD, [ids[id] for id in missing], missing)
+            found |= {row["id"]: row["bodies"] for row in rows}
+        return found
 
-    def _prepare(
-        self, message: LockedMessage, attempt: LockedAttempt, account_row: Any, lease_ends_s: float
-    ) -> PreparedCall:
+    async def _prepare(self, started: _Started, lease_ends_s: float) -> PreparedCall:
+        message, attempt = started.message, started.attempt
         rejection: ProviderResult | None = None
         call: ProviderCall | None = None
         account: ProviderAccount | None = None
         try:
-            account = open_account(account_row, self._vault)
-            call = self._render(message, attempt)
+            account = open_account(started.account_row, self._vault)
+            call = await self._render(started)
         except Unsealable:
             rejection = ProviderResult("rejected", None, "config", "credentials_unreadable")
+        except ValidationError:
+            rejection = ProviderResult("rejected", None, "config", "account_invalid")  # saved under older rules
         except (VariableMissing, Unrenderable, KeyError) as error:
             _log.error("a message cannot be rendered", message_id=message.row["id"], error=repr(error))
-            rejection = ProviderResult("rejected", None, "content", "template_unrenderable")
+            code = error.code if isinstance(error, Unrenderable) else Unrenderable.code
+            rejection = ProviderResult("rejected", None, "content", code)
         return PreparedCall(
             message.key, account, call, attempt.id, attempt.provider_account_id, attempt.provider, message.env == "live",
             lease_ends_s, rejection,
         )  # fmt: skip
 
-    def _render(self, message: LockedMessage, attempt: LockedAttempt) -> ProviderCall:
+    async def _render(self, started: _Started) -> ProviderCall:
+        message, attempt, template = started.message, started.attempt, started.template
         row = message.row
-        template = self._templates.cached(row["template_id"])
-        assert template is not None  # read in the same transaction
+        if not isinstance(template, ParsedTemplate):
+            template = await self._templates.get(row["template_id"], template)
         return ProviderCall(
             attempt_id=attempt.id,
             message_id=row["id"],
             workspace_id=row["workspace_id"],
             channel=attempt.channel,
             to=row["addresses"][attempt.channel],
-            content=template.content(attempt.channel, row["vars"]),
+            content=template.content(attempt.channel, row["vars"], self._template_settings),
             vars=row["vars"],
             env=message.env,
             number=attempt.number,

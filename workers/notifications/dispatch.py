@@ -41,7 +41,13 @@ class MessageDispatcher:
         adapters = open_adapters(context.pool, context.http_client)
         self.sender = MessageSender(adapters, context.wakeups, self._clock, limits, self._record, self._on_call_end)
         decider = MessageDecider(
-            context.vault, context.worker_id, lease, limits, self.sender.is_in_flight, self.sender.was_not_made
+            context.vault,
+            context.worker_id,
+            lease,
+            limits,
+            self.sender.is_in_flight,
+            self.sender.was_not_made,
+            context.work,
         )
         self.claimer = MessageClaimer(context, decider, limits, lease, self._after_commit)
         self.recorder = MessageRecorder(context, decider, self._after_commit)

@@ -2,14 +2,22 @@
 
 import asyncio
 import email
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import orjson
 from aiohttp import web
 from aiosmtpd.smtp import SMTP, AuthResult
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from standardwebhooks import Webhook
 
 from providers.http import HttpProvider
@@ -79,6 +87,9 @@ class FakeMailServer:
 
     port: int = 0
     mails: list[Any] = field(default_factory=list)
+    connections: int = 0
+    trust: ssl.SSLContext | None = None
+    """What a client needs to trust the server's certificate. None: the server has no TLS."""
 
     async def handle_RCPT(self, _: Any, __: Any, envelope: Any, address: str, ___: Any) -> str:  # noqa: N802  # aiosmtpd's name
         """Refuse some recipients."""
@@ -109,15 +120,51 @@ def _authenticate(_: Any, __: Any, ___: Any, ____: str, auth: Any) -> AuthResult
     return AuthResult(success=auth.password == b"right", handled=False)
 
 
+def _loopback_tls(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The TLS contexts of a server at 127.0.0.1 and of a client that trusts it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.example.com")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    file = directory / "mail.pem"
+    file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + pem
+    )
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(file)
+    return server, ssl.create_default_context(cadata=pem.decode())
+
+
 @asynccontextmanager
-async def run_mail_server() -> AsyncIterator[FakeMailServer]:
-    """Run the mail server until the block ends."""
+async def run_mail_server(tls_directory: Path | None = None) -> AsyncIterator[FakeMailServer]:
+    """Run the mail server until the block ends. With a directory for its certificate it offers STARTTLS."""
     mail_server = FakeMailServer()
     loop = asyncio.get_running_loop()
+    tls = None
+    if tls_directory is not None:
+        tls, mail_server.trust = _loopback_tls(tls_directory)
 
     def protocol() -> SMTP:
+        mail_server.connections += 1
         return SMTP(
-            mail_server, hostname="mail.example.com", loop=loop, authenticator=_authenticate, auth_require_tls=False
+            mail_server,
+            hostname="mail.example.com",
+            loop=loop,
+            authenticator=_authenticate,
+            auth_require_tls=False,
+            tls_context=tls,
         )
 
     server = await loop.create_server(protocol, "127.0.0.1", 0)

@@ -1,10 +1,12 @@
 """The conformance suite of the Provider protocol, run against every adapter, and the laws of single adapters."""
 
 import email
+import email.header
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import get_args
 
 import asyncpg
@@ -16,8 +18,9 @@ from providers.http import HttpProvider, find
 from providers.protocol import MalformedCallback, SignatureInvalid
 from providers.smtp import SmtpProvider
 from spine.kernel.http_client import HttpClient
-from spine.kernel.settings import EgressSettings
+from spine.kernel.settings import EgressSettings, TemplateSettings
 from spine.notifications.provider_kinds import PROVIDER_KINDS, HttpConfig, KindName
+from spine.notifications.rendering import parse_bodies
 from spine.webhooks.signing import sign
 from tests.integration.providers.provider_fakes import (
     OUTCOMES,
@@ -178,13 +181,22 @@ async def test_a_mail_arrives_complete(http_client: HttpClient, mail_server: Fak
     assert html == "<p>später</p>\n"
 
 
-async def test_a_wrong_password_is_a_config_failure(http_client: HttpClient, mail_server: FakeMailServer) -> None:
+async def test_a_wrong_password_is_a_config_failure(http_client: HttpClient, tmp_path: Path) -> None:
     """It is not retried eight times: another account may help, time does not (failure case 29)."""
-    provider = SmtpProvider(http_client)
-    wrong = await provider.send(mail_server.account(username="me", password="wrong"), make_call())
-    assert (wrong.outcome, wrong.failure) == ("rejected", "config")
-    right = await provider.send(mail_server.account(username="me", password="right"), make_call())
-    assert right.outcome == "accepted"
+    async with run_mail_server(tmp_path) as mail_server:
+        provider = SmtpProvider(http_client, mail_server.trust)
+        wrong = await provider.send(mail_server.account(tls="starttls", username="me", password="wrong"), make_call())
+        assert (wrong.outcome, wrong.failure) == ("rejected", "config")
+        right = await provider.send(mail_server.account(tls="starttls", username="me", password="right"), make_call())
+        assert right.outcome == "accepted"
+
+
+async def test_nothing_is_authenticated_in_clear(http_client: HttpClient, mail_server: FakeMailServer) -> None:
+    """An account with a login and without TLS, as an older version could save it, does not even connect."""
+    account = mail_server.account(tls="none", username="me", password="right")
+    result = await SmtpProvider(http_client).send(account, make_call())
+    assert (result.outcome, result.failure, result.code) == ("rejected", "config", "login_without_tls")
+    assert mail_server.connections == 0
 
 
 async def test_refused_content_is_a_content_failure(http_client: HttpClient, mail_server: FakeMailServer) -> None:
@@ -208,3 +220,56 @@ async def test_the_ssrf_guard_covers_smtp(mail_server: FakeMailServer) -> None:
         result = await SmtpProvider(guarded).send(mail_server.account(), make_call())
     assert (result.outcome, result.failure, result.code) == ("rejected", "config", "egress_blocked")
     assert mail_server.mails == []
+
+
+FORGERIES = [
+    "=?utf-8?q?x=0d=0aReply-To:_thief=40evil.example?=",
+    "=?utf-8?q?x=0d=0aBcc:_thief=40evil.example=0d=0a=0d=0aforged_body?=",
+    "=?utf-8?b?eA0KUmVwbHktVG86IHRoaWVmQGV2aWwuZXhhbXBsZQ0KDQpmb3JnZWQ=?=",
+    "=?us-ascii?q?a?= =?us-ascii?q?=0aReply-To:_x?=",
+    "x\r\nReply-To: thief@evil.example\r\n\r\nforged",
+    "x\rReply-To: thief@evil.example\r\rforged",
+    "x\u2028Reply-To: thief@evil.example\x85\x0b\x0c\x1c",
+    "x\n.\nMAIL FROM:<thief@evil.example>",
+    "\x00\x07\x1b[2J\x7f",
+]
+HEADERS = [
+    "From", "To", "Subject", "Date", "Message-ID", "X-Spine-Attempt", "MIME-Version", "Content-Type",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+async def test_no_variable_makes_a_header(http_client: HttpClient, mail_server: FakeMailServer, forgery: str) -> None:
+    """A variable in subject, text and html arrives as a text: the head has the same headers as ever, the body is whole."""
+    bodies = {"email": {"subject": "Hi {{ name }}", "text": "Dear {{ name }}", "html": "<p>{{ name }}</p>"}}
+    content = (await parse_bodies(bodies)).content("email", {"name": forgery}, TemplateSettings())
+    result = await SmtpProvider(http_client).send(mail_server.account(), make_call(content=content))
+    assert result.outcome == "accepted"
+    (mail,) = mail_server.mails
+    assert mail.keys() == HEADERS
+    text, html = (part.get_payload(decode=True).decode() for part in mail.get_payload())
+    assert (text[:5], html[:3], html.strip()[-4:]) == ("Dear ", "<p>", "</p>")
+    subject = str(email.header.make_header(email.header.decode_header(mail["Subject"])))
+    assert (
+        subject.split()
+        == "".join(char if char.isprintable() else " " for char in f"Hi {' '.join(forgery.split())}").split()
+    )
+
+
+async def test_a_head_that_is_not_the_meant_one_is_not_sent(
+    http_client: HttpClient, mail_server: FakeMailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The serialised head is checked: should a value break out all the same, the attempt is rejected before a connection."""
+    monkeypatch.setattr("providers.smtp._encoded", lambda text: f"{text}\r\nReply-To: thief@evil.example")
+    result = await SmtpProvider(http_client).send(mail_server.account(), make_call())
+    assert (result.outcome, result.failure, result.code) == ("rejected", "content", "unsafe_header")
+    assert mail_server.connections == 0
+
+
+async def test_a_recipient_is_written_in_ascii(http_client: HttpClient, mail_server: FakeMailServer) -> None:
+    """A domain goes as IDNA; a local part beyond ASCII is a failure of the recipient, since no server need take it."""
+    provider = SmtpProvider(http_client)
+    assert (await provider.send(mail_server.account(), make_call(to="meera@bücher.example"))).outcome == "accepted"
+    assert mail_server.mails[0]["To"] == "meera@xn--bcher-kva.example"
+    result = await provider.send(mail_server.account(), make_call(to="mëera@example.com"))
+    assert (result.outcome, result.failure, result.code) == ("rejected", "recipient", "address_not_ascii")

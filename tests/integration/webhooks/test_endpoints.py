@@ -310,6 +310,36 @@ def test_a_test_event_goes_to_this_endpoint_only(http: httpx.Client, api: Api) -
     run(api, "DELETE FROM spine.deliveries_open")
 
 
+def test_a_test_event_has_a_budget(http: httpx.Client, api: Api) -> None:
+    """A schema below 1 KB wrote an event of 106 MB. Now its example is small, or the answer says how to mend it."""
+    made = make(http, events=["*"])
+    path = f"/v1/webhook_endpoints/{made['id']}/test"
+    names = [f"p{n}" for n in range(25)]
+    itself = {"type": "object", "properties": {name: {"$ref": "#"} for name in names}}
+    deep = {
+        f"d{level}": {"properties": {name: {"$ref": f"#/$defs/d{level + 1}"} for name in names}, "required": names}
+        for level in range(7)
+    }
+    schemas = {
+        "big.itself": itself,
+        "big.endless": itself | {"required": names},
+        "big.deep": {"$ref": "#/$defs/d0", "$defs": deep | {"d7": {"type": "string"}}},
+        "big.text": {"properties": {"text": {"type": "string", "minLength": 300_000}}, "required": ["text"]},
+    }
+    for name, schema in schemas.items():
+        assert http.post("/v1/event_types", json={"name": name, "schema": schema}).status_code == 201
+    delivery = http.post(path, json={"type": "big.itself"}).json()
+    assert http.get(f"/v1/events/{delivery['event_id']}").json()["data"] == {}
+    for name in ("big.endless", "big.deep", "big.text"):
+        refused = http.post(path, json={"type": name})
+        assert (refused.status_code, refused.json()["code"]) == (422, "example_too_large"), name
+        assert "examples" in refused.json()["detail"]
+    catalogue = {entry["name"]: entry["example"] for entry in http.get("/v1/events/types").json()["data"]}
+    assert [catalogue[name] for name in schemas] == [{}, None, None, None]
+    assert run(api, "SELECT count(*) FROM spine.events WHERE type LIKE 'big.%'")[0][0] == 1
+    run(api, "DELETE FROM spine.deliveries_open")
+
+
 def test_live_endpoints_take_https_only(live_http: httpx.Client) -> None:
     """https is required of live endpoints outside the ranges that an operator opened (promise 6)."""
     answer = live_http.post("/v1/webhook_endpoints", json={"url": "http://93.184.216.34/", "events": ["*"]})
