@@ -7,6 +7,7 @@ judges them at every use, wherever they come from: see `ssrf_guard`.
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -28,7 +29,7 @@ _MAX_NAMES: Final = 10_000
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of a name. Times are those of the event loop's clock."""
+    """What is known of a name. Times are monotonic."""
 
     addresses: tuple[str, ...] = ()
     fresh_until_s: float = 0
@@ -43,8 +44,14 @@ class _Known:
 class Resolver:
     """The names that a process knows, and the look-ups that it makes."""
 
-    def __init__(self, ask: Callable[[str], Awaitable[Answer]], settings: EgressSettings) -> None:
+    def __init__(
+        self,
+        ask: Callable[[str], Awaitable[Answer]],
+        settings: EgressSettings,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ask = ask
+        self._now_s = clock_s
         self._settings = settings
         self._turns = _Turns(settings.dns_lookups, settings.dns_lookups_per_workspace)
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -61,7 +68,7 @@ class Resolver:
             except TimeoutError:
                 pass  # no turn, or no answer in time
         known = self._find(host)
-        if known is not None and known.addresses and _now_s() < known.usable_until_s:
+        if known is not None and known.addresses and self._now_s() < known.usable_until_s:
             return list(known.addresses)
         if known is not None and known.denied:
             raise NameNotFoundError(host)
@@ -106,15 +113,15 @@ class Resolver:
         except NameServersFailedError:
             self._fail(host, self._found.get(host) or _Known())
         else:
-            fresh_until_s = _now_s() + min(max(answer.ttl_s, _TTL_S[0]), _TTL_S[1])
-            usable_until_s = max(fresh_until_s, _now_s() + self._settings.dns_max_stale_s)
+            fresh_until_s = self._now_s() + min(max(answer.ttl_s, _TTL_S[0]), _TTL_S[1])
+            usable_until_s = max(fresh_until_s, self._now_s() + self._settings.dns_max_stale_s)
             self._failed.pop(host, None)
             _put(self._found, host, _Known(answer.addresses, fresh_until_s, usable_until_s))
 
     def _fail(self, host: str, known: _Known) -> None:
         before = self._find(host)
         known.failures = (before.failures if before is not None else 0) + 1
-        known.failed_until_s = _now_s() + min(_FAILURE_S[0] * 2.0 ** min(known.failures - 1, 10), _FAILURE_S[1])
+        known.failed_until_s = self._now_s() + min(_FAILURE_S[0] * 2.0 ** min(known.failures - 1, 10), _FAILURE_S[1])
         _put(self._found if known.addresses else self._failed, host, known)
 
     def _find(self, host: str) -> _Known | None:
@@ -122,7 +129,7 @@ class Resolver:
 
     def _is_settled(self, host: str) -> bool:
         known = self._find(host)
-        return known is not None and _now_s() < max(known.fresh_until_s, known.failed_until_s)
+        return known is not None and self._now_s() < max(known.fresh_until_s, known.failed_until_s)
 
 
 class _Turns:
@@ -163,7 +170,3 @@ def _put(names: OrderedDict[str, _Known], host: str, known: _Known) -> None:
     names.move_to_end(host)
     if len(names) > _MAX_NAMES:
         names.popitem(last=False)
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()
