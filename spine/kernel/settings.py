@@ -95,6 +95,8 @@ class EgressSettings(_Group):
 def _address_and_port(text: str) -> tuple[str, int]:
     """Split `address`, `address:port` or `[address]:port`. Raises ValueError."""
     host, _, port = text.rpartition(":") if text.count(":") == 1 or "]:" in text else (text, "", "53")
+    if not 0 < int(port) < 65536:
+        raise ValueError(f"{text}: a port is a number from 1 to 65535")
     return str(ip_address(host.strip("[]"))), int(port)
 
 
