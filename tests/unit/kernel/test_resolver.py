@@ -71,6 +71,22 @@ async def test_equal_lookups_are_one() -> None:
     assert servers.asked == {"a": 1}
 
 
+async def test_a_running_lookup_is_joined_without_a_turn() -> None:
+    """A workspace whose turns are all taken gets what another one is already looking up."""
+    servers = NameServersFake()
+    resolver = servers.resolver(dns_lookups_per_workspace=1)
+    running = start(resolver, "a")
+    dead = start(resolver, "dead", workspace_id="wsp_2")
+    await settle()
+    joined = start(resolver, "a", workspace_id="wsp_2")
+    await settle()
+    servers.tell("a", Answer(("192.0.2.1",), 60))
+    async with asyncio.timeout(10):  # half of the deadline of a look-up
+        assert await asyncio.gather(*running, *joined) == [["192.0.2.1"]] * 2
+    servers.tell("dead", NameServersFailedError("dead"))
+    await asyncio.gather(*dead)
+
+
 async def test_a_workspace_waits_for_its_own_dead_names_only() -> None:
     """A workspace has so many look-ups at once; the others of it wait, and those of another workspace do not."""
     servers = NameServersFake()

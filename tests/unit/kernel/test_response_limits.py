@@ -1,7 +1,7 @@
 """Laws of the protocol of a connection, without a network."""
 
 import asyncio
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 from aiohttp.http_exceptions import HttpProcessingError
@@ -33,3 +33,17 @@ async def test_each_call_has_limits_of_its_own(body: bytes) -> None:
             b"HTTP/1.1 200 OK\r\nX: %s\r\nContent-Length: %d\r\n\r\n%s" % (b"x" * 4000, len(body), body)
         )
         assert handler.exception() is None
+
+
+async def test_what_comes_after_a_response_is_not_parsed() -> None:
+    """An idle connection that gets bytes is closed, without a look at them."""
+    transport = Mock()
+    handler = LimitedResponseHandler(asyncio.get_running_loop(), max_head_bytes=8192)
+    handler.connection_made(transport)
+    handler.set_response_params()
+    handler.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    with patch.object(handler, "feed_data") as parsed:
+        handler.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" * 1000)
+    parsed.assert_not_called()
+    transport.abort.assert_called_once_with()
+    assert len(handler) == 1
