@@ -17,6 +17,7 @@ from spine.kernel.settings import EgressSettings
 LOOPBACK = "127.0.0.0/8"
 HEADERS = {"webhook-id": "evt_1", "User-Agent": "Spine/0.1.0", "Content-Type": "application/json"}
 BODY = '{"text":"naïve 🚀"}'.encode()
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -69,6 +70,30 @@ def floods(head: bytes, chunk: bytes) -> Script:
             await writer.drain()
 
     return script
+
+
+# More than the socket buffers of both sides take on any system that we know; an endless response passes it in a moment.
+MAX_SENT_BYTES = 32 * 1024 * 1024
+
+
+class Flood:
+    """Sends a start and then one part without end, until the client closes the connection."""
+
+    def __init__(self, start: bytes, part: bytes, pause_s: float = 0) -> None:
+        self._start, self._part, self._pause_s = start, part, pause_s
+        self.parts = 0
+        self.ended = asyncio.Event()
+
+    async def __call__(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(self._start)
+            while len(self._part) * self.parts <= MAX_SENT_BYTES:
+                writer.write(self._part)
+                self.parts += 1
+                await writer.drain()
+                await asyncio.sleep(self._pause_s)
+        except ConnectionError:
+            self.ended.set()
 
 
 @asynccontextmanager

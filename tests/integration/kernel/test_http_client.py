@@ -17,9 +17,11 @@ from cryptography.x509.oid import NameOID
 
 from tests.raw_receiver import (
     BODY,
+    CONTINUE,
     HEADERS,
     LOOPBACK,
     OK,
+    Flood,
     Names,
     Script,
     client,
@@ -400,3 +402,15 @@ async def test_plain_http_on_an_https_url_is_a_tls_error() -> None:
         port = server.sockets[0].getsockname()[1]
         response = await http_client.post(f"https://127.0.0.1:{port}/", HEADERS, BODY)
     assert response.error == "tls_error"
+
+
+async def test_an_endless_response_over_tls_is_ended(certificate: Path, server_tls: ssl.SSLContext) -> None:
+    """Over TLS it is `invalid_response` too, and the connection is closed at once."""
+    flood = Flood(b"", CONTINUE * 1000)
+    async with (
+        receiver(flood, tls=server_tls) as server,
+        client(LOOPBACK, egress_ca_file=str(certificate), attempt_timeout_s=30) as http_client,
+    ):
+        response = await http_client.post(server.url(scheme="https"), HEADERS, BODY)
+        await flood.ended.wait()
+    assert (response.status, response.error) == (None, "invalid_response")

@@ -8,35 +8,22 @@ import httpx
 import pytest
 
 from spine.kernel.http_client.response_limits import MAX_INFORMATIONAL
-from tests.raw_receiver import BODY, HEADERS, LOOPBACK, OK, Receiver, client, receiver, responds
+from tests.raw_receiver import (
+    BODY,
+    CONTINUE,
+    HEADERS,
+    LOOPBACK,
+    MAX_SENT_BYTES,
+    OK,
+    Flood,
+    Receiver,
+    client,
+    receiver,
+    responds,
+)
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
-
-# More than the socket buffers of both sides take on any system that we know; an endless response passes it in a moment.
-MAX_SENT_BYTES = 32 * 1024 * 1024
-
-
-class Flood:
-    """Sends a start and then one part without end, until the client closes the connection."""
-
-    def __init__(self, start: bytes, part: bytes, pause_s: float = 0) -> None:
-        self._start, self._part, self._pause_s = start, part, pause_s
-        self.parts = 0
-        self.ended = asyncio.Event()
-
-    async def __call__(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            writer.write(self._start)
-            while len(self._part) * self.parts <= MAX_SENT_BYTES:
-                writer.write(self._part)
-                self.parts += 1
-                await writer.drain()
-                await asyncio.sleep(self._pause_s)
-        except ConnectionError:
-            self.ended.set()
-
 
 FLOODS = {
     "100 Continue": (b"", CONTINUE * 1000, None),
