@@ -16,9 +16,9 @@ import idna
 from policies.ip_addresses import Address, Network, blocked, blocked_text, opened
 
 URL_MAX_CHARS: Final = 2048
+LOCALHOST_ADDRESSES: Final = ("127.0.0.1", "::1")
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_LOCALHOST: Final = ("127.0.0.1", "::1")
 _FORBIDDEN: Final = re.compile(r'[\x00-\x20\x7f-\xa0\u2028\u2029\ufeff\\<>"{}|^`]')
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -95,7 +95,7 @@ def known_addresses(target: Target) -> tuple[str, ...]:
     """Return the addresses known without a resolver: an address literal, or loopback for localhost (RFC 6761)."""
     if target.address is not None:
         return (str(target.address),)
-    return _LOCALHOST if _is_localhost(target.host) else ()
+    return LOCALHOST_ADDRESSES if is_localhost(target.host) else ()
 
 
 def _host(netloc: str) -> tuple[str, Address | None] | TargetRefused:
@@ -136,12 +136,13 @@ def _ipv6_host(literal: str) -> tuple[str, Address] | TargetRefused:
 
 
 def _blocked_name(name: str, allow: Sequence[Network]) -> str | None:
-    if _is_localhost(name) and all(blocked_text(text, allow) for text in _LOCALHOST):
+    if is_localhost(name) and all(blocked_text(text, allow) for text in LOCALHOST_ADDRESSES):
         return "loopback"
     return None
 
 
-def _is_localhost(name: str) -> bool:
+def is_localhost(name: str) -> bool:
+    """Return True for a name that is always loopback and never asked for (RFC 6761, 6.3). It is in lower case."""
     return name == "localhost" or name.endswith(".localhost")
 
 

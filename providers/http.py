@@ -58,7 +58,9 @@ class HttpProvider:
             "webhook-timestamp": str(timestamp_s),
             "webhook-signature": sign(call.attempt_id, timestamp_s, body, [credentials.secret]),
         }
-        response = await self._http_client.post(credentials.url, headers, body, https_required=account.env == "live")
+        response = await self._http_client.post(
+            credentials.url, headers, body, https_required=account.env == "live", workspace_id=account.workspace_id
+        )
         return _result(response, config)
 
     def reports(

@@ -65,7 +65,7 @@ class SmtpProvider:
         progress = _CallProgress()
         try:
             async with asyncio.timeout(CALL_TIMEOUT_S):
-                return await self._send(credentials, config, call, progress)
+                return await self._send(account.workspace_id, credentials, config, call, progress)
         except aiosmtplib.SMTPSenderRefused as error:
             return ProviderResult(
                 "rejected",
@@ -100,10 +100,15 @@ class SmtpProvider:
         raise SignatureInvalid
 
     async def _send(
-        self, credentials: SmtpCredentials, config: SmtpConfig, call: ProviderCall, progress: "_CallProgress"
+        self,
+        workspace_id: str,
+        credentials: SmtpCredentials,
+        config: SmtpConfig,
+        call: ProviderCall,
+        progress: "_CallProgress",
     ) -> ProviderResult:
         message_id, mail = build_mail(config, call)
-        sock = await self._http_client.connect(credentials.host, credentials.port)
+        sock = await self._http_client.connect(credentials.host, credentials.port, workspace_id=workspace_id)
         client = aiosmtplib.SMTP(
             hostname=credentials.host,
             sock=sock,

@@ -3,7 +3,7 @@
 `.env.example` lists every name, its meaning and its default too. A test compares the two.
 """
 
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
@@ -80,11 +80,38 @@ class EgressSettings(_Group):
     connect_timeout_s: float = Field(default=5, gt=0, le=60)
     attempt_timeout_s: float = Field(default=15, gt=0, le=60)
     max_response_bytes: int = Field(default=1024 * 1024, ge=8192)
+    max_response_head_bytes: int = Field(default=32 * 1024, ge=8192)
+    """Bytes of a response outside of its body: headers, informational responses, chunk extensions, trailers."""
+
+    dns_servers: Annotated[tuple[tuple[str, int], ...], NoDecode] = ()
+    """The name servers to ask instead of those of /etc/resolv.conf, separated by commas: `address` or `address:port`."""
+    dns_timeout_s: float = Field(default=3, gt=0, le=60)
+    """Seconds of a look-up, the wait for its turn included."""
+    dns_lookups_per_workspace: int = Field(default=32, ge=1)
+    dns_lookups: int = Field(default=256, ge=1)
+    """Look-ups that one process makes at the same time."""
+    dns_max_stale_s: float = Field(default=3600, ge=0)
+    """Seconds for which a name's last addresses are used while its name servers do not answer."""
+
+    @field_validator("dns_servers", mode="before")
+    @classmethod
+    def _split_servers(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(_address_and_port(part.strip()) for part in value.split(",") if part.strip())
 
     @field_validator("egress_allow", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _address_and_port(text: str) -> tuple[str, int]:
+    """Split `address`, `address:port` or `[address]:port`. Raises ValueError."""
+    host, _, port = text.rpartition(":") if text.count(":") == 1 or "]:" in text else (text, "", "53")
+    if not 0 < int(port) < 65536:
+        raise ValueError(f"{text}: a port is a number from 1 to 65535")
+    return str(ip_address(host.strip("[]"))), int(port)
 
 
 class WorkSettings(TemplateSettings):

@@ -117,11 +117,12 @@ def _check_kind(unit: UnitOfWork, kind: str, channel: str) -> None:
 async def _resolve_target(unit: UnitOfWork, body: AccountCreate | AccountUpdate, **_: Any) -> TargetRefused | None:
     """Resolve the address in the credentials, before the transaction opens. Returns why it must not be called, or None."""
     url, host = body.credentials.get("url"), body.credentials.get("host")
+    http_client, workspace_id = unit.platform.http_client, unit.caller.workspace_id
     if isinstance(url, str):
-        return await unit.platform.http_client.check_target(url, https_required=True)
+        return await http_client.check_target(url, https_required=True, workspace_id=workspace_id)
     if isinstance(host, str):
         bracketed = f"[{host}]" if ":" in host else host
-        return await unit.platform.http_client.check_target(f"https://{bracketed}/")
+        return await http_client.check_target(f"https://{bracketed}/", workspace_id=workspace_id)
     return None
 
 

@@ -34,7 +34,9 @@ async def _check_target(unit: UnitOfWork, body: EndpointCreate | EndpointUpdate,
     """Resolve and check the target URL. This runs before the transaction, because it waits for DNS."""
     if not body.url:
         return None
-    return await unit.platform.http_client.check_target(body.url, https_required=unit.caller.env == "live")
+    return await unit.platform.http_client.check_target(
+        body.url, https_required=unit.caller.env == "live", workspace_id=unit.caller.workspace_id
+    )
 
 
 def _require_allowed_target(unit: UnitOfWork) -> None:

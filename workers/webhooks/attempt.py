@@ -21,7 +21,9 @@ async def attempt(http_client: HttpClient, endpoint: Endpoint, job: DeliveryJob)
         "webhook-timestamp": str(timestamp_s),
         "webhook-signature": signer.sign(job.event_id, timestamp_s, job.body),
     }
-    response = await http_client.post(endpoint.url, headers, job.body, https_required=endpoint.live)
+    response = await http_client.post(
+        endpoint.url, headers, job.body, https_required=endpoint.live, workspace_id=job.workspace_id
+    )
     _observe_lateness(job, response.started_at)
     return AttemptResult(job, response, judge(response.status, response.error, response.retry_after, response.ended_at))
 

@@ -17,15 +17,16 @@ from policies.ip_addresses import blocked_text, opened
 from policies.url_targets import TargetRefused, judge_addresses, known_addresses, target
 from spine.kernel.http_client.errors import CALL_ERRORS, error_code
 from spine.kernel.http_client.httpx_transport import guarded_client
+from spine.kernel.http_client.name_servers import NameServers
+from spine.kernel.http_client.resolver import Resolver, current_workspace
 from spine.kernel.http_client.response import HttpResponse
-from spine.kernel.http_client.ssrf_guard import GuardedResolver, Judge, Lookup, SystemLookup, guarded_sockets
+from spine.kernel.http_client.response_limits import READ_BUFFER_BYTES, LimitedConnector
+from spine.kernel.http_client.ssrf_guard import GuardedResolver, Judge, Lookup, guarded_sockets
 from spine.kernel.settings import EgressSettings
 
 KEPT_BYTES: Final = 8192
 """The bytes of a response body that the attempt log keeps (webhooks.md, promise 7)."""
 
-_DNS_TTL_S: Final = 10
-_MAX_DNS_ENTRIES: Final = 10_000
 _MAX_URLS: Final = 10_000
 # Common servers close an idle connection after 5 s. A POST on a connection that is being closed is a failed attempt.
 _KEEPALIVE_S: Final = 4.0
@@ -48,8 +49,8 @@ class HttpClient:
         self._settings = settings
         self._now = now
         self._allow = settings.egress_allow
-        self._system_lookup = SystemLookup()
-        self._lookup: Lookup = lookup or self._system_lookup
+        self._resolver = Resolver(NameServers(settings.dns_servers, settings.dns_timeout_s).ask, settings)
+        self._lookup: Lookup = lookup or self._resolver
         self._urls: dict[str, URL | TargetRefused] = {}
 
     async def __aenter__(self) -> Self:
@@ -70,15 +71,22 @@ class HttpClient:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
         await self._allowed_session.close()
-        self._system_lookup.close()
+        await self._resolver.close()
 
     async def post(
-        self, url: str, headers: Mapping[str, str], body: bytes, *, https_required: bool = False
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        https_required: bool = False,
+        workspace_id: str = "",
     ) -> HttpResponse:
         """POST `body` with these headers, plus only Host and Content-Length. Never raises for what a receiver does.
 
-        Raises OSError if this machine is out of sockets or memory, which is not the receiver's fault. A cancellation
-        propagates. Error codes are those of `spine.kernel.http_client.errors`, and `response_too_large`.
+        The look-up of the host name counts for this workspace. Raises OSError if this machine is out of sockets or memory,
+        which is not the receiver's fault. A cancellation propagates. Error codes are those of
+        `spine.kernel.http_client.errors`, and `response_too_large`.
         """
         started_at = self._now()
         start = perf_counter()
@@ -90,12 +98,17 @@ class HttpClient:
         if isinstance(parsed, TargetRefused):
             return HttpResponse(None, parsed.code, None, b"", started_at, perf_counter() - start)
         session = self._allowed_session if https_required and parsed.scheme == "http" else self._session
+        current_workspace.set(workspace_id)
         try:
             response = await session.post(parsed, data=body, headers=headers, allow_redirects=False)
             status = response.status
             retry_after = response.headers.get("Retry-After")
             try:
-                excerpt, error = await self._read_body(response)
+                content = response.content
+                if content.is_eof():  # most bodies arrive with their head
+                    excerpt, error = self._cut(content.read_nowait())
+                else:
+                    excerpt, error = await self._read_body(content)
             finally:
                 # Closes the connection unless the whole body was read; then it is back in the pool and this is a no-op.
                 response.close()
@@ -105,27 +118,31 @@ class HttpClient:
                 raise
         return HttpResponse(status, error, retry_after, excerpt, started_at, perf_counter() - start)
 
-    async def check_target(self, url: str, *, https_required: bool = False) -> TargetRefused | None:
+    async def check_target(
+        self, url: str, *, https_required: bool = False, workspace_id: str = ""
+    ) -> TargetRefused | None:
         """Resolve the host name now and return why this URL must not be an endpoint's; None if it may.
 
-        A name that does not resolve is not refused: its attempts fail with `dns_error` until it resolves.
+        A name that does not resolve by the deadline is not refused: its attempts fail with `dns_error` until it resolves.
         """
         judged = target(url, self._allow)
         if isinstance(judged, TargetRefused):
             return judged
         addresses = known_addresses(judged)
         if not addresses:
+            current_workspace.set(workspace_id)
             try:
                 addresses = tuple(await self._lookup(judged.host))
             except OSError:
                 addresses = ()
         return judge_addresses(judged, addresses, self._allow, https_required=https_required)
 
-    async def connect(self, host: str, port: int) -> socket.socket:
+    async def connect(self, host: str, port: int, *, workspace_id: str = "") -> socket.socket:
         """Return a connected socket for protocols other than HTTP. Connects only to checked addresses.
 
         Raises AddressBlockedError if no address is permitted, OSError if none accepts in time.
         """
+        current_workspace.set(workspace_id)
         judge = partial(blocked_text, allow=self._allow)
         resolved = await GuardedResolver(self._lookup, judge).resolve(host, port)
         loop = asyncio.get_running_loop()
@@ -147,13 +164,12 @@ class HttpClient:
                 return connection
         raise last_error
 
-    def client(self) -> httpx.AsyncClient:
+    def client(self, *, workspace_id: str = "") -> httpx.AsyncClient:
         """Return an httpx client over the same guarded connections, for providers and tools. Close it before this client."""
-        return guarded_client(self._connector, self._tls, self._settings)
+        return guarded_client(self._connector, self._tls, self._settings, workspace_id)
 
-    async def _read_body(self, response: aiohttp.ClientResponse) -> tuple[bytes, str | None]:
+    async def _read_body(self, content: aiohttp.StreamReader) -> tuple[bytes, str | None]:
         """Return the start of the body and an error code. Reads up to the cap, so that the connection can be reused."""
-        content = response.content
         cap = self._settings.max_response_bytes
         kept = b""
         total = 0
@@ -164,6 +180,11 @@ class HttpClient:
             if total > cap:
                 return kept, "response_too_large"
         return kept, None
+
+    def _cut(self, body: bytes) -> tuple[bytes, str | None]:
+        """Return the start of a body, and an error code if it is over the cap."""
+        error = "response_too_large" if len(body) > self._settings.max_response_bytes else None
+        return body[:KEPT_BYTES], error
 
     def _parse_url(self, url: str) -> URL | TargetRefused:
         judged = target(url, self._allow)
@@ -177,12 +198,12 @@ class HttpClient:
         return None if opened(address, self._allow) else "outside the ranges where plain http is allowed"
 
     def _new_connector(self, judge: Judge) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(
+        return LimitedConnector(
+            max_head_bytes=self._settings.max_response_head_bytes,
             ssl=self._tls,
             resolver=GuardedResolver(self._lookup, judge),
             socket_factory=guarded_sockets(judge),
-            ttl_dns_cache=_DNS_TTL_S,
-            dns_cache_max_size=_MAX_DNS_ENTRIES,
+            use_dns_cache=False,  # it would hand out addresses for longer than the resolver does
             keepalive_timeout=_KEEPALIVE_S,
             limit=0,  # no limit: the endpoint queues limit concurrent calls per endpoint
             timeout_ceil_threshold=_CEIL_THRESHOLD_S,
@@ -194,6 +215,7 @@ class HttpClient:
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            read_bufsize=READ_BUFFER_BYTES,
             trust_env=False,
             skip_auto_headers=_SKIP_AUTO_HEADERS,
         )

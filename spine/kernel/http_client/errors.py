@@ -10,9 +10,12 @@ from typing import Final
 
 import aiohttp
 
+from spine.kernel.http_client.response_limits import InvalidBodyError
 from spine.kernel.http_client.ssrf_guard import AddressBlockedError
 
-_LOCAL_ERRNO: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+LOCAL_ERRNO: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""The errors of a machine that is out of sockets or memory."""
+
 _UNREACHABLE_ERRNO: Final = frozenset(
     {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EHOSTDOWN}
 )
@@ -29,20 +32,26 @@ def error_code(error: BaseException) -> str | None:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "connect_timeout"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "egress_blocked" if isinstance(error.os_error, AddressBlockedError) else "dns_error"
+        return _dns_code(error.os_error)
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return "tls_error"
     if isinstance(error, aiohttp.ClientConnectorError):
         return _connect_code(error.os_error)
     if isinstance(error, TimeoutError):
         return "timeout"
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, aiohttp.ClientResponseError | InvalidBodyError):
         return "invalid_response"
     if isinstance(error, aiohttp.InvalidURL):
         return "invalid_url"
     if isinstance(error, ValueError):
         return "invalid_request"
     return "connection_reset"
+
+
+def _dns_code(error: OSError) -> str | None:
+    if isinstance(error, AddressBlockedError):
+        return "egress_blocked"
+    return None if error.errno in LOCAL_ERRNO else "dns_error"
 
 
 def _connect_code(error: OSError) -> str | None:
@@ -52,7 +61,7 @@ def _connect_code(error: OSError) -> str | None:
         return "connect_refused"
     if isinstance(error, TimeoutError):
         return "connect_timeout"
-    if error.errno in _LOCAL_ERRNO:
+    if error.errno in LOCAL_ERRNO:
         return None
     if error.errno in _UNREACHABLE_ERRNO:
         return "connect_unreachable"

@@ -5,11 +5,9 @@ server could answer differently. Address literals are not resolved, so the socke
 call can bypass the socket factory.
 """
 
-import asyncio
 import errno
 import socket
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -22,9 +20,6 @@ Lookup = Callable[[str], Awaitable[list[str]]]
 Judge = Callable[[str], str | None]
 """Returns why an address must not be called; None if it may be called."""
 
-LOOKUP_THREADS: Final = 32
-"""Enough threads that a few dead name servers, which take seconds per name, do not delay other lookups."""
-
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
@@ -33,22 +28,6 @@ class AddressBlockedError(OSError):
 
     def __init__(self, address: str, why: str) -> None:
         super().__init__(errno.EACCES, f"{address} is {why}")
-
-
-class SystemLookup:
-    """Runs getaddrinfo in its own threads. In the event loop's shared pool, slow lookups would block other work."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(LOOKUP_THREADS, "resolve")
-
-    async def __call__(self, host: str) -> list[str]:
-        """Return the addresses of a host in the system's order of preference."""
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, _getaddrinfo, host)
-        return list(dict.fromkeys(str(info[4][0]) for info in found))
-
-    def close(self) -> None:
-        """Stop the threads without waiting for running lookups."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class GuardedResolver(AbstractResolver):
@@ -92,10 +71,6 @@ def guarded_sockets(judge: Judge) -> Callable[[AddressInfo], socket.socket]:
         return socket.socket(family, kind, proto)
 
     return open_socket
-
-
-def _getaddrinfo(host: str) -> list[tuple[int, int, int, str, tuple[str | int, ...]]]:
-    return list(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))  # type: ignore[arg-type]
 
 
 def _family(address: str) -> socket.AddressFamily:

@@ -4,14 +4,9 @@ import asyncio
 import gzip
 import socket
 import ssl
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address, ip_network
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -20,122 +15,22 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from spine.kernel.http_client import HttpClient
-from spine.kernel.settings import EgressSettings
-
-LOOPBACK = "127.0.0.0/8"
-HEADERS = {"webhook-id": "evt_1", "User-Agent": "Spine/0.1.0", "Content-Type": "application/json"}
-BODY = '{"text":"naïve 🚀"}'.encode()
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@dataclass
-class Receiver:
-    """The requests and connections that a test server got."""
-
-    port: int = 0
-    connections: int = 0
-    requests: list[bytes] = field(default_factory=list)
-    requested: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def url(self, path: str = "/hook", host: str = "127.0.0.1", scheme: str = "http") -> str:
-        return f"{scheme}://{host}:{self.port}{path}"
-
-
-Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def responds(raw: bytes, *, close: bool = False) -> Script:
-    """Responds to every request with these bytes; `close` then ends the connection."""
-
-    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(raw)
-        await writer.drain()
-        if close:
-            writer.close()
-
-    return script
-
-
-async def hangs(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    """Never responds; ends when the client closes the connection."""
-    await reader.read()
-
-
-async def resets(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Ends the connection with a TCP reset."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
-
-
-def floods(head: bytes, chunk: bytes) -> Script:
-    """Sends an endless body."""
-
-    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(head)
-        while not writer.is_closing():
-            writer.write(chunk)
-            await writer.drain()
-
-    return script
-
-
-@asynccontextmanager
-async def receiver(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
-    """A server on a free port of IPv4 loopback that reads whole requests; the script responds."""
-    stats = Receiver()
-    open_tasks: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        open_tasks.add(task)
-        stats.connections += 1
-        try:
-            while not writer.is_closing():
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(
-                    (int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:"), 0
-                )
-                stats.requests.append(head + await reader.readexactly(length))
-                stats.requested.set()
-                await script(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-            open_tasks.discard(task)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    stats.port = server.sockets[0].getsockname()[1]
-    try:
-        yield stats
-    finally:
-        server.close()
-        for task in list(open_tasks):
-            task.cancel()
-        await asyncio.gather(*open_tasks, return_exceptions=True)
-
-
-class Names:
-    """A fake name server: each name has a list of answers, given in turn; the last one repeats."""
-
-    def __init__(self, **answers: list[list[str]]) -> None:
-        self._answers = answers
-        self.queries: list[str] = []
-
-    async def __call__(self, host: str) -> list[str]:
-        self.queries.append(host)
-        turns = self._answers.get(host.partition(".")[0])
-        if turns is None:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return turns.pop(0) if len(turns) > 1 else turns[0]
-
-
-def client(*allow: str, lookup: Names | None = None, **settings: Any) -> HttpClient:
-    """A client with these ranges allowed and short time-outs."""
-    given = {"connect_timeout_s": 2.0, "attempt_timeout_s": 2.0, **settings}
-    return HttpClient(EgressSettings(egress_allow=tuple(ip_network(text) for text in allow), **given), lookup=lookup)
+from tests.raw_receiver import (
+    BODY,
+    CONTINUE,
+    HEADERS,
+    LOOPBACK,
+    OK,
+    Flood,
+    Names,
+    Script,
+    client,
+    floods,
+    hangs,
+    receiver,
+    resets,
+    responds,
+)
 
 
 async def test_the_request_contains_nothing_else() -> None:
@@ -219,7 +114,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         (hangs, None, "timeout", httpx.ReadTimeout),
         (responds(b"HTTP/1.1 200 OK\r\nContent-"), None, "timeout", httpx.ReadTimeout),
         (responds(HALF), 200, "timeout", httpx.ReadTimeout),
-        (responds(b"HTTP/1.1 100 Continue\r\n\r\n"), None, "timeout", None),
+        (responds(b"HTTP/1.1 100 Continue\r\n\r\n"), None, "timeout", httpx.ReadTimeout),
         (resets, None, "connection_reset", httpx.ReadError),
         (responds(b"", close=True), None, "connection_reset", httpx.ReadError),
         (responds(HALF, close=True), 200, "connection_reset", httpx.ReadError),
@@ -235,7 +130,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     ],
 )  # fmt: skip
 async def test_incomplete_and_invalid_responses_have_codes(
-    script: Script, status: int | None, error: str, raised: type[httpx.TransportError] | None
+    script: Script, status: int | None, error: str, raised: type[httpx.TransportError]
 ) -> None:
     """Every failure after the request was sent has its code, and in httpx an error that says that it was sent.
 
@@ -244,11 +139,10 @@ async def test_incomplete_and_invalid_responses_have_codes(
     timeout_s = 0.3 if error == "timeout" else 10
     async with receiver(script) as server, client(LOOPBACK, attempt_timeout_s=timeout_s) as http_client:
         response = await http_client.post(server.url(), HEADERS, BODY)
-        if raised is not None:
-            async with http_client.client() as over_httpx:
-                with pytest.raises(raised):
-                    await over_httpx.post(server.url(), content=BODY)
-            assert len(server.requests) == 2
+        async with http_client.client() as over_httpx:
+            with pytest.raises(raised):
+                await over_httpx.post(server.url(), content=BODY)
+        assert len(server.requests) == 2
     assert (response.status, response.error) == (status, error)
     if error == "response_too_large":
         assert response.body_excerpt == b"x" * 8192
@@ -508,3 +402,15 @@ async def test_plain_http_on_an_https_url_is_a_tls_error() -> None:
         port = server.sockets[0].getsockname()[1]
         response = await http_client.post(f"https://127.0.0.1:{port}/", HEADERS, BODY)
     assert response.error == "tls_error"
+
+
+async def test_an_endless_response_over_tls_is_ended(certificate: Path, server_tls: ssl.SSLContext) -> None:
+    """Over TLS it is `invalid_response` too, and the connection is closed at once."""
+    flood = Flood(b"", CONTINUE * 1000)
+    async with (
+        receiver(flood, tls=server_tls) as server,
+        client(LOOPBACK, egress_ca_file=str(certificate), attempt_timeout_s=30) as http_client,
+    ):
+        response = await http_client.post(server.url(scheme="https"), HEADERS, BODY)
+        await flood.ended.wait()
+    assert (response.status, response.error) == (None, "invalid_response")

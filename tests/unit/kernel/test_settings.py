@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from spine.kernel import settings
@@ -49,3 +50,18 @@ def test_the_example_shows_the_defaults(group: type[BaseSettings], monkeypatch: 
     for name, field in group.model_fields.items():
         if not field.is_required() and field.default is not None:
             assert getattr(read, name) == field.default, name
+
+
+@pytest.mark.parametrize(
+    ("text", "servers"),
+    [
+        ("", ()),
+        ("10.0.0.2", (("10.0.0.2", 53),)),
+        ("10.0.0.2:5353, [::1]:53, fd00::53", (("10.0.0.2", 5353), ("::1", 53), ("fd00::53", 53))),
+    ],
+)
+def test_name_servers_are_addresses_with_or_without_a_port(text: str, servers: tuple[tuple[str, int], ...]) -> None:
+    """The list is read from its text; a name in it is refused, because no name server could be asked for it."""
+    assert settings.EgressSettings.model_validate({"dns_servers": text}).dns_servers == servers
+    with pytest.raises(ValidationError, match="dns_servers"):
+        settings.EgressSettings.model_validate({"dns_servers": f"{text},ns.example"})

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests import raw_receiver
 from tests.delivery_engine import Engine
 from tests.receiver import HANG, Receiver, ScriptedResponse
 
@@ -25,6 +26,23 @@ async def test_hanging_receivers_do_not_stop_the_others(engine: Engine, receiver
             receiver.always(f"/hang/{n}", ScriptedResponse(500))
             receiver.release(f"/hang/{n}")
     assert 6 <= hanging <= 30
+
+
+async def test_a_receiver_that_floods_does_not_stop_the_others(engine: Engine, receiver: Receiver) -> None:
+    """A receiver that answers every call with `100 Continue` without end costs only itself: its attempts fail at once."""
+    flood = raw_receiver.Flood(b"", raw_receiver.CONTINUE * 1000)
+    async with raw_receiver.receiver(flood) as flooder, engine.running_worker():
+        endpoint = await engine.endpoint(flooder.url("/flood"), ["thing.*"])
+        await engine.endpoint(receiver.url("/good"), ["thing.*"])
+        await engine.publish(count=60)
+        await receiver.until_calls("/good", 60)
+
+        async def all_attempted() -> list[list[dict[str, object]]]:
+            attempts = [row["attempts"] for row in await engine.deliveries(endpoint_id=endpoint.id)]
+            return attempts if len(attempts) == 60 and all(attempts) else []
+
+        attempts = await engine.until(all_attempted)
+    assert {attempt["error"] for row in attempts for attempt in row} == {"invalid_response"}
 
 
 @pytest.mark.parametrize("cap", [1, 3])
