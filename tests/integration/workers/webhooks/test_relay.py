@@ -13,7 +13,8 @@ from tests.delivery_engine import Engine
 from tests.receiver import Receiver
 from workers.heartbeat import Heartbeat
 from workers.webhooks.endpoint_queues import EndpointQueues
-from workers.webhooks.relay import MAX_DELIVERIES, Relay
+from workers.webhooks.relay import Relay
+from workers.webhooks.relay_plan import MAX_DELIVERIES
 
 MAX_HELD = 1000
 
