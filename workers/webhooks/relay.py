@@ -26,8 +26,10 @@ from workers.webhooks.endpoint_queue import EndpointQueue
 from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.jobs import DeliveryJob, Placement
 from workers.webhooks.relay_plan import NewDelivery, Plan, Planner, Subscribers
-from workers.webhooks.relay_turns import EVENTS_FIRST, WorkspaceTurns, find_subscribers
+from workers.webhooks.relay_turns import WorkspaceTurns, find_subscribers
 
+_EVENTS_MAX: Final = 64
+"""Events that are read at once while there is no backlog. If there are as many, the workspaces take turns."""
 _SMALL_BATCH: Final = 16
 """Events, or deliveries, up to which a batch is not locked: two workers may both do this work."""
 _SMALL_PAGE: Final = 256
@@ -93,7 +95,7 @@ class Relay:
 
     async def _plan_oldest(self, connection: Any, plan: Plan) -> bool:
         """Plan the oldest events. Returns whether more may wait."""
-        limit = min(EVENTS_FIRST, self._queues.capacity(claimed=False))
+        limit = min(_EVENTS_MAX, self._queues.capacity(claimed=False))
         rows = await connection.fetch(queries.OUTBOX_READ, limit, _SMALL_BATCH, _SMALL_PAGE)
         events = [row for row in rows if row["seq"] is not None]
         subscriptions = rows[len(events) :]

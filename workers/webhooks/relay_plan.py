@@ -14,13 +14,19 @@ from spine.webhooks import filters
 from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.jobs import EndpointLimits, Placement
 
-MAX_DELIVERIES: Final = 5000
-"""Deliveries per transaction."""
+COST_MAX: Final = 1000
+"""What a transaction may cost before its last event, so that it ends soon, and other events need not wait long for it.
+
+An event costs 1, and 1 for each delivery. A cost of 1000 takes about 20 ms.
+"""
+EVENTS_MAX: Final = COST_MAX // 2
+"""Events of a transaction, if each goes to one endpoint."""
 PART: Final = 1000
-"""Endpoints of one event that one batch plans at most."""
+"""Endpoints of one event that one transaction plans at most."""
+_SUBSCRIBERS_OF_ONE_COST: Final = 32
 _BYTES_OF_ONE_COST: Final = 32_768
 _STEPS_OF_ONE_COST: Final = 200
-"""Bytes of payload, and steps of filters (`spine.webhooks.filters`), that cost about as much as one delivery."""
+"""Subscribers that are compared, bytes of payload, and steps of filters that cost about as much as one delivery."""
 
 Subscriber = tuple[EndpointLimits, Any, filters.Json | None]
 """The limits of an endpoint, the row of its subscription, and the parsed filter of that row."""
@@ -63,9 +69,10 @@ class Subscribers:
 
         The second value is the id of the last one that was looked at, if there may be further ones after it.
         """
-        accepted_at, excluded, last = event["accepted_at"], event["not_endpoint_id"], self._last.get(_key(event))
+        key, accepted_at, excluded = _key(event), event["accepted_at"], event["not_endpoint_id"]
+        last = self._last.get(key) if self._last else None
         found: dict[str, Subscriber] = {}
-        for subscriber in self._found.get(_key(event), ()):
+        for subscriber in self._found.get(key, ()):
             limits, row, _ = subscriber
             if row["valid_from"] <= accepted_at < row["valid_to"] and limits.id != excluded:
                 found[limits.id] = subscriber
@@ -93,6 +100,7 @@ class Plan:
     """Events whose deliveries are then all written: their outbox rows are deleted."""
     parts: list[tuple[Any, str]] = field(default_factory=list)
     """Events with further endpoints, each with the endpoint up to which its deliveries are then written."""
+    cost: int = 0
     filter_steps: int = 0
 
     @property
@@ -112,7 +120,7 @@ class Plan:
 
 
 class Planner:
-    """Adds events to a plan until the transaction is full or the filters have cost too much."""
+    """Adds events to a plan until it costs enough."""
 
     def __init__(self, queues: EndpointQueues, subscribers: Subscribers, plan: Plan, *, locked: bool) -> None:
         self._queues = queues
@@ -124,20 +132,18 @@ class Planner:
         self._capacity = queues.capacity(claimed=False)
 
     def add(self, event: Any) -> int:
-        """Plan the event, or its next part, and return its cost; 0 if the transaction has no room for it.
+        """Plan the event, or its next part, and return its cost; 0 if it has to wait for another transaction.
 
         Adds to the plan also if it raises, so that the caller can cancel the reservations.
         """
         plan = self._plan
-        if plan.filter_steps > filters.STEPS_OF_A_BATCH:
+        if plan.cost >= COST_MAX or plan.filter_steps > filters.STEPS_OF_A_BATCH:
             return 0
         subscribers, last = self._subscribers.of(event)
         if not self._locked and (last is not None or event["after_endpoint_id"] is not None):
             return 0
         payload = filters.Payload(event["body"])
         matching = [one for one in subscribers if not one[2] or payload.meets(one[2])]
-        if len(plan.deliveries) + len(plan.discarded) + len(matching) > MAX_DELIVERIES:
-            return 0
         plan.filter_steps += payload.spent
         if last is None:
             plan.events.append(event)
@@ -146,7 +152,10 @@ class Planner:
         for subscriber in matching:
             self._add_delivery(event, subscriber)
         size = 0 if event["body"] is None else len(event["body"])
-        return max(1, len(matching)) + size // _BYTES_OF_ONE_COST + payload.spent // _STEPS_OF_ONE_COST
+        cost = 1 + len(matching) + len(subscribers) // _SUBSCRIBERS_OF_ONE_COST
+        cost += size // _BYTES_OF_ONE_COST + payload.spent // _STEPS_OF_ONE_COST
+        plan.cost += cost
+        return cost
 
     def _add_delivery(self, event: Any, subscriber: Subscriber) -> None:
         limits, row, _ = subscriber

@@ -12,17 +12,16 @@ from typing import Any, Final
 from policies.turns import Turns, divide
 from spine.webhooks import queries
 from workers.webhooks.endpoint_queues import EndpointQueues
-from workers.webhooks.relay_plan import MAX_DELIVERIES, PART, Plan, Planner, Subscribers
+from workers.webhooks.relay_plan import EVENTS_MAX, PART, Plan, Planner, Subscribers
 
-EVENTS_FIRST: Final = 64
-EVENTS_MAX: Final = 500
-"""Events of the first batch, and of any batch."""
-_SUBSCRIBERS_MAX: Final = 10_000
+_SUBSCRIBERS_MAX: Final = 5_000
 """Endpoints that are read for a batch with many types, of each pattern."""
-_WORKSPACES_MAX: Final = 256
+_WORKSPACES_MAX: Final = 64
 """Workspaces that one batch looks at."""
 _BYTES_MAX: Final = 8 * 1024 * 1024
-"""Bytes of payloads that one batch reads, and one payload more."""
+"""Bytes of payloads that one batch reads, and one payload more of each workspace."""
+_QUANTUM: Final = 32
+"""What a workspace gets in a turn before the next one has its turn."""
 
 
 async def find_subscribers(connection: Any, events: list[Any], page: int) -> list[Any]:
@@ -46,7 +45,6 @@ class WorkspaceTurns:
         self._turns = Turns()
         self._place = ""
         """The workspace after which the next batch begins."""
-        self._batch_size = EVENTS_FIRST
         self._planned: dict[str, int] = {}
         """How many events the last batch planned of each workspace of which it left some."""
 
@@ -57,7 +55,7 @@ class WorkspaceTurns:
             for row in await connection.fetch(queries.OUTBOX_WAITING, self._place, _WORKSPACES_MAX)
         }
         batch = _Batch(connection, waiting)
-        limit = min(self._batch_size, self._queues.capacity(claimed=False))
+        limit = min(EVENTS_MAX, self._queues.capacity(claimed=False))
         rows = {
             workspace: min(count, 2 * self._planned.get(workspace, count))
             for workspace, count in divide(limit, waiting).items()
@@ -66,37 +64,38 @@ class WorkspaceTurns:
         if batch.size < limit // 2 and not batch.left_out:
             hungry = {workspace: waiting[workspace] for workspace in batch.unfinished if workspace not in self._planned}
             await batch.lock(divide(limit - batch.size, hungry), newest=False)
-        if not batch.size:
-            return False
-        types = {(event["workspace_id"], event["type"]) for event in batch.events}
-        page = max(1, min(PART, _SUBSCRIBERS_MAX // len(types)))
-        subscribers = Subscribers(await find_subscribers(connection, batch.events, page), page)
-        left = self._plan_in_turn(batch, Planner(self._queues, subscribers, plan, locked=True))
-        self._note(plan, batch, left)
-        return bool(left or plan.parts or batch.unfinished or batch.left_out) or len(batch.taken) < len(waiting)
+        left: dict[str, int] = {}
+        if batch.size:
+            types = {(event["workspace_id"], event["type"], event["after_endpoint_id"]) for event in batch.events}
+            page = max(1, min(PART, _SUBSCRIBERS_MAX // len(types)))
+            subscribers = Subscribers(await find_subscribers(connection, batch.events, page), page)
+            left = self._plan_in_turn(batch, Planner(self._queues, subscribers, plan, locked=True))
+        self._note(batch, left)
+        all_looked_at = len(batch.taken) == len(waiting) < _WORKSPACES_MAX
+        return bool(left or plan.parts or batch.unfinished or batch.left_out) or not all_looked_at
 
     def _plan_in_turn(self, batch: "_Batch", planner: Planner) -> dict[str, int]:
         """Plan the locked events until the transaction is full. Returns how many events of a workspace are left."""
         flows = {workspace: deque(events) for workspace, events in batch.taken.items() if events}
         self._turns.open({workspace: batch.waiting[workspace] for workspace in flows})
         while (workspace := self._turns.next()) is not None:
-            cost = planner.add(flows[workspace][0])
+            flow, cost = flows[workspace], 0
+            while flow and cost < _QUANTUM and (one := planner.add(flow[0])):
+                cost += one
+                flow.popleft()
             if not cost:
                 break
-            flows[workspace].popleft()
-            self._turns.charge(workspace, cost, waits=bool(flows[workspace]))
+            self._turns.charge(workspace, cost, waits=bool(flow))
         self._turns.close()
         return {workspace: len(flow) for workspace, flow in flows.items() if flow}
 
-    def _note(self, plan: Plan, batch: "_Batch", left: dict[str, int]) -> None:
-        """Note where the next batch begins, and how many events it may read."""
+    def _note(self, batch: "_Batch", left: dict[str, int]) -> None:
+        """Note where the next batch begins, and what it needs to read of workspaces that had too many."""
         self._planned = {workspace: max(1, len(batch.taken[workspace]) - count) for workspace, count in left.items()}
         for workspace, events in batch.taken.items():
             if events and left.get(workspace) == len(events):
                 break
             self._place = workspace
-        fitting = int(MAX_DELIVERIES / max(len(plan.deliveries) / plan.size, 1.0))
-        self._batch_size = max(1, min(EVENTS_MAX, fitting, (plan.size if left else self._batch_size) * 2))
 
 
 class _Batch:
@@ -111,6 +110,7 @@ class _Batch:
         self.left_out = False
         """Whether events were left out because the payloads of the others are large."""
         self._oldest: dict[str, int] = {}
+        self._known: set[int] = set()
 
     @property
     def events(self) -> list[Any]:
@@ -130,22 +130,26 @@ class _Batch:
         from_oldest = [count - part for count, part in zip(rows.values(), from_newest, strict=True)]
         after = [self._oldest.get(workspace, 0) for workspace in rows]
         found: dict[str, list[Any]] = {workspace: [] for workspace in rows}
-        known = {event["seq"] for event in self.events}
+        bytes_max = _BYTES_MAX // len(rows)
         for row in await self._connection.fetch(
-            queries.OUTBOX_TAKE, list(rows), after, from_oldest, from_newest, _BYTES_MAX
+            queries.OUTBOX_TAKE, list(rows), after, from_oldest, from_newest, bytes_max
         ):
-            found[row["workspace_id"]].append(row)
+            if row["seq"] not in self._known:
+                self._known.add(row["seq"])
+                found[row["workspace_id"]].append(row)
         for (workspace, events), oldest in zip(found.items(), from_oldest, strict=True):
             self.unfinished.discard(workspace)
             if len(events) >= rows[workspace]:
                 self.unfinished.add(workspace)
                 self._oldest[workspace] = events[oldest - 1]["seq"]
-            new = [event for event in events if not event["left_out"] and event["seq"] not in known]
-            self.left_out = self.left_out or any(event["left_out"] for event in events)
-            self.taken[workspace] = self.taken.get(workspace, []) + _from_both_ends(new, oldest)
+            read = [event for event in events if not event["left_out"]]
+            self.left_out = self.left_out or len(read) < len(events)
+            self.taken.setdefault(workspace, []).extend(_from_both_ends(read, oldest))
 
 
 def _from_both_ends(events: list[Any], oldest: int) -> list[Any]:
     """Return the events with the `oldest` first ones and the others, newest first, in turn."""
+    if len(events) <= oldest:
+        return events
     ends = itertools.zip_longest(events[:oldest], reversed(events[oldest:]))
     return [event for pair in ends for event in pair if event is not None]
