@@ -47,7 +47,7 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         wakeups = Wakeups(redis)
         stack.push_async_callback(wakeups.close)
         authenticator = Authenticator(pool)
-        backpressure = Backpressure(pool, http.max_outbox)
+        backpressure = Backpressure(pool, http)
         for background in (authenticator.track_key_use(), backpressure.watch()):
             stack.callback(asyncio.create_task(background).cancel)
         app.state.platform = Platform(

@@ -46,8 +46,10 @@ class HttpSettings(_Group):
     max_event_bytes: int = Field(default=256 * 1024, ge=1024)
     rate_limit_requests: int = Field(default=60_000, ge=1)
     """Requests per workspace and minute."""
-    max_outbox: int = Field(default=2_000_000, ge=1)
-    """Events in the outbox beyond which accepting returns 429."""
+    max_outbox: int = Field(default=500_000, ge=1)
+    """Events of one workspace in the outbox beyond which it gets 429 for new ones."""
+    max_outbox_total: int = Field(default=4_000_000, ge=1)
+    """Events of all workspaces in the outbox beyond which everybody gets 429 for new ones."""
 
 
 class VaultSettings(_Group):

@@ -19,8 +19,6 @@ COST_MAX: Final = 1000
 
 An event costs 1, and 1 for each delivery. A cost of 1000 takes about 20 ms.
 """
-EVENTS_MAX: Final = COST_MAX // 2
-"""Events of a transaction, if each goes to one endpoint."""
 PART: Final = 1000
 """Endpoints of one event that one transaction plans at most."""
 _SUBSCRIBERS_OF_ONE_COST: Final = 32

@@ -12,8 +12,10 @@ from typing import Any, Final
 from policies.turns import Turns, divide
 from spine.webhooks import queries
 from workers.webhooks.endpoint_queues import EndpointQueues
-from workers.webhooks.relay_plan import EVENTS_MAX, PART, Plan, Planner, Subscribers
+from workers.webhooks.relay_plan import COST_MAX, PART, Plan, Planner, Subscribers
 
+EVENTS_MAX: Final = COST_MAX // 2
+"""Events that one batch reads: as many as fit if each goes to one endpoint."""
 _SUBSCRIBERS_MAX: Final = 5_000
 """Endpoints that are read for a batch with many types, of each pattern."""
 _WORKSPACES_MAX: Final = 64
