@@ -126,6 +126,17 @@ async def test_the_relay_walks_the_outbox_by_workspace(engine: Engine) -> None:
             assert "Sort Key: o.workspace_id" not in plan
 
 
+async def test_a_part_is_written_by_who_has_locked_it(engine: Engine) -> None:
+    """A worker that has read a row without a lock does not delete it after another one has written a part of it."""
+    await engine.publish()
+    seq = await engine.pool.fetchval("SELECT seq FROM spine.outbox")
+    nothing = [*([[]] * 8), *([[]] * 8), []]
+    await engine.pool.execute(queries.OUTBOX_ADVANCE, [engine.workspace_id], [seq], ["whe_1"])
+    for locked, expected in ((False, []), (True, [seq])):
+        done = await engine.pool.fetch(queries.OUTBOX_DONE, [seq], "me", timedelta(seconds=30), *nothing, locked)
+        assert [row["seq"] for row in done] == expected
+
+
 async def test_the_walk_goes_around(engine: Engine) -> None:
     """From any place the walk meets each workspace that has events once, and says which are live."""
     others = [Engine(engine.url, engine.redis_url, engine.pool) for _ in range(4)]

@@ -1,6 +1,7 @@
 """The relay with a backlog: workspaces take turns, live ones go first, and wide events are written in parts."""
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,16 +43,17 @@ async def neighbour(engine: Engine, env: str = "test") -> Engine:
     return other
 
 
-async def wide(engine: Engine, endpoints: int, pattern: str = "*") -> list[str]:
+async def wide(engine: Engine, endpoints: int, pattern: str = "*", status: str = "enabled") -> list[str]:
     """Subscribe many endpoints to a pattern. Returns their ids."""
     made = sorted(ids.mint("whe") for _ in range(endpoints))
     async with engine.pool.acquire() as connection, connection.transaction():
         await connection.execute(
-            "INSERT INTO spine.webhook_endpoints (workspace_id, id, url, events, max_in_flight) "
-            "SELECT $1, id, $3, '{*}', 20 FROM unnest($2::text[]) id",
+            "INSERT INTO spine.webhook_endpoints (workspace_id, id, url, events, max_in_flight, status) "
+            "SELECT $1, id, $3, '{*}', 20, $4 FROM unnest($2::text[]) id",
             engine.workspace_id,
             made,
             NOWHERE,
+            status,
         )
         await connection.execute(
             "INSERT INTO spine.subscriptions (workspace_id, endpoint_id, pattern) SELECT $1, id, $3 FROM unnest($2::text[]) id",
@@ -210,6 +212,21 @@ async def test_parts_hold_what_was_true_at_accept_time(engine: Engine) -> None:
     assert list(per_event.values()) == [len(subscribed)] * 2
     assert len({(row["event_id"], row["endpoint_id"]) for row in rows}) == len(rows)
     assert {row["endpoint_id"] for row in rows} == set(subscribed)
+
+
+async def test_a_killed_worker_leaves_each_endpoint_one_delivery(engine: Engine) -> None:
+    """After kill -9 in the middle of a wide event another worker writes the rest of its deliveries, and none again."""
+    subscribed = await wide(engine, 50_000, status="disabled")  # their deliveries are held, so none is sent meanwhile
+    await engine.publish()
+    first = await engine.worker()
+    begun = "SELECT count(*) > 0 FROM spine.outbox WHERE after_endpoint_id IS NOT NULL"
+    await engine.until(lambda: engine.pool.fetchval(begun))
+    await engine.stop(first, signal.SIGKILL)
+    assert PART <= await written(engine) < len(subscribed)
+    await engine.worker()
+    await engine.until(lambda: engine.pool.fetchval("SELECT count(*) = 0 FROM spine.outbox"), 120)
+    rows = await engine.pool.fetch("SELECT endpoint_id FROM spine.deliveries_open ORDER BY endpoint_id")
+    assert [row["endpoint_id"] for row in rows] == subscribed
 
 
 async def test_workers_that_share_a_backlog(engine: Engine) -> None:
