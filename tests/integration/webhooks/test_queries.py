@@ -130,7 +130,7 @@ async def test_a_part_is_written_by_who_has_locked_it(engine: Engine) -> None:
     """A worker that has read a row without a lock does not delete it after another one has written a part of it."""
     await engine.publish()
     seq = await engine.pool.fetchval("SELECT seq FROM spine.outbox")
-    nothing = [*([[]] * 8), *([[]] * 8), []]
+    nothing: list[list[Any]] = [[] for _ in range(17)]
     await engine.pool.execute(queries.OUTBOX_ADVANCE, [engine.workspace_id], [seq], ["whe_1"])
     for locked, expected in ((False, []), (True, [seq])):
         done = await engine.pool.fetch(queries.OUTBOX_DONE, [seq], "me", timedelta(seconds=30), *nothing, locked)
