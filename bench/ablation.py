@@ -14,7 +14,7 @@ from aiohttp.base_protocol import BaseProtocol
 
 from spine.kernel.http_client import HttpClient, HttpResponse
 from workers.main import WorkerSettings
-from workers.webhooks import record, relay, send
+from workers.webhooks import record, relay, relay_plan, relay_turns, send
 from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.jobs import EndpointLimits, Placement
 
@@ -27,7 +27,7 @@ def _group_commit() -> None:
 
 
 def _batched_relay() -> None:
-    relay._EVENTS_MAX = relay._EVENTS_FIRST = 1  # type: ignore[misc]  # switched off on purpose
+    relay._EVENTS_MAX = relay_turns.EVENTS_MAX = 1  # type: ignore[misc]  # switched off on purpose
 
 
 def _leased_on_write() -> None:
@@ -35,16 +35,16 @@ def _leased_on_write() -> None:
         del limits, now_s
         return Placement.DUE
 
-    plan: Callable[..., object] = relay.Relay._plan
+    add: Callable[..., int] = relay_plan.Planner.add
 
-    def plan_unleased(self: relay.Relay, *args: object) -> object:
+    def add_unleased(self: relay_plan.Planner, *args: object) -> int:
         reserve, EndpointQueues.reserve = EndpointQueues.reserve, reserve_nothing  # type: ignore[assignment,method-assign]  # only while the relay plans
         try:
-            return plan(self, *args)
+            return add(self, *args)
         finally:
             EndpointQueues.reserve = reserve  # type: ignore[method-assign]
 
-    relay.Relay._plan = plan_unleased  # type: ignore[assignment,method-assign]
+    relay_plan.Planner.add = add_unleased  # type: ignore[assignment,method-assign]
 
 
 def _bare_aiohttp() -> None:

@@ -52,7 +52,7 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         wakeups = Wakeups(redis, clock)
         stack.push_async_callback(wakeups.close)
         authenticator = Authenticator(pool, clock)
-        backpressure = Backpressure(pool, http.max_outbox)
+        backpressure = Backpressure(pool, http)
         backgrounds = (
             authenticator.track_key_use(),
             backpressure.watch(),

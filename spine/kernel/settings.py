@@ -60,8 +60,10 @@ class HttpSettings(TemplateSettings):
     """Reads of one workspace that use the database at the same time, in each API process. Further ones wait."""
     read_timeout_s: float = Field(default=5, gt=0, le=60)
     """Seconds that one statement of a read may take, and that a read waits for its turn."""
-    max_outbox: int = Field(default=2_000_000, ge=1)
-    """Events in the outbox beyond which accepting returns 429."""
+    max_outbox: int = Field(default=500_000, ge=1)
+    """Events of one workspace in the outbox beyond which it gets 429 for new ones."""
+    max_outbox_total: int = Field(default=4_000_000, ge=1)
+    """Events of all workspaces in the outbox beyond which everybody gets 429 for new ones."""
 
 
 class VaultSettings(_Group):

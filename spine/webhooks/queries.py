@@ -23,65 +23,123 @@ _SAME_ATTEMPT: Final = "o.series = {r}.series AND o.failures = {r}.failures"
 
 # --- relay -----------------------------------------------------------------------------------------------------------
 
-_PICKED: Final = """
-    WITH oldest AS (SELECT * FROM spine.outbox ORDER BY seq LIMIT $1 {lock}),
-         newest AS (SELECT * FROM spine.outbox ORDER BY seq DESC LIMIT $2 {lock}),
-         picked AS MATERIALIZED (SELECT * FROM oldest UNION SELECT * FROM newest)
-"""
 _BODIES: Final = """
       LEFT JOIN LATERAL (
                SELECT body FROM spine.events e WHERE e.workspace_id = p.workspace_id AND e.id = p.event_id LIMIT 1
            ) e ON true
 """
 _SUBSCRIBERS: Final = """
-    SELECT t.workspace_id, t.type, s.endpoint_id, s.filter, s.valid_from, least(s.valid_to, '9999-01-01') AS valid_to,
+    SELECT t.workspace_id, t.type, t.after_endpoint_id, s.pattern, s.endpoint_id, s.filter, s.valid_from,
+           least(s.valid_to, '9999-01-01') AS valid_to,
            w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
-      FROM (SELECT workspace_id, type, min(accepted_at) AS first, max(accepted_at) AS last FROM {events} GROUP BY 1, 2) t
+      FROM (
+               SELECT workspace_id, type, after_endpoint_id, min(accepted_at) AS first, max(accepted_at) AS last
+                 FROM {events} GROUP BY 1, 2, 3
+           ) t
      CROSS JOIN LATERAL unnest(spine.patterns_met(t.type)) AS met (pattern)
      CROSS JOIN LATERAL (
                SELECT * FROM spine.subscriptions s
-                WHERE s.workspace_id = t.workspace_id AND s.pattern = met.pattern
+                WHERE (s.workspace_id, s.pattern, s.endpoint_id) > (t.workspace_id, met.pattern, coalesce(t.after_endpoint_id, ''))
+                  AND (s.workspace_id, s.pattern) <= (t.workspace_id, met.pattern)
                   AND s.valid_from <= t.last AND s.valid_to > t.first
-               OFFSET 0
+                ORDER BY s.workspace_id, s.pattern, s.endpoint_id FETCH FIRST {page} ROWS WITH TIES
            ) s
      CROSS JOIN LATERAL (
                SELECT * FROM spine.webhook_endpoints w WHERE w.workspace_id = s.workspace_id AND w.id = s.endpoint_id LIMIT 1
            ) w
 """
-"""Subscribers to the types of `events` at any time from the first event to the last. The relay compares the time of each event."""
+"""Subscribers to the types of `events` at any time from the first event to the last: of each pattern those of the next `page`
+endpoints. The relay compares the time of each event. With comparisons of rows instead of `=`, no index but the primary key has
+the wanted order, whatever the planner believes of the tables.
+"""
 
 OUTBOX_READ: Final = f"""
-    {_PICKED.format(lock="")}
-    SELECT p.workspace_id, p.type, p.seq, p.event_id, p.accepted_at, p.not_endpoint_id, e.body,
-           NULL::text AS endpoint_id, NULL::text AS filter, NULL::timestamptz AS valid_from, NULL::timestamptz AS valid_to,
+    WITH picked AS MATERIALIZED (SELECT * FROM spine.outbox ORDER BY seq LIMIT $1)
+    SELECT p.workspace_id, p.type, p.seq, p.event_id, p.accepted_at, p.not_endpoint_id, p.after_endpoint_id, e.body,
+           NULL::text AS pattern, NULL::text AS endpoint_id, NULL::text AS filter,
+           NULL::timestamptz AS valid_from, NULL::timestamptz AS valid_to,
            NULL::boolean AS deleted, NULL::boolean AS disabled, NULL::integer AS version, NULL::integer AS max_in_flight,
            NULL::float8 AS rate_per_s
       FROM picked p {_BODIES}
      UNION ALL
-    SELECT l.workspace_id, l.type, NULL, NULL, NULL, NULL, NULL, l.endpoint_id, l.filter, l.valid_from, l.valid_to,
-           l.deleted, l.disabled, l.version, l.max_in_flight, l.rate_per_s
-      FROM ({_SUBSCRIBERS.format(events="picked WHERE (SELECT count(*) FROM picked) <= $3")}) l
+    SELECT l.workspace_id, l.type, NULL, NULL, NULL, NULL, l.after_endpoint_id, NULL, l.pattern, l.endpoint_id, l.filter,
+           l.valid_from, l.valid_to, l.deleted, l.disabled, l.version, l.max_in_flight, l.rate_per_s
+      FROM ({_SUBSCRIBERS.format(events="picked WHERE (SELECT count(*) FROM picked) <= $2", page="($3::bigint)")}) l
      ORDER BY seq
 """
-"""The `$1` oldest and the `$2` newest rows with their payloads. After them come the subscribers, without a `seq`, if there are
-at most `$3` rows.
+"""The `$1` oldest rows with their payloads. After them come the subscribers, without a `seq`, if there are at most `$2` rows."""
+
+OUTBOX_WAITING: Final = """
+    WITH RECURSIVE turn (workspace_id, n, wrapped) AS (
+        SELECT $1::text COLLATE "C", 0, false
+        UNION ALL
+        SELECT next.workspace_id, turn.n + 1, next.wrapped
+          FROM turn CROSS JOIN LATERAL (
+                   (SELECT o.workspace_id, turn.wrapped FROM spine.outbox o
+                     WHERE o.workspace_id > turn.workspace_id ORDER BY o.workspace_id LIMIT 1)
+                   UNION ALL
+                   (SELECT o.workspace_id, true FROM spine.outbox o WHERE NOT turn.wrapped ORDER BY o.workspace_id LIMIT 1)
+                   LIMIT 1
+               ) next
+         WHERE turn.n < $2 AND NOT (next.wrapped AND next.workspace_id > $1)
+    )
+    SELECT turn.workspace_id, s.env = 'live' AS live
+      FROM turn CROSS JOIN LATERAL (SELECT env FROM spine.workspaces s WHERE s.workspace_id = turn.workspace_id LIMIT 1) s
+     WHERE turn.n > 0 ORDER BY turn.n
 """
+"""The next `$2` workspaces that have rows, after workspace `$1` and then from the first one on: one probe of the index each."""
+
 OUTBOX_TAKE: Final = f"""
-    {_PICKED.format(lock="FOR UPDATE SKIP LOCKED")}
-    SELECT p.workspace_id, p.type, p.seq, p.event_id, p.accepted_at, p.not_endpoint_id, e.body FROM picked p {_BODIES} ORDER BY seq
+    WITH turn AS (
+        SELECT * FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::integer[]) WITH ORDINALITY
+            AS t (workspace_id, after, oldest, newest, n)
+    ), picked AS MATERIALIZED (
+        SELECT turn.n, o.* FROM turn CROSS JOIN LATERAL (
+                   SELECT * FROM spine.outbox o
+                    WHERE (o.workspace_id, o.seq) > (turn.workspace_id, turn.after) AND o.workspace_id <= turn.workspace_id
+                    ORDER BY o.workspace_id, o.seq LIMIT turn.oldest FOR UPDATE SKIP LOCKED
+               ) o
+         UNION ALL
+        SELECT turn.n, o.* FROM turn CROSS JOIN LATERAL (
+                   SELECT * FROM spine.outbox o
+                    WHERE (o.workspace_id, o.seq) > (turn.workspace_id, turn.after) AND o.workspace_id <= turn.workspace_id
+                    ORDER BY o.workspace_id DESC, o.seq DESC LIMIT turn.newest FOR UPDATE SKIP LOCKED
+               ) o
+    ), sized AS (
+        SELECT p.*, e.body, coalesce(sum(octet_length(e.body)) OVER
+               (PARTITION BY p.n ORDER BY p.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) >= $5, false) AS left_out
+          FROM picked p {_BODIES}
+    )
+    SELECT workspace_id, type, seq, event_id, accepted_at, not_endpoint_id, after_endpoint_id, left_out,
+           CASE WHEN left_out THEN NULL ELSE body END AS body
+      FROM sized ORDER BY n, seq
 """
-"""Locks the `$1` oldest and the `$2` newest rows that no other transaction has locked. Returns them with their payloads."""
+"""Locks the `$3` oldest and the `$4` newest rows after row `$2` of each of the workspaces `$1`, except those that another
+transaction has locked. Returns them with their payloads, a row twice if it is at both ends. As soon as the payloads of a
+workspace have `$5` bytes, its further rows are left out. Their lengths are read without the payloads themselves. The comparisons
+of rows let the planner use the primary key only, as in `_SUBSCRIBERS`.
+"""
 
 SUBSCRIBERS_FIND: Final = _SUBSCRIBERS.format(
-    events="unnest($1::text[], $2::text[], $3::timestamptz[]) AS e (workspace_id, type, accepted_at)"
+    events="unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[]) AS e (workspace_id, type, accepted_at, after_endpoint_id)",
+    page="($5::bigint)",
 )
-"""Subscribers to events of these workspaces, types and times of acceptance."""
+"""Subscribers to events of these workspaces, types and times of acceptance, to `$5` endpoints after `$4` of each pattern."""
+
+OUTBOX_ADVANCE: Final = """
+    UPDATE spine.outbox o SET after_endpoint_id = p.endpoint_id
+      FROM unnest($1::text[], $2::bigint[], $3::text[]) AS p (workspace_id, seq, endpoint_id)
+     WHERE o.workspace_id = p.workspace_id AND o.seq = p.seq
+"""
+"""Records up to which endpoint the deliveries of these rows are written. The caller has locked the rows when it read them."""
 
 OUTBOX_DONE: Final = """
     WITH locked AS MATERIALIZED (
-        SELECT ctid FROM spine.outbox WHERE seq = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED
+        SELECT ctid FROM spine.outbox WHERE seq = ANY ($1::bigint[]) AND ($21 OR after_endpoint_id IS NULL) FOR UPDATE SKIP LOCKED
     ), deleted AS (
         DELETE FROM spine.outbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM locked)) RETURNING seq
+    ), relayed AS MATERIALIZED (
+        SELECT seq FROM deleted UNION ALL SELECT unnest($20::bigint[])
     ), opened AS (
         INSERT INTO spine.deliveries_open
             (workspace_id, id, event_id, type, endpoint_id, accepted_at, state, due_at, leased_by)
@@ -91,7 +149,7 @@ OUTBOX_DONE: Final = """
                CASE u.placement WHEN 0 THEN $2::text END
           FROM unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::smallint[])
             AS u (seq, workspace_id, id, event_id, type, endpoint_id, accepted_at, placement)
-         WHERE (u.seq IN (SELECT seq FROM deleted)) IS TRUE
+         WHERE (u.seq IN (SELECT seq FROM relayed)) IS TRUE
     ), discarded AS (
         INSERT INTO spine.deliveries_closed
             (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, accepted_at, created_at, xid)
@@ -99,14 +157,16 @@ OUTBOX_DONE: Final = """
                clock_timestamp(), pg_current_xact_id()
           FROM unnest($12::bigint[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::timestamptz[], $19::text[])
             AS u (seq, workspace_id, id, event_id, type, endpoint_id, accepted_at, reason)
-         WHERE (u.seq IN (SELECT seq FROM deleted)) IS TRUE
+         WHERE (u.seq IN (SELECT seq FROM relayed)) IS TRUE
     )
-    SELECT seq FROM deleted
+    SELECT seq FROM relayed
 """
 """Deletes outbox rows and writes their deliveries, each with its placement (`workers.webhooks.jobs.Placement`) or dead with a reason.
 
-Writes only deliveries of the events that it deleted: no other worker had locked or changed them. Returns their `seq`. `IS
-TRUE` makes the planner hash them. Without it, the planner estimates ten rows for each list and joins them in a nested loop.
+Writes only deliveries of the rows that it deleted, which no other worker had locked or changed, and of those that the caller
+has locked and advanced (`$20`). Returns their `seq`. Rows of which a part is written are deleted only if the caller has them
+locked (`$21`). `IS TRUE` makes the planner hash them. Without it, the planner estimates ten rows for each list and joins them
+in a nested loop.
 """
 
 # --- claims ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 The modules, in the order in which an event meets them:
 
-- `relay`: reads accepted events from the outbox and writes one delivery for each matching endpoint.
+- `relay`, `relay_turns`, `relay_plan`: read accepted events from the outbox, in turn by workspace while many wait, and write
+  one delivery for each matching endpoint, those of wide events in parts.
 - `claim`: leases deliveries that are due, and those that are parked behind a full endpoint queue.
 - `endpoint_queues`, `endpoint_queue`: hold the leased jobs, one queue per endpoint, within the capacity of the process.
 - `send`, `start_order`, `attempt`: start the calls, in fair order, and make each signed HTTP request.

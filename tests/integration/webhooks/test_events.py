@@ -10,7 +10,7 @@ import httpx
 import jsonschema
 import pytest
 
-from tests.api import Api, Organisation, serve, unique_key
+from tests.api import Api, Organisation, client, serve, unique_key
 
 
 def accept(http: httpx.Client, type: str = "order.paid", **data: Any) -> dict[str, Any]:
@@ -215,19 +215,40 @@ def test_erasing_twice_is_erasing_once(http: httpx.Client) -> None:
     assert [event["data"]["event_id"] for event in told] == [made["id"]]
 
 
-def test_too_long_a_queue_is_429(api: Api, org: Organisation) -> None:
-    """When more events wait than the setting allows, accepting says so before anything falls over."""
+def _accept_until_refused(http: httpx.Client) -> httpx.Response:
+    for _ in range(200):
+        answer = http.post(
+            "/v1/events/batch",
+            json={"events": [{"type": "order.paid", "data": {}}] * 50},
+            headers={"Idempotency-Key": unique_key()},
+        )
+        if answer.status_code == 429:
+            break
+        assert answer.status_code == 201
+    return answer
+
+
+def test_a_workspace_with_too_long_a_queue_gets_429(api: Api, org: Organisation) -> None:
+    """When more events of a workspace wait than the setting allows, accepting says so, to that workspace only."""
     with (
-        serve(api.database_url, api.redis_url, SPINE_MAX_OUTBOX="1") as full,
-        httpx.Client(base_url=full.url, headers={"Authorization": f"Bearer {org.test.key}"}, trust_env=False) as http,
+        serve(api.database_url, api.redis_url, SPINE_MAX_OUTBOX="100") as full,
+        client(full.url, org.test.key) as http,
+        client(full.url, org.live.key) as other,
     ):
-        for n in range(200):
-            answer = http.post(
-                "/v1/events/batch",
-                json={"events": [{"type": "order.paid", "data": {}}] * 50},
-                headers={"Idempotency-Key": f"k{n}"},
-            )
-            if answer.status_code == 429:
-                break
-    assert (answer.status_code, answer.json()["code"]) == (429, "backlog_full")
-    assert int(answer.headers["retry-after"]) >= 1
+        answer = _accept_until_refused(http)
+        assert (answer.status_code, answer.json()["code"]) == (429, "backlog_full")
+        assert int(answer.headers["retry-after"]) >= 1
+        accept(other, n=1)
+        assert _accept_until_refused(http).status_code == 429
+
+
+def test_too_long_a_queue_of_all_is_429_for_everybody(api: Api, org: Organisation) -> None:
+    """When more events of all workspaces wait than the setting allows, accepting says so before anything falls over."""
+    with (
+        serve(api.database_url, api.redis_url, SPINE_MAX_OUTBOX_TOTAL="100") as full,
+        client(full.url, org.test.key) as http,
+        client(full.url, org.live.key) as other,
+    ):
+        for each in (http, other):
+            answer = _accept_until_refused(each)
+            assert (answer.status_code, answer.json()["code"]) == (429, "backlog_full")

@@ -91,12 +91,83 @@ async def test_the_relay_writes_in_no_loop(engine: Engine) -> None:
     await engine.pool.execute("VACUUM (ANALYZE) spine.outbox")
     made = [[1], *([["x"]] * 5), [datetime.now(UTC)]]
     plan = await _plan(
-        engine, queries.OUTBOX_DONE, [1], "me", timedelta(seconds=30), *made, [0], *made, ["r"], settings=WORKER_PLANS
+        engine,
+        queries.OUTBOX_DONE,
+        [1],
+        "me",
+        timedelta(seconds=30),
+        *made,
+        [0],
+        *made,
+        ["r"],
+        [2],
+        True,
+        settings=WORKER_PLANS,
     )
     assert plan.count("hashed SubPlan") == 2
     assert "Nested Loop" not in plan
     assert "outbox_order" in plan
     assert "Tid Scan on outbox" in plan
+
+
+async def test_the_relay_walks_the_outbox_by_workspace(engine: Engine) -> None:
+    """The workspaces that have events, and the events of each, are found by one index, however many events wait."""
+    await engine.publish(count=5000)
+    for analyzed in (False, True):
+        if analyzed:
+            await engine.pool.execute("VACUUM (ANALYZE) spine.outbox")
+        waiting = await _plan(engine, queries.OUTBOX_WAITING, "", 64, settings=WORKER_PLANS)
+        take = await _plan(engine, queries.OUTBOX_TAKE, ["w"], [0], [100], [100], 10**6, settings=WORKER_PLANS)
+        advance = await _plan(engine, queries.OUTBOX_ADVANCE, ["w"], [1], ["e"], settings=WORKER_PLANS)
+        assert "(seq = p.seq)" in advance
+        for plan in (waiting, take):
+            assert plan.count("outbox_pkey on outbox") == 2
+            assert "outbox_order" not in plan
+            assert "Sort Key: o.workspace_id" not in plan
+
+
+async def test_a_part_is_written_by_who_has_locked_it(engine: Engine) -> None:
+    """A worker that has read a row without a lock does not delete it after another one has written a part of it."""
+    await engine.publish()
+    seq = await engine.pool.fetchval("SELECT seq FROM spine.outbox")
+    nothing: list[list[Any]] = [[] for _ in range(17)]
+    await engine.pool.execute(queries.OUTBOX_ADVANCE, [engine.workspace_id], [seq], ["whe_1"])
+    for locked, expected in ((False, []), (True, [seq])):
+        done = await engine.pool.fetch(queries.OUTBOX_DONE, [seq], "me", timedelta(seconds=30), *nothing, locked)
+        assert [row["seq"] for row in done] == expected
+
+
+async def test_the_walk_goes_around(engine: Engine) -> None:
+    """From any place the walk meets each workspace that has events once, and says which are live."""
+    others = [Engine(engine.url, engine.redis_url, engine.pool) for _ in range(4)]
+    for n, other in enumerate(others):
+        await other.create_workspace("live" if n % 2 else "test")
+        await other.publish(count=3)
+    around = sorted((other.workspace_id, n % 2 == 1) for n, other in enumerate(others))
+    for place, expected in (
+        ("", around),
+        (around[1][0], [*around[2:], *around[:2]]),
+        (around[3][0], around),
+        ("wsp_" + "Z" * 26, around),
+    ):
+        for most in (1, 3, 64):
+            rows = await engine.pool.fetch(queries.OUTBOX_WAITING, place, most)
+            assert [tuple(row) for row in rows] == expected[:most]
+
+
+async def test_large_payloads_are_left_out(engine: Engine) -> None:
+    """Beyond its bytes a workspace's rows come without their payloads, those of the other workspaces with them."""
+    other = Engine(engine.url, engine.redis_url, engine.pool)
+    await other.create_workspace()
+    await engine.publish(count=10, data="x" * 10_000)
+    await other.publish(count=10)
+    turns = ([engine.workspace_id, other.workspace_id], [0, 0], [6, 20], [2, 0], 25_000)
+    rows = await engine.pool.fetch(queries.OUTBOX_TAKE, *turns)
+    large, small = (rows[:8], rows[8:])
+    assert [row["left_out"] for row in large] == [False] * 3 + [True] * 5
+    assert [row["body"] is None for row in large] == [False] * 3 + [True] * 5
+    assert [row["seq"] for row in large] == sorted(row["seq"] for row in large)
+    assert [(row["workspace_id"], row["left_out"]) for row in small] == [(other.workspace_id, False)] * 10
 
 
 async def test_a_claim_takes_only_what_is_due(engine: Engine) -> None:
@@ -139,7 +210,10 @@ async def test_an_event_is_looked_up_by_its_key_whatever_the_planner_believes(en
     """In tables that the planner takes for empty one index seems as good as another; only the key fits a look-up."""
     await engine.pool.execute("TRUNCATE spine.outbox, spine.events")
     await engine.pool.execute("VACUUM (ANALYZE) spine.events")
-    for query, args in ((queries.OUTBOX_READ, (100, 100, 16)), (queries.OUTBOX_TAKE, (100, 100))):
+    for query, args in (
+        (queries.OUTBOX_READ, (100, 16, 256)),
+        (queries.OUTBOX_TAKE, (["w"], [0], [100], [100], 10**6)),
+    ):
         plan = await _plan(engine, query, *args, settings=WORKER_PLANS)
         assert plan.count("_pkey on events") == plan.count(" on events_")
         assert "_pkey on events" in plan
@@ -148,11 +222,12 @@ async def test_an_event_is_looked_up_by_its_key_whatever_the_planner_believes(en
 async def test_listeners_are_found_by_their_patterns(engine: Engine) -> None:
     """Who listens to a type is looked up by the patterns that it meets, whatever the planner believes of the tables."""
     await engine.pool.execute("VACUUM (ANALYZE) spine.subscriptions, spine.webhook_endpoints")
-    asked = [["w"], ["a.b"], [datetime.now(UTC)]]
-    for query, args in ((queries.OUTBOX_READ, (100, 100, 16)), (queries.SUBSCRIBERS_FIND, asked)):
+    asked = [["w"], ["a.b"], [datetime.now(UTC)], [None], 1000]
+    for query, args in ((queries.OUTBOX_READ, (100, 16, 256)), (queries.SUBSCRIBERS_FIND, asked)):
         plan = await _plan(engine, query, *args, settings=WORKER_PLANS)
-        assert "Index Cond: ((workspace_id = " in plan
-        assert "AND (pattern = met.pattern) AND (valid_from <=" in plan
+        assert "Index Scan using subscriptions_pkey on subscriptions" in plan
+        assert "Index Cond: ((ROW(workspace_id, pattern, endpoint_id) > ROW(" in plan
+        assert "Sort Key: s." not in plan  # so that a page ends the scan
         assert "webhook_endpoints_pkey on webhook_endpoints" in plan
         assert "Seq Scan on subscriptions" not in plan
 
