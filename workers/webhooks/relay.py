@@ -10,7 +10,7 @@ read, so that several workers with a backlog do not repeat each other's work.
 
 import contextlib
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -71,6 +71,13 @@ class Relay:
         """Whether the last batch left events in the outbox."""
         self._locking = False
         """Whether the last batch was so large that the next one is locked when it is read."""
+        self._busiest: str | None = None
+        """The workspace of most deliveries of the last batch, if it was large."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next batch can be leased as it is written, if it is of the same workspace as most of the last one."""
+        return self._queues.is_worth_a_batch(self._queues.relay_capacity(self._busiest), claimed=False)
 
     async def close(self) -> None:
         """Return the connection to the pool."""
@@ -78,14 +85,23 @@ class Relay:
 
     async def relay_batch(self) -> bool:
         """Relay one batch. Returns True if more events may wait."""
-        limit = min(self._batch_size, self._queues.capacity(claimed=False))
+        capacity = self._queues.relay_capacity(self._busiest)
+        limit = min(self._batch_size, capacity if self.has_room else self._batch_size)
+        room = max(1, self._queues.bodies.batch_room())
+        self._queues.bodies.reserve(room)
+        try:
+            return await self._relay_batch(limit, room)
+        finally:
+            self._queues.bodies.reserve(-room)
+
+    async def _relay_batch(self, limit: int, room: int) -> bool:
         newest = limit // 2 if self.has_backlog else 0
         async with self._db.connection() as connection:
             lease_ends_s = time.monotonic() + self._lease.total_seconds()
             deliveries: list[_NewDelivery] = []
             try:
                 async with connection.transaction() if self._locking else contextlib.nullcontext():
-                    events, subscriptions = await self._read(connection, limit - newest, newest)
+                    events, subscriptions = await self._read(connection, limit - newest, newest, room)
                     if not events:
                         self.has_backlog = self._locking = False
                         return False
@@ -94,8 +110,11 @@ class Relay:
             except BaseException:
                 self._cancel_reservations(deliveries)
                 raise
-        self.has_backlog = len(events) == limit or len(planned) < len(events)
+        cut = sum(len(event["body"] or b"") for event in events) >= room
+        self.has_backlog = len(events) == limit or len(planned) < len(events) or cut
         self._locking = self.has_backlog or max(len(events), len(deliveries)) > _SMALL_BATCH
+        workspaces = Counter(one.limits.workspace_id for one in deliveries) if self._locking else None
+        self._busiest = workspaces.most_common(1)[0][0] if workspaces else None
         self._adapt_batch_size(len(planned), len(deliveries), cut=len(planned) < len(events))
         if len(relayed) < len(planned):
             self._cancel_reservations(one for one in deliveries if one.event["seq"] not in relayed)
@@ -112,12 +131,12 @@ class Relay:
         fitting = int(MAX_DELIVERIES / max(deliveries / events, 1.0))
         self._batch_size = max(1, min(_EVENTS_MAX, fitting, (events if cut else self._batch_size) * 2))
 
-    async def _read(self, connection: Any, oldest: int, newest: int) -> tuple[list[Any], list[Any]]:
-        """Read that many events from the two ends of the outbox, and the subscriptions to their types."""
+    async def _read(self, connection: Any, oldest: int, newest: int, room: int) -> tuple[list[Any], list[Any]]:
+        """Read that many events from the two ends of the outbox, of `room` bytes, and the subscriptions to their types."""
         if self._locking:
-            events = await connection.fetch(queries.OUTBOX_TAKE, oldest, newest)
+            events = await connection.fetch(queries.OUTBOX_TAKE, oldest, newest, room)
         else:
-            rows = await connection.fetch(queries.OUTBOX_READ, oldest, newest, _SMALL_BATCH)
+            rows = await connection.fetch(queries.OUTBOX_READ, oldest, newest, room, _SMALL_BATCH)
             events = [row for row in rows if row["seq"] is not None]
             if len(events) <= _SMALL_BATCH:
                 return events, rows[len(events) :]

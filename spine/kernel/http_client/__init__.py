@@ -12,7 +12,7 @@ Promises: no connection to an unchecked address; no second resolution between ch
 proxies or decompression; no unlimited read of a body; no exception for anything that a receiver does.
 """
 
-from spine.kernel.http_client.client import HttpClient
+from spine.kernel.http_client.client import HttpClient, NotSentError
 from spine.kernel.http_client.response import HttpResponse
 
-__all__ = ["HttpClient", "HttpResponse"]
+__all__ = ["HttpClient", "HttpResponse", "NotSentError"]
