@@ -30,3 +30,9 @@ def room(held: int, free: int, *, live: bool) -> int:
     # held + allowed <= factor * (free - allowed), in integers: this runs for every delivery.
     allowed = (part * free - whole * held) // (part + whole)
     return max(allowed, 1 if held <= 0 else 0)
+
+
+def is_over(held: int, free: int, *, live: bool) -> bool:
+    """Return whether a workspace holds more than it may, because others have taken what was free. One unit it may hold."""
+    part, whole = _LIVE if live else _TEST
+    return held > 1 and whole * held > part * free

@@ -32,6 +32,8 @@ PARKED_POLL_S: Final = 0.2
 """Maximum wait of a row that was parked by a worker without a share of its endpoint."""
 REBALANCE_S: Final = 0.1
 _FULL_PAUSE_S: Final = 0.004
+_CLAIMS_HELD: Final = 32
+"""A claim waits until this part of what the process may hold is free: claims are small, but worth a round trip."""
 _FULL_MAX_S: Final = 0.02
 _EVICT_S: Final = 60.0
 
@@ -45,6 +47,7 @@ class Dispatcher:
         self.queues = EndpointQueues(context.heartbeat, work.max_held, work.max_held_bytes)
         self.leases = Leases(pool, self.queues, context.wakeups, context.worker_id, work.lease_s)
         self.recorder = Recorder(pool, context.wakeups, work.commit_gap_s, self.queues.release, self._on_gone)
+        self._worth_a_claim = max(1, work.max_held // _CLAIMS_HELD)
         self._wake_relay = asyncio.Event()
         self._wake_due = asyncio.Event()
         self._wake_parked = asyncio.Event()
@@ -140,7 +143,7 @@ class Dispatcher:
         await self._wait(self._wake_due)
         more = True
         while more and not self.queues.stopping:
-            if self.queues.is_worth_a_batch(self.queues.capacity(claimed=True), claimed=True):
+            if self.queues.capacity(claimed=True) >= self._worth_a_claim:
                 more = await self.claimer.claim_due()
                 await asyncio.sleep(self.claimer.pause_s)
             else:

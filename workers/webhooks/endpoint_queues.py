@@ -1,8 +1,9 @@
 """All endpoint queues of this process, and the capacity of each queue, of each workspace and of the process.
 
 A queue holds what its endpoint can take in about one second (`policies.endpoint_capacity.depth`). What does not fit is
-parked in Postgres behind it. All slow queues together get at most half of the capacity of the process. A queue whose
-endpoint has not responded yet starts with a few calls. So receivers that hang cannot take the capacity of the others.
+parked in Postgres behind it. All slow queues together get at most half of the capacity of the process, and those of one
+workspace at most half of its share. A queue whose endpoint has not responded yet starts with a few calls. So receivers
+that hang cannot take the capacity of the others.
 
 A workspace holds as many deliveries, and bytes of their bodies, as are still free (`policies.fair_share`). What exceeds
 that stays due in Postgres. So one workspace cannot take the capacity of the others, however many endpoints it has.
@@ -21,6 +22,8 @@ from workers.webhooks.jobs import DeliveryJob, EndpointLimits, Placement
 from workers.webhooks.workspace_use import WorkspaceUse, WorkspaceUses
 
 _IDLE_S: Final = 600.0
+_WORTH_PART: Final = 8
+"""A workspace gets more deliveries when it has room for this part of what it holds."""
 
 
 class EndpointQueues:
@@ -65,24 +68,24 @@ class EndpointQueues:
         free = min(self._max_held - len(self._held), self._max_held - self._max_held // 4 - held)
         return max(0, free - self._reserved)
 
-    def relay_capacity(self, workspace_id: str | None) -> int:
+    def room(self, use: WorkspaceUse, free: int) -> int:
+        """How many more deliveries a workspace may hold while `free` places of the process are unused.
+
+        0 also if that is little beside what it holds: a batch of a few deliveries is not worth its round trips.
+        """
+        room = fair_share.room(use.held, free, live=use.live)
+        return room if room * _WORTH_PART >= use.held and self.bodies.admits(use, 1) else 0
+
+    def relay_room(self, workspace_id: str | None) -> int:
         """How many more new deliveries a workspace may hold. For None, how many the process may hold."""
         free = self.capacity(claimed=False)
         use = None if workspace_id is None else self._uses.find(workspace_id)
         return free if use is None else self.room(use, free)
 
-    def is_worth_a_batch(self, capacity: int, *, claimed: bool) -> bool:
-        """Whether a capacity is worth a round trip. Claims are small (`workers.webhooks.claim`)."""
-        return capacity >= max(1, self._max_held // (32 if claimed else 16))
-
     def full_workspaces(self, *, claimed: bool) -> list[str]:
         """The workspaces that may hold no more deliveries, or no more bytes, until some of theirs have ended."""
         free = self.capacity(claimed=claimed)
         return [use.id for use in self._uses.holding if self.room(use, free) <= 0]
-
-    def room(self, use: WorkspaceUse, free: int) -> int:
-        """How many more deliveries a workspace may hold while `free` places of the process are unused."""
-        return fair_share.room(use.held, free, live=use.live) if self.bodies.admits(use, 1) else 0
 
     def queue(self, limits: EndpointLimits) -> EndpointQueue:
         """The queue of an endpoint, created if missing. Limits of a newer endpoint version replace the present ones.
@@ -94,11 +97,10 @@ class EndpointQueues:
         if queue is None:
             use = self._uses.open_queue(limits.workspace_id, live=limits.live)
             queue = self._queues[key] = EndpointQueue(limits, use)
-            queue.set_share(self._heartbeat)
-        elif queue.limits.version < limits.version:
+        is_newer = queue.limits.version < limits.version
+        if is_newer:
             queue.limits = limits
-            queue.set_share(self._heartbeat)
-        elif queue.workers is not self._heartbeat.live_workers:
+        if is_newer or queue.workers is not self._heartbeat.live_workers:
             queue.set_share(self._heartbeat)
         return queue
 
@@ -108,12 +110,7 @@ class EndpointQueues:
 
     def update_endpoint(self, endpoint: Endpoint) -> None:
         """Apply the limits of an endpoint that was just loaded."""
-        workspace_id, id = endpoint.key
-        self.queue(
-            EndpointLimits(
-                workspace_id, id, endpoint.version, endpoint.max_in_flight, endpoint.rate_per_s, endpoint.live
-            )
-        )
+        self.queue(endpoint.limits)
 
     def rebalance(self) -> None:
         """Compute the shares of the active queues again after a change of the list of live workers."""
@@ -132,7 +129,8 @@ class EndpointQueues:
             queue.parked = True
             return Placement.PARKED
         use = queue.workspace
-        if self.room(use, self._max_held - len(self._held) - self._reserved) <= 0:
+        free = self._max_held - len(self._held) - self._reserved
+        if fair_share.room(use.held, free, live=use.live) <= 0 or not self.bodies.admits(use, 1):
             return Placement.DUE
         queue.reserved += 1
         self._reserved += 1
@@ -144,12 +142,18 @@ class EndpointQueues:
         """How many more deliveries the queue may hold; negative if it holds too many."""
         capacity = queue.depth(now_s) - queue.held
         if queue.slow and capacity > 0:
-            capacity = min(capacity, self._max_held // 2 - self._slow_held)
+            use = queue.workspace
+            capacity = min(capacity, fair_share.room(use.slow_held, self._slow_free, live=use.live))
         return capacity
+
+    @property
+    def _slow_free(self) -> int:
+        return self._max_held // 2 - self._slow_held
 
     def _add_slow(self, queue: EndpointQueue, count: int) -> None:
         if queue.slow:
             self._slow_held += count
+            queue.workspace.slow_held += count
 
     def end_call(self, queue: EndpointQueue) -> None:
         """Free the place of a call that has ended."""
@@ -217,11 +221,15 @@ class EndpointQueues:
         self.bodies.remove(use, job)
 
     def remove_excess(self, queue: EndpointQueue, now_s: float) -> list[DeliveryJob]:
-        """Remove the newest waiting jobs of a slow queue that exceed its depth, or the half of all slow queues; return them."""
-        allowed = 0 if self._slow_held > self._max_held // 2 else queue.depth(now_s)
-        excess = min(max(0, queue.held - allowed), len(queue.jobs))
-        removed = [queue.jobs.pop() for _ in range(excess)]
-        self._remove_places(queue, len(removed))
+        """Remove the newest waiting jobs that exceed the depth of a queue, or the share of the slow ones; return them."""
+        use = queue.workspace
+        depth = queue.depth(now_s)
+        removed: list[DeliveryJob] = []
+        while queue.jobs and (
+            queue.held > depth or (queue.slow and fair_share.is_over(use.slow_held, self._slow_free, live=use.live))
+        ):
+            removed.append(queue.jobs.pop())
+            self._remove_places(queue, 1)
         return removed
 
     def is_half_empty(self, queue: EndpointQueue, now_s: float) -> bool:

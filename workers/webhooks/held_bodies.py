@@ -4,6 +4,8 @@ Room follows the bytes that are really held, and those that a running batch may 
 that are gone.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from policies import fair_share
@@ -39,6 +41,16 @@ class HeldBodies:
     def reserve(self, size: int) -> None:
         """Reserve room for the bodies of a running batch. A negative size frees it after the batch."""
         self._reserved += size
+
+    @contextmanager
+    def reserved_batch(self) -> Iterator[int]:
+        """Reserve the room of a batch while it runs, and return it: at least 1, for a batch that reads before it decides."""
+        room = max(1, self.batch_room())
+        self.reserve(room)
+        try:
+            yield room
+        finally:
+            self.reserve(-room)
 
     def admits(self, use: WorkspaceUse, size: int, planned: int = 0) -> bool:
         """Whether a workspace may hold a further body of this size, with `planned` bytes to be added before it.

@@ -1,14 +1,9 @@
 """Chooses the endpoint queues for which parked rows are claimed: those that have drained to half, in turn."""
 
-from typing import Final
-
 from workers.webhooks.endpoint_queue import EndpointQueue
 from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.queue_turns import QueueTurns
 from workers.webhooks.workspace_use import WorkspaceUse
-
-_LEAST: Final = 8
-"""A workspace that holds deliveries and may hold fewer more than this keeps its turn, so that claims stay worth their cost."""
 
 
 class Refill:
@@ -37,7 +32,7 @@ class Refill:
         def may_take(use: WorkspaceUse) -> bool:
             if use not in room:
                 room[use] = self._queues.room(use, free)
-            return room[use] >= (_LEAST if use.held else 1)
+            return room[use] > 0
 
         taken: list[tuple[EndpointQueue, int]] = []
         while left > 0 and (queue := self._turns.pop(may_take)) is not None:

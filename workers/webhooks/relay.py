@@ -10,10 +10,11 @@ read, so that several workers with a backlog do not repeat each other's work.
 
 import contextlib
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from statistics import mode
 from typing import Any, Final
 
 import asyncpg
@@ -71,13 +72,12 @@ class Relay:
         """Whether the last batch left events in the outbox."""
         self._locking = False
         """Whether the last batch was so large that the next one is locked when it is read."""
-        self._busiest: str | None = None
-        """The workspace of most deliveries of the last batch, if it was large."""
+        self._busiest: str | None = None  # the workspace of most deliveries of the last batch, if that was large
 
     @property
     def has_room(self) -> bool:
         """Whether the next batch can be leased as it is written, if it is of the same workspace as most of the last one."""
-        return self._queues.is_worth_a_batch(self._queues.relay_capacity(self._busiest), claimed=False)
+        return self._queues.relay_room(self._busiest) > 0
 
     async def close(self) -> None:
         """Return the connection to the pool."""
@@ -85,14 +85,9 @@ class Relay:
 
     async def relay_batch(self) -> bool:
         """Relay one batch. Returns True if more events may wait."""
-        capacity = self._queues.relay_capacity(self._busiest)
-        limit = min(self._batch_size, capacity if self.has_room else self._batch_size)
-        room = max(1, self._queues.bodies.batch_room())
-        self._queues.bodies.reserve(room)
-        try:
+        limit = min(self._batch_size, self._queues.relay_room(self._busiest) or self._batch_size)
+        with self._queues.bodies.reserved_batch() as room:
             return await self._relay_batch(limit, room)
-        finally:
-            self._queues.bodies.reserve(-room)
 
     async def _relay_batch(self, limit: int, room: int) -> bool:
         newest = limit // 2 if self.has_backlog else 0
@@ -113,8 +108,7 @@ class Relay:
         cut = sum(len(event["body"] or b"") for event in events) >= room
         self.has_backlog = len(events) == limit or len(planned) < len(events) or cut
         self._locking = self.has_backlog or max(len(events), len(deliveries)) > _SMALL_BATCH
-        workspaces = Counter(one.limits.workspace_id for one in deliveries) if self._locking else None
-        self._busiest = workspaces.most_common(1)[0][0] if workspaces else None
+        self._busiest = mode(one.limits.workspace_id for one in deliveries) if self._locking and deliveries else None
         self._adapt_batch_size(len(planned), len(deliveries), cut=len(planned) < len(events))
         if len(relayed) < len(planned):
             self._cancel_reservations(one for one in deliveries if one.event["seq"] not in relayed)

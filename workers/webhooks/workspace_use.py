@@ -6,13 +6,15 @@ from collections.abc import Collection
 class WorkspaceUse:
     """The use of one workspace. Only `EndpointQueues`, `HeldBodies` and `CallSlots` change it."""
 
-    __slots__ = ("bytes", "calls", "held", "id", "live", "queues")
+    __slots__ = ("bytes", "calls", "held", "id", "live", "queues", "slow_held")
 
     def __init__(self, id: str, *, live: bool) -> None:
         self.id = id
         self.live = live
         self.held = 0
         """Deliveries leased to this process, and places that are reserved for more."""
+        self.slow_held = 0
+        """Those of its slow queues."""
         self.bytes = 0
         """Bytes of the bodies of its deliveries, each body once."""
         self.calls = [0, 0]

@@ -21,8 +21,10 @@ def _queues(
     return EndpointQueues(heartbeat, max_held, max_bytes)
 
 
-def _limits(id: str = "whe_1", cap: int = 20, version: int = 1) -> EndpointLimits:
-    return EndpointLimits("wsp", id, version, cap, None)
+def _limits(
+    id: str = "whe_1", cap: int = 20, version: int = 1, workspace: str = "wsp", *, live: bool = True
+) -> EndpointLimits:
+    return EndpointLimits(workspace, id, version, cap, None, live)
 
 
 def _job(n: int, event: str | None = None, body: bytes = b"{}") -> DeliveryJob:

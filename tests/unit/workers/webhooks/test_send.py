@@ -60,24 +60,44 @@ class Harness:
             max_in_flight,
             self.results.append,
             lambda job, placement: self.released.append((job, placement)),
-            lambda: None,
+            lambda _: None,
         )
         self.cache = FakeCache()
         self.sender.cache = cast("Any", self.cache)
         self.numbers: Iterator[int] = iter(range(10**6))
 
-    def endpoint(self, id: str, cap: int = 5, *, disabled: bool = False, deleted: bool = False) -> EndpointLimits:
-        self.cache.endpoints["wsp", id] = Endpoint(
-            ("wsp", id), id, {}, Signer([new_secret()]), 1, cap, None, False, disabled, deleted, 0.0
+    def endpoint(
+        self,
+        id: str,
+        cap: int = 5,
+        workspace: str = "wsp",
+        *,
+        live: bool = True,
+        disabled: bool = False,
+        deleted: bool = False,
+    ) -> EndpointLimits:
+        self.cache.endpoints[workspace, id] = Endpoint(
+            (workspace, id), id, {}, Signer([new_secret()]), 1, cap, None, live, disabled, deleted, 0.0
         )
-        return EndpointLimits("wsp", id, 1, cap, None)
+        return EndpointLimits(workspace, id, 1, cap, None, live)
 
     def load(self, limits: EndpointLimits, count: int, lease_ends_s: float = FAR, *, new: bool = False) -> None:
         for _ in range(count):
             n = next(self.numbers)
             assert self.queues.reserve(limits, 0.0) is Placement.LEASED
             job = DeliveryJob(
-                "wsp", f"dlv_{n}", f"evt_{n}", "a.b", limits.id, 0, 1, None, NOW, b"{}", lease_ends_s, None
+                limits.workspace_id,
+                f"dlv_{n}",
+                f"evt_{n}",
+                "a.b",
+                limits.id,
+                0,
+                1,
+                None,
+                NOW,
+                b"{}",
+                lease_ends_s,
+                None,
             )
             queue = self.queues.load(limits, job, 0.0, claimed=False)
         (self.sender.start_new if new else self.sender.start_ready)(queue)
