@@ -78,8 +78,7 @@ class EndpointQueues:
 
     def relay_room(self, workspace_id: str | None) -> int:
         """How many more new deliveries a workspace may hold. For None, how many the process may hold."""
-        free = self.capacity(claimed=False)
-        use = None if workspace_id is None else self._uses.find(workspace_id)
+        free, use = self.capacity(claimed=False), self._uses.find(workspace_id)
         return free if use is None else self.room(use, free)
 
     def full_workspaces(self, *, claimed: bool) -> list[str]:
