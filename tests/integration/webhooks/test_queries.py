@@ -63,7 +63,7 @@ async def test_claiming_does_not_read_the_queue(engine: Engine) -> None:
         if emptied:
             await engine.pool.execute("DELETE FROM spine.deliveries_open")
             await engine.pool.execute("VACUUM ANALYZE spine.deliveries_open")
-        plans = {
+        plans: dict[str, tuple[Any, ...]] = {
             "deliveries_open_due": (queries.DUE_LOOK, 100, 2, 0),
             "deliveries_open_turns": (queries.DUE_LOOK_IN_TURNS, 100, 2, 0, "", ["w"], 500, 32),
             "deliveries_open_waiting": (queries.PARKED_LOOK, ["w"], ["e"], [10]),

@@ -261,7 +261,7 @@ async def test_largest_events_do_not_stop_delivery(engine: Engine, receiver: Rec
             add(*args)
             held.append(bodies.bytes)
 
-        bodies.add = recorded  # type: ignore[method-assign]
+        bodies.add = recorded
         await live.publish("large.happened", count=450, data="x" * (LARGEST - 100))
         await receiver.until_calls("/large", 450, 100)
         await live.publish("small.happened", count=50)

@@ -34,10 +34,10 @@ def test_every_workspace_gets_a_turn_per_round(sizes: list[int]) -> None:
     left = Counter({f"wsp_{n}": size for n, size in enumerate(sizes)})
     seen: Counter[str] = Counter()
     popped = set()
-    while (queue := turns.pop(_anybody)) is not None:
-        popped.add(queue)
-        seen[queue.workspace.id] += 1
-        left[queue.workspace.id] -= 1
+    while (popped_queue := turns.pop(_anybody)) is not None:
+        popped.add(popped_queue)
+        seen[popped_queue.workspace.id] += 1
+        left[popped_queue.workspace.id] -= 1
         most = max(seen.values())
         assert all(seen[id] >= most - 1 for id, count in left.items() if count)
     assert len(popped) == sum(sizes)
@@ -71,8 +71,8 @@ def test_test_workspaces_do_not_overtake_live_ones() -> None:
     for queue in [*_queues("test", 40, live=False), *_queues("live", 40)]:
         order.add(queue)
     started = []
-    while (queue := order.pop(_anybody)) is not None:
-        started.append(queue.workspace.id)
+    while (next_queue := order.pop(_anybody)) is not None:
+        started.append(next_queue.workspace.id)
     assert started[: LIVE_PER_TEST + 1] == ["live"] * LIVE_PER_TEST + ["test"]
     assert started[:45].count("test") == 5
     assert started[45:] == ["test"] * 35
