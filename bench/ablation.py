@@ -6,7 +6,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import httpx
@@ -52,19 +52,13 @@ def _bare_aiohttp() -> None:
     clients: dict[int, httpx.AsyncClient] = {}
 
     async def over_httpx(
-        self: HttpClient,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        https_required: bool = False,
-        workspace_id: str = "",
+        self: HttpClient, url: str, headers: Mapping[str, str], body: bytes, **options: Any
     ) -> HttpResponse:
         # The checks and the response stay the same; only the call of the session goes through httpx.
         if id(self) not in clients:
             clients[id(self)] = self.client()
             self._session.post = _Session(clients[id(self)]).post  # type: ignore[assignment,method-assign]
-        return await post(self, url, headers, body, https_required=https_required, workspace_id=workspace_id)
+        return await post(self, url, headers, body, **options)
 
     HttpClient.post = over_httpx  # type: ignore[method-assign]
 

@@ -14,6 +14,10 @@ TEST_FACTOR: Final = Fraction(1, 8)
 """A test workspace may hold this part of what is free: alone, a ninth of the capacity."""
 
 
+_LIVE: Final = LIVE_FACTOR.as_integer_ratio()
+_TEST: Final = TEST_FACTOR.as_integer_ratio()
+
+
 def room(held: int, free: int, *, live: bool) -> int:
     """Return how much more a workspace that holds `held` may take, while `free` of the whole capacity is unused.
 
@@ -22,6 +26,13 @@ def room(held: int, free: int, *, live: bool) -> int:
     """
     if free <= 0:
         return 0
-    factor = LIVE_FACTOR if live else TEST_FACTOR
-    allowed = int((factor * free - held) / (1 + factor))  # held + allowed <= factor * (free - allowed)
+    part, whole = _LIVE if live else _TEST
+    # held + allowed <= factor * (free - allowed), in integers: this runs for every delivery.
+    allowed = (part * free - whole * held) // (part + whole)
     return max(allowed, 1 if held <= 0 else 0)
+
+
+def is_over(held: int, free: int, *, live: bool) -> bool:
+    """Return whether a workspace holds more than it may, because others have taken what was free. One unit it may hold."""
+    part, whole = _LIVE if live else _TEST
+    return held > 1 and whole * held > part * free

@@ -31,7 +31,8 @@ _BODIES: Final = """
 _SUBSCRIBERS: Final = """
     SELECT t.workspace_id, t.type, t.after_endpoint_id, s.pattern, s.endpoint_id, s.filter, s.valid_from,
            least(s.valid_to, '9999-01-01') AS valid_to,
-           w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
+           w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s,
+           (SELECT env = 'live' FROM spine.workspaces x WHERE x.workspace_id = t.workspace_id) AS live
       FROM (
                SELECT workspace_id, type, after_endpoint_id, min(accepted_at) AS first, max(accepted_at) AS last
                  FROM {events} GROUP BY 1, 2, 3
@@ -54,20 +55,26 @@ the wanted order, whatever the planner believes of the tables.
 """
 
 OUTBOX_READ: Final = f"""
-    WITH picked AS MATERIALIZED (SELECT * FROM spine.outbox ORDER BY seq LIMIT $1)
-    SELECT p.workspace_id, p.type, p.seq, p.event_id, p.accepted_at, p.not_endpoint_id, p.after_endpoint_id, e.body,
+    WITH sized AS (
+        SELECT p.*, e.body, coalesce(sum(octet_length(e.body)) OVER
+               (ORDER BY p.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+          FROM (SELECT * FROM spine.outbox ORDER BY seq LIMIT $1) p {_BODIES}
+    ), picked AS MATERIALIZED (SELECT * FROM sized WHERE before < $4::bigint)
+    SELECT p.workspace_id, p.type, p.seq, p.event_id, p.accepted_at, p.not_endpoint_id, p.after_endpoint_id, p.body,
            NULL::text AS pattern, NULL::text AS endpoint_id, NULL::text AS filter,
            NULL::timestamptz AS valid_from, NULL::timestamptz AS valid_to,
            NULL::boolean AS deleted, NULL::boolean AS disabled, NULL::integer AS version, NULL::integer AS max_in_flight,
-           NULL::float8 AS rate_per_s
-      FROM picked p {_BODIES}
+           NULL::float8 AS rate_per_s, NULL::boolean AS live
+      FROM picked p
      UNION ALL
     SELECT l.workspace_id, l.type, NULL, NULL, NULL, NULL, l.after_endpoint_id, NULL, l.pattern, l.endpoint_id, l.filter,
-           l.valid_from, l.valid_to, l.deleted, l.disabled, l.version, l.max_in_flight, l.rate_per_s
+           l.valid_from, l.valid_to, l.deleted, l.disabled, l.version, l.max_in_flight, l.rate_per_s, l.live
       FROM ({_SUBSCRIBERS.format(events="picked WHERE (SELECT count(*) FROM picked) <= $2", page="($3::bigint)")}) l
      ORDER BY seq
 """
-"""The `$1` oldest rows with their payloads. After them come the subscribers, without a `seq`, if there are at most `$2` rows."""
+"""The `$1` oldest rows with their payloads, until these have `$4` bytes; at least one. Lengths are read without the payloads. After
+them come the subscribers, without a `seq`, if there are at most `$2` rows.
+"""
 
 OUTBOX_WAITING: Final = """
     WITH RECURSIVE turn (workspace_id, n, wrapped) AS (
@@ -171,60 +178,125 @@ in a nested loop.
 
 # --- claims ----------------------------------------------------------------------------------------------------------
 
-_CLAIMED: Final = """
-    claimed AS (
-        UPDATE spine.deliveries_open o SET due_at = now() + $2::interval, leased_by = $1
-         WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked))
-        RETURNING o.workspace_id, o.id, o.event_id, o.type, o.endpoint_id, o.failures, o.series, o.replay_id, o.accepted_at
-    ), loaded AS (
-        SELECT c.*, p.due_at, e.body, e.id IS NULL AS expired, w.deleted_at IS NOT NULL AS deleted,
-               w.status = 'disabled' AS disabled, w.version, w.max_in_flight, w.rate_per_s
-          FROM claimed c
-          JOIN picked p ON p.id = c.id
-          JOIN LATERAL (
-                   SELECT * FROM spine.webhook_endpoints w WHERE w.workspace_id = c.workspace_id AND w.id = c.endpoint_id LIMIT 1
-               ) w ON true
-          LEFT JOIN LATERAL (
-                   SELECT e.id, e.body FROM spine.events e WHERE e.workspace_id = c.workspace_id AND e.id = c.event_id LIMIT 1
-               ) e ON true
-    )
+_LOOKED_AT: Final = """
+    SELECT o.workspace_id, o.id, o.event_id, o.endpoint_id, {due_at} AS due_at, octet_length(e.body) AS size,
+           e.id IS NULL AS expired, w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled,
+           w.version, w.max_in_flight, w.rate_per_s, s.env = 'live' AS live
+      FROM {rows} o
+      JOIN LATERAL (
+               SELECT * FROM spine.webhook_endpoints w WHERE w.workspace_id = o.workspace_id AND w.id = o.endpoint_id LIMIT 1
+           ) w ON true
+      JOIN LATERAL (SELECT env FROM spine.workspaces s WHERE s.workspace_id = o.workspace_id LIMIT 1) s ON true
+      LEFT JOIN LATERAL (
+               SELECT e.id, e.body FROM spine.events e WHERE e.workspace_id = o.workspace_id AND e.id = o.event_id LIMIT 1
+           ) e ON true
 """
+"""What decides on the placement of each row, without locking it. The size of a body is read without the body."""
+_MINE: Final = "((hashtext(id) & 2147483647) % $2 = $3::integer)"
+_OPEN: Final = "SELECT workspace_id, id, event_id, endpoint_id, due_at FROM spine.deliveries_open o"
+_LEASE_EXPIRED: Final = "o.leased_by IS NOT NULL AND o.state <> 'held' AND o.due_at <= now()"
+_READY: Final = "o.leased_by IS NULL AND o.due_at < 'infinity'"
+"""Rows with a due time and no lease. The index `deliveries_open_turns` has them by workspace."""
+_READY_OF_ALL: Final = "o.leased_by IS NULL AND o.state <> 'held' AND o.due_at <> 'infinity'"
+"""The same rows, in other words: these select the index `deliveries_open_due`, which has them by due time only."""
 
-DUE_CLAIM: Final = f"""
+DUE_LOOK: Final = f"""
     WITH due AS MATERIALIZED (
-        SELECT ctid, id, due_at, endpoint_id FROM spine.deliveries_open
-         WHERE due_at <= now() AND due_at < 'infinity' ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED
-    ), ranked AS MATERIALIZED (
-        SELECT d.ctid, d.id, d.due_at,
-               queue.capacity IS NOT NULL AND row_number() OVER (PARTITION BY d.endpoint_id ORDER BY d.due_at) > queue.capacity AS waits
-          FROM due d LEFT JOIN unnest($4::text[], $5::integer[]) AS queue (endpoint_id, capacity) USING (endpoint_id)
-    ), parked AS (
-        UPDATE spine.deliveries_open o SET due_at = 'infinity', leased_by = NULL
-         WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM ranked WHERE waits))
-    ), picked AS MATERIALIZED (
-        SELECT ctid, id, due_at FROM ranked WHERE NOT waits
-    ), {_CLAIMED}
-    SELECT n.picked, n.parked, l.*
-      FROM (SELECT count(*) AS picked, count(*) FILTER (WHERE waits) AS parked FROM ranked) n LEFT JOIN loaded l ON true
+        (SELECT * FROM ({_OPEN} WHERE {_READY_OF_ALL} AND o.due_at <= now() ORDER BY o.due_at LIMIT $1 * $2::integer) ready)
+         UNION ALL
+        (SELECT * FROM ({_OPEN} WHERE {_LEASE_EXPIRED} ORDER BY o.due_at LIMIT $1 * $2) expired)
+    )
+    {_LOOKED_AT.format(due_at="o.due_at", rows=f"(SELECT * FROM due ORDER BY {_MINE} DESC, due_at LIMIT $1)")}
+     ORDER BY o.due_at
 """
-"""Leases up to `$3` due rows, longest due first: new deliveries, retries, and rows that a dead worker had leased.
+"""`$1` of the rows that are due for the longest time: new deliveries, retries, and rows that a dead worker had leased.
 
-Leases at most the capacity `$5` for each of the endpoints `$4`. Further rows of these endpoints are parked without being
-loaded. Always returns a row with the counts. Its id is null if nothing was leased.
+Prefers the rows of worker `$3` of `$2`, so that workers that look at the same time do not choose the same rows.
 """
 
-PARKED_CLAIM: Final = f"""
-    WITH picked AS MATERIALIZED (
-        SELECT o.ctid, o.id, o.due_at FROM unnest($3::text[], $4::integer[]) AS queue (endpoint_id, capacity)
+DUE_LOOK_IN_TURNS: Final = f"""
+    WITH RECURSIVE turn AS (
+        SELECT $4::text COLLATE "C" AS workspace_id, NULL::timestamptz AS due_at, 0 AS probes, 0 AS found, false AS is_full
+         UNION ALL
+        SELECT o.workspace_id, o.due_at, turn.probes + 1, turn.found + (o.due_at <= now() AND NOT o.is_full)::integer, o.is_full
+          FROM turn CROSS JOIN LATERAL (
+                   SELECT o.workspace_id, o.due_at, o.workspace_id = ANY ($5::text[]) AS is_full
+                     FROM spine.deliveries_open o WHERE {_READY} AND o.workspace_id > turn.workspace_id
+                    ORDER BY o.workspace_id, o.due_at LIMIT 1
+               ) o
+         WHERE turn.probes < $6 AND turn.found < $7
+    ), walked AS MATERIALIZED (
+        SELECT * FROM turn WHERE probes > 0
+    ), rounds AS MATERIALIZED (
+        SELECT max(workspace_id) AS position, coalesce(max(probes), 0) AS probes, coalesce(max(found), 0) AS found,
+               coalesce(bool_or(is_full AND due_at <= now()), false) AS full_is_due,
+               greatest(1, $1 / greatest(2 * max(found), 1))::integer AS per_end
+          FROM walked
+    ), due AS MATERIALIZED (
+        SELECT o.* FROM walked CROSS JOIN rounds CROSS JOIN LATERAL (
+                   SELECT * FROM (
+                       (SELECT * FROM ({_OPEN} WHERE {_READY} AND o.workspace_id = walked.workspace_id AND o.due_at <= now()
+                                        ORDER BY o.due_at LIMIT rounds.per_end * $2::integer) oldest)
+                        UNION
+                       (SELECT * FROM ({_OPEN} WHERE {_READY} AND o.workspace_id = walked.workspace_id AND o.due_at <= now()
+                                        ORDER BY o.due_at DESC LIMIT rounds.per_end * $2) newest)
+                   ) ends
+                    ORDER BY {_MINE} DESC LIMIT 2 * rounds.per_end
+               ) o
+         WHERE walked.due_at <= now() AND NOT walked.is_full
+         UNION ALL
+        (SELECT * FROM ({_OPEN} WHERE {_LEASE_EXPIRED} AND o.workspace_id <> ALL ($5::text[]) ORDER BY o.due_at LIMIT $1) expired)
+    ), looked_at AS (
+        {_LOOKED_AT.format(due_at="o.due_at", rows="due")}
+    )
+    SELECT rounds.*, l.* FROM rounds LEFT JOIN looked_at l ON true ORDER BY l.live DESC, l.due_at
+"""
+"""Due rows of the workspaces in turn: of each the longest due and the newest due, `$1` rows in all, live workspaces first.
+
+Walks to the workspaces after `$4`, by one probe of an index for each, until `$7` have due rows or `$6` are probed. Skips
+those of `$5`, which are full. Adds the rows whose lease has expired. Always returns a row. Its id is null if nothing is due.
+`$2` and `$3` are those of `DUE_LOOK`.
+"""
+
+PARKED_LOOK: Final = _LOOKED_AT.format(
+    due_at="NULL::timestamptz",
+    rows=f"""(
+        SELECT o.* FROM unnest($1::text[], $2::text[], $3::integer[]) AS queue (workspace_id, endpoint_id, capacity)
          CROSS JOIN LATERAL (
-               SELECT ctid, id, NULL::timestamptz AS due_at FROM spine.deliveries_open o
-                WHERE o.endpoint_id = queue.endpoint_id AND o.due_at = 'infinity'
-                ORDER BY o.id LIMIT queue.capacity FOR UPDATE SKIP LOCKED
+               {_OPEN} WHERE o.endpoint_id = queue.endpoint_id AND o.due_at = 'infinity' ORDER BY o.id LIMIT queue.capacity
            ) o
-    ), {_CLAIMED}
-    SELECT * FROM loaded
+    )""",
+)
+"""The oldest rows that are parked behind each of these endpoint queues, up to its capacity."""
+
+CLAIM: Final = """
+    WITH seen AS MATERIALIZED (
+        SELECT o.ctid, r.placement, r.n
+          FROM unnest($3::text[], $4::text[], $5::smallint[]) WITH ORDINALITY AS r (workspace_id, id, placement, n)
+         CROSS JOIN LATERAL (
+               SELECT o.ctid FROM spine.deliveries_open o
+                WHERE o.workspace_id = r.workspace_id AND o.id = r.id AND (o.due_at <= now() OR o.due_at = 'infinity')
+                LIMIT 1 FOR UPDATE SKIP LOCKED
+           ) o
+    ), placed AS (
+        UPDATE spine.deliveries_open o
+           SET due_at = CASE seen.placement WHEN 0 THEN now() + $2::interval WHEN 1 THEN 'infinity'::timestamptz END,
+               leased_by = CASE seen.placement WHEN 0 THEN $1::text END,
+               state = CASE seen.placement WHEN 3 THEN 'held' ELSE o.state END
+          FROM seen WHERE o.ctid = seen.ctid
+        RETURNING o.workspace_id, o.id, o.event_id, o.type, o.failures, o.series, o.replay_id, o.accepted_at, seen.placement, seen.n
+    )
+    SELECT p.*, e.body
+      FROM (SELECT *, row_number() OVER (PARTITION BY event_id ORDER BY n) = 1 AS has_body FROM placed WHERE placement = 0) p
+      LEFT JOIN LATERAL (
+               SELECT body FROM spine.events e WHERE p.has_body AND e.workspace_id = p.workspace_id AND e.id = p.event_id LIMIT 1
+           ) e ON true
+     ORDER BY p.n
 """
-"""Leases parked rows of these endpoints, oldest first, each up to the capacity of its endpoint queue."""
+"""Leases, parks or holds each row with its placement (`workers.webhooks.jobs.Placement`), if it is still due or parked.
+
+Returns the leased rows. The body of an event comes with the first of its rows only.
+"""
 
 PARKED_FIND: Final = """
     WITH RECURSIVE endpoint AS (
@@ -234,7 +306,8 @@ PARKED_FIND: Final = """
                  WHERE o.due_at = 'infinity' AND o.endpoint_id > endpoint.endpoint_id ORDER BY o.endpoint_id LIMIT 1)
           FROM endpoint WHERE endpoint.endpoint_id IS NOT NULL
     )
-    SELECT w.workspace_id, w.id AS endpoint_id, w.version, w.max_in_flight, w.rate_per_s
+    SELECT w.workspace_id, w.id AS endpoint_id, w.version, w.max_in_flight, w.rate_per_s,
+           (SELECT env = 'live' FROM spine.workspaces x WHERE x.workspace_id = w.workspace_id) AS live
       FROM (SELECT endpoint_id FROM endpoint WHERE endpoint_id IS NOT NULL LIMIT $2) l
       JOIN LATERAL (
                SELECT o.workspace_id FROM spine.deliveries_open o

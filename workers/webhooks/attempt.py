@@ -11,7 +11,10 @@ from workers.webhooks.jobs import AttemptResult, DeliveryJob
 
 
 async def attempt(http_client: HttpClient, endpoint: Endpoint, job: DeliveryJob) -> AttemptResult:
-    """Sign and post the job's body. Raises OSError if this machine has no socket for the call."""
+    """Sign and post the job's body. Raises OSError if this machine has no socket for the call.
+
+    Raises NotSentError if the lease has ended when the connection stands: nothing was written then.
+    """
     signer = endpoint.signer
     assert signer is not None
     timestamp_s = int(time.time())
@@ -22,7 +25,12 @@ async def attempt(http_client: HttpClient, endpoint: Endpoint, job: DeliveryJob)
         "webhook-signature": signer.sign(job.event_id, timestamp_s, job.body),
     }
     response = await http_client.post(
-        endpoint.url, headers, job.body, https_required=endpoint.live, workspace_id=job.workspace_id
+        endpoint.url,
+        headers,
+        job.body,
+        https_required=endpoint.live,
+        workspace_id=job.workspace_id,
+        may_send=job.is_leased,
     )
     _observe_lateness(job, response.started_at)
     return AttemptResult(job, response, judge(response.status, response.error, response.retry_after, response.ended_at))

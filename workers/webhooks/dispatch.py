@@ -20,6 +20,7 @@ from spine.kernel.wakeups import WakeupKind
 from workers.pipeline import WorkerContext, run_forever, wait_for_wakeup
 from workers.webhooks.claim import Claimer
 from workers.webhooks.endpoint_cache import EndpointCache, EndpointKey
+from workers.webhooks.endpoint_queue import EndpointQueue
 from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.jobs import DeliveryJob, Placement
 from workers.webhooks.leases import Leases
@@ -31,6 +32,9 @@ PARKED_POLL_S: Final = 0.2
 """Maximum wait of a row that was parked by a worker without a share of its endpoint."""
 REBALANCE_S: Final = 0.1
 _FULL_PAUSE_S: Final = 0.004
+_CLAIMS_HELD: Final = 32
+"""A claim waits until this part of what the process may hold is free: claims are small, but worth a round trip."""
+_FULL_MAX_S: Final = 0.02
 _EVICT_S: Final = 60.0
 
 
@@ -44,6 +48,7 @@ class Dispatcher:
         self.leases = Leases(pool, self.queues, context.wakeups, context.worker_id, work.lease_s)
         clock = context.heartbeat.clock
         self.recorder = Recorder(pool, context.wakeups, clock, work.commit_gap_s, self.queues.release, self._on_gone)
+        self._worth_a_claim = max(1, work.max_held // _CLAIMS_HELD)
         self._wake_relay = asyncio.Event()
         self._wake_due = asyncio.Event()
         self._wake_parked = asyncio.Event()
@@ -54,14 +59,12 @@ class Dispatcher:
             work.max_in_flight,
             self.recorder.put,
             self._release,
-            self._wake_parked.set,
+            self._on_half_empty,
         )
         self.cache = EndpointCache(pool, context.vault, self.sender.on_endpoint_loaded)
         self.sender.cache = self.cache
         self.relay = Relay(pool, self.queues, context.wakeups, work, context.worker_id, self.sender.start_new)
-        self.claimer = Claimer(
-            pool, self.queues, work, context.worker_id, self.recorder.put, self._release, self.sender.start_ready
-        )
+        self.claimer = Claimer(pool, self.queues, work, context.heartbeat, self.recorder.put, self.sender.start_ready)
 
     def on_wakeup(self, kind: WakeupKind) -> None:
         """Query soon for the work of this kind."""
@@ -106,6 +109,10 @@ class Dispatcher:
         self.leases.release(job, placement)
         self._wake_flush.set()
 
+    def _on_half_empty(self, queue: EndpointQueue) -> None:
+        self.claimer.refill.add(queue)
+        self._wake_parked.set()
+
     def _on_gone(self, key: EndpointKey) -> None:
         self.cache.invalidate(key)
 
@@ -117,19 +124,27 @@ class Dispatcher:
         more = True
         try:
             while more and not self.queues.stopping:
-                if self.queues.has_capacity(claimed=False):
-                    more = await self.relay.relay_batch()
-                else:
-                    await asyncio.sleep(_FULL_PAUSE_S)
+                await self._wait_for_room()
+                more = await self.relay.relay_batch()
         except BaseException:
             self._wake_relay.set()
             raise
+
+    async def _wait_for_room(self) -> None:
+        """Wait until new deliveries can be leased as they are written. After `_FULL_MAX_S` they are written as due instead.
+
+        Usually the wait is short, and leasing them costs less than a claim. But deliveries that hang must not keep the
+        events of others in the outbox.
+        """
+        until_s = time.monotonic() + _FULL_MAX_S
+        while not (self.relay.has_room or self.queues.stopping) and time.monotonic() < until_s:  # noqa: ASYNC110  # room has no event
+            await asyncio.sleep(_FULL_PAUSE_S)
 
     async def _claim_due(self) -> None:
         await self._wait(self._wake_due)
         more = True
         while more and not self.queues.stopping:
-            if self.queues.has_capacity(claimed=True):
+            if self.queues.capacity(claimed=True) >= self._worth_a_claim:
                 more = await self.claimer.claim_due()
                 await asyncio.sleep(self.claimer.pause_s)
             else:
@@ -138,7 +153,8 @@ class Dispatcher:
     async def _claim_parked(self) -> None:
         await self._wake_parked.wait()
         self._wake_parked.clear()
-        await self.claimer.claim_parked()
+        while not self.queues.stopping and await self.claimer.claim_parked():
+            pass
 
     async def _find_parked(self) -> None:
         await asyncio.sleep(PARKED_POLL_S)

@@ -15,6 +15,7 @@ from spine.kernel.vault import Unsealable, Vault
 from spine.webhooks import queries
 from spine.webhooks.endpoint_store import headers_place, secret_place
 from spine.webhooks.signing import Signer
+from workers.webhooks.jobs import EndpointLimits
 
 TTL_S: Final = 2.0
 """How long a cached endpoint is used: the maximum delay of a change."""
@@ -44,6 +45,11 @@ class Endpoint:
     disabled: bool
     deleted: bool
     loaded_s: float
+
+    @property
+    def limits(self) -> EndpointLimits:
+        """Its limits, as claims return them."""
+        return EndpointLimits(*self.key, self.version, self.max_in_flight, self.rate_per_s, self.live)
 
     @property
     def is_callable(self) -> bool:

@@ -4,8 +4,10 @@ from collections import deque
 from typing import Final
 
 from policies import endpoint_capacity
+from workers.heartbeat import Heartbeat
 from workers.webhooks.endpoint_cache import Endpoint, EndpointKey
 from workers.webhooks.jobs import DeliveryJob, EndpointLimits
+from workers.webhooks.workspace_use import WorkspaceUse
 
 SLOW_S: Final = 1.0
 """A queue is slow if its mean latency, or the age of its oldest call in flight, is more than this many seconds."""
@@ -35,11 +37,16 @@ class EndpointQueue:
         "started_s",
         "timer_set",
         "used_s",
+        "workers",
+        "workspace",
     )
 
-    def __init__(self, limits: EndpointLimits) -> None:
+    def __init__(self, limits: EndpointLimits, workspace: WorkspaceUse) -> None:
         self.key: EndpointKey = (limits.workspace_id, limits.id)
         self.limits = limits
+        self.workspace = workspace
+        self.workers: frozenset[str] = frozenset()
+        """The live workers for which the share was computed."""
         self.endpoint: Endpoint | None = None
         self.jobs: deque[DeliveryJob] = deque()
         self.started_s: dict[DeliveryJob, float] = {}
@@ -67,6 +74,16 @@ class EndpointQueue:
     def max_calls(self) -> int:
         """Maximum number of concurrent calls of this worker to the endpoint."""
         return self.share if self.mean_latency_s is not None else min(self.share, PROBE_CALLS)
+
+    def set_share(self, heartbeat: Heartbeat) -> None:
+        """Compute this worker's share of the endpoint's calls and rate, for the present list of live workers."""
+        limits, workers, me = self.limits, heartbeat.live_workers, heartbeat.worker_id
+        cap, rate_per_s = limits.max_in_flight, limits.rate_per_s
+        self.workers = workers
+        self.share = endpoint_capacity.share(cap, workers, me, limits.id, rate_per_s)
+        self.rate_per_s = None
+        if rate_per_s is not None:
+            self.rate_per_s = endpoint_capacity.rate_share(rate_per_s, cap, workers, me, limits.id)
 
     def depth(self, now_s: float) -> int:
         """Maximum number of deliveries that this queue may hold (`policies.endpoint_capacity.depth`)."""

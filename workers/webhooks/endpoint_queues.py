@@ -1,43 +1,50 @@
-"""All endpoint queues of this process, and the capacity of each queue and of the process.
+"""All endpoint queues of this process, and the capacity of each queue, of each workspace and of the process.
 
 A queue holds what its endpoint can take in about one second (`policies.endpoint_capacity.depth`). What does not fit is
-parked in Postgres behind it. All slow queues together get at most half of the process: of its calls in flight and of
-its capacity. A queue whose endpoint has not responded yet starts with a few calls. So receivers that hang cannot take
-the capacity of the others.
+parked in Postgres behind it. All slow queues together get at most half of the capacity of the process, and those of one
+workspace at most half of its share. A queue whose endpoint has not responded yet starts with a few calls. So receivers
+that hang cannot take the capacity of the others.
+
+A workspace holds as many deliveries, and bytes of their bodies, as are still free (`policies.fair_share`). What exceeds
+that stays due in Postgres. So one workspace cannot take the capacity of the others, however many endpoints it has.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from policies import endpoint_capacity
+from policies import fair_share
 from workers.heartbeat import Heartbeat
 from workers.webhooks.endpoint_cache import Endpoint, EndpointKey
 from workers.webhooks.endpoint_queue import EndpointQueue
+from workers.webhooks.held_bodies import HeldBodies
 from workers.webhooks.jobs import DeliveryJob, EndpointLimits, Placement
+from workers.webhooks.workspace_use import WorkspaceUse, WorkspaceUses
 
 _IDLE_S: Final = 600.0
+_WORTH_PART: Final = 8
+"""A workspace gets more deliveries when it has room for this part of what it holds."""
 
 
 class EndpointQueues:
-    """The queues by endpoint, and the count of leased deliveries and of the bytes of their bodies."""
+    """The queues by endpoint, and the count of leased deliveries. `bodies` counts the bytes."""
 
     def __init__(self, heartbeat: Heartbeat, max_held: int, max_held_bytes: int) -> None:
         self._heartbeat = heartbeat
         self._max_held = max_held
-        self._max_bytes = max_held_bytes
-        self._queues: dict[EndpointKey, EndpointQueue] = {}
-        self._held: dict[str, DeliveryJob] = {}
+        self.bodies = HeldBodies(max_held_bytes)
+        self._uses = WorkspaceUses()
+        self._queues: OrderedDict[EndpointKey, EndpointQueue] = OrderedDict()  # the longest unused first
+        self._active: dict[EndpointQueue, None] = {}
+        self._held: dict[str, tuple[DeliveryJob, WorkspaceUse]] = {}
         self._claimed: set[str] = set()
-        self._bodies: dict[str, tuple[bytes, list[int]]] = {}
-        """Body and number of jobs by event id."""
         self._slow_held = 0
-        self._bytes = 0
-        self._body_bytes_mean = 1024.0
         self._reserved = 0
         self.stopping = False
 
     def __iter__(self) -> Iterator[EndpointQueue]:
-        return iter(self._queues.values())
+        """The active queues: those that have jobs or calls in flight."""
+        return iter(tuple(self._active))
 
     @property
     def held(self) -> int:
@@ -47,7 +54,7 @@ class EndpointQueues:
     @property
     def jobs(self) -> Iterable[DeliveryJob]:
         """Every delivery leased to this process."""
-        return self._held.values()
+        return [job for job, _ in self._held.values()]
 
     def capacity(self, *, claimed: bool) -> int:
         """How many more deliveries this process may lease: by a claim, or new ones from the relay.
@@ -55,27 +62,45 @@ class EndpointQueues:
         Each kind gets at most three quarters of the whole: a backlog must not delay new events, and new events must not
         delay retries.
         """
-        if self.stopping:
+        if self.stopping or self.bodies.free <= 0:
             return 0
         held = len(self._claimed) if claimed else len(self._held) - len(self._claimed)
-        by_count = min(self._max_held - len(self._held), self._max_held - self._max_held // 4 - held)
-        by_bytes = int((self._max_bytes - self._bytes) / max(self._body_bytes_mean, 1))
-        return max(0, min(by_count, by_bytes) - self._reserved)
+        free = min(self._max_held - len(self._held), self._max_held - self._max_held // 4 - held)
+        return max(0, free - self._reserved)
 
-    def has_capacity(self, *, claimed: bool) -> bool:
-        """Whether there is capacity for a batch that is worth a round trip. Claims are small (`workers.webhooks.claim`)."""
-        return self.capacity(claimed=claimed) >= max(1, self._max_held // (32 if claimed else 8))
+    def room(self, use: WorkspaceUse, free: int) -> int:
+        """How many more deliveries a workspace may hold while `free` places of the process are unused.
+
+        0 also if that is little beside what it holds: a batch of a few deliveries is not worth its round trips.
+        """
+        room = fair_share.room(use.held, free, live=use.live)
+        return room if room * _WORTH_PART >= use.held and self.bodies.admits(use, 1) else 0
+
+    def relay_room(self, workspace_id: str | None) -> int:
+        """How many more new deliveries a workspace may hold. For None, how many the process may hold."""
+        free, use = self.capacity(claimed=False), self._uses.find(workspace_id)
+        return free if use is None else self.room(use, free)
+
+    def full_workspaces(self, *, claimed: bool) -> list[str]:
+        """The workspaces that may hold no more deliveries, or no more bytes, until some of theirs have ended."""
+        free = self.capacity(claimed=claimed)
+        return [use.id for use in self._uses.holding if self.room(use, free) <= 0]
 
     def queue(self, limits: EndpointLimits) -> EndpointQueue:
-        """The queue of an endpoint, created if missing. Limits of a newer endpoint version replace the present ones."""
+        """The queue of an endpoint, created if missing. Limits of a newer endpoint version replace the present ones.
+
+        Its share follows the list of live workers: it is computed again at the first use after a change.
+        """
         key = (limits.workspace_id, limits.id)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = EndpointQueue(limits)
-            self._rebalance(queue)
-        elif queue.limits.version < limits.version:
+            use = self._uses.open_queue(limits.workspace_id, live=limits.live)
+            queue = self._queues[key] = EndpointQueue(limits, use)
+        is_newer = queue.limits.version < limits.version
+        if is_newer:
             queue.limits = limits
-            self._rebalance(queue)
+        if is_newer or queue.workers is not self._heartbeat.live_workers:
+            queue.set_share(self._heartbeat)
         return queue
 
     def find(self, key: EndpointKey) -> EndpointQueue | None:
@@ -84,38 +109,31 @@ class EndpointQueues:
 
     def update_endpoint(self, endpoint: Endpoint) -> None:
         """Apply the limits of an endpoint that was just loaded."""
-        workspace_id, id = endpoint.key
-        self.queue(EndpointLimits(workspace_id, id, endpoint.version, endpoint.max_in_flight, endpoint.rate_per_s))
+        self.queue(endpoint.limits)
 
     def rebalance(self) -> None:
-        """Compute all shares again after a change of the list of live workers."""
-        for queue in self._queues.values():
-            self._rebalance(queue)
+        """Compute the shares of the active queues again after a change of the list of live workers."""
+        for queue in self:
+            queue.set_share(self._heartbeat)
 
-    def _rebalance(self, queue: EndpointQueue) -> None:
-        limits, heartbeat = queue.limits, self._heartbeat
-        cap, me = limits.max_in_flight, heartbeat.worker_id
-        queue.share = endpoint_capacity.share(cap, heartbeat.live_workers, me, limits.id, limits.rate_per_s)
-        queue.rate_per_s = None
-        if limits.rate_per_s is not None:
-            queue.rate_per_s = endpoint_capacity.rate_share(
-                limits.rate_per_s, cap, heartbeat.live_workers, me, limits.id
-            )
-
-    def reserve(self, limits: EndpointLimits, now_s: float, *, requested: bool = False) -> Placement:
+    def reserve(self, limits: EndpointLimits, now_s: float) -> Placement:
         """Choose the placement of a delivery. LEASED reserves a place: `load` fills it, `cancel_reservation` frees it.
 
-        A row that was `requested` while the queue had capacity gets its place, even if the measured latency has since
-        reduced the capacity.
+        PARKED: its queue is full, or other workers serve its endpoint. DUE: its workspace may hold no more.
         """
         queue = self.queue(limits)
-        if not requested and queue.share == 0:
+        if queue.share == 0:
             return Placement.PARKED
-        if not requested and self.queue_capacity(queue, now_s) <= 0:
+        if self.queue_capacity(queue, now_s) <= 0:
             queue.parked = True
             return Placement.PARKED
+        use = queue.workspace
+        free = self._max_held - len(self._held) - self._reserved
+        if fair_share.room(use.held, free, live=use.live) <= 0 or not self.bodies.admits(use, 1):
+            return Placement.DUE
         queue.reserved += 1
         self._reserved += 1
+        self._uses.hold(use, 1)
         self._add_slow(queue, 1)
         return Placement.LEASED
 
@@ -123,17 +141,28 @@ class EndpointQueues:
         """How many more deliveries the queue may hold; negative if it holds too many."""
         capacity = queue.depth(now_s) - queue.held
         if queue.slow and capacity > 0:
-            capacity = min(capacity, self._max_held // 2 - self._slow_held)
+            use = queue.workspace
+            capacity = min(capacity, fair_share.room(use.slow_held, self._slow_free, live=use.live))
         return capacity
+
+    @property
+    def _slow_free(self) -> int:
+        return self._max_held // 2 - self._slow_held
 
     def _add_slow(self, queue: EndpointQueue, count: int) -> None:
         if queue.slow:
             self._slow_held += count
+            queue.workspace.slow_held += count
 
     def end_call(self, queue: EndpointQueue) -> None:
         """Free the place of a call that has ended."""
         queue.in_flight -= 1
-        self._add_slow(queue, -1)
+        self._remove_places(queue, 1)
+
+    def _remove_places(self, queue: EndpointQueue, count: int) -> None:
+        self._add_slow(queue, -count)
+        if not queue.jobs and not queue.in_flight:
+            self._active.pop(queue, None)
 
     def set_slow(self, queue: EndpointQueue, slow: bool) -> None:
         """Mark the queue as slow or as fast, and correct the count of the slow ones."""
@@ -143,25 +172,23 @@ class EndpointQueues:
 
     def pop_oldest(self, queue: EndpointQueue) -> DeliveryJob:
         """Remove the oldest waiting job from a queue and return it. It stays leased until `release`."""
-        self._add_slow(queue, -1)
-        return queue.jobs.popleft()
+        job = queue.jobs.popleft()
+        self._remove_places(queue, 1)
+        return job
 
     def clear(self, queue: EndpointQueue) -> list[DeliveryJob]:
         """Remove all waiting jobs from a queue and return them. They stay leased until `release`."""
         waiting = list(queue.jobs)
         queue.jobs.clear()
-        self._add_slow(queue, -len(waiting))
+        self._remove_places(queue, len(waiting))
         return waiting
-
-    def reserve_batch(self, rows: int) -> None:
-        """Reserve process capacity for the rows of a running claim; a negative count frees it after the claim."""
-        self._reserved += rows
 
     def cancel_reservation(self, limits: EndpointLimits) -> None:
         """Free a reserved place."""
         queue = self.queue(limits)
         queue.reserved -= 1
         self._reserved -= 1
+        self._uses.hold(queue.workspace, -1)
         self._add_slow(queue, -1)
 
     def load(self, limits: EndpointLimits, job: DeliveryJob, now_s: float, *, claimed: bool) -> EndpointQueue:
@@ -169,44 +196,39 @@ class EndpointQueues:
         queue = self.queue(limits)
         queue.reserved -= 1
         self._reserved -= 1
+        known = self._held.get(job.id)
+        if known is not None:  # its lease was lost and the row is claimed again, while its call lasts
+            self.release(known[0])
         queue.used_s = now_s
+        self._queues.move_to_end(queue.key)
+        self._active[queue] = None
         queue.jobs.append(job)
-        self._held[job.id] = job
+        self._held[job.id] = job, queue.workspace
         if claimed:
             self._claimed.add(job.id)
-        self._add_body(job)
+        self.bodies.add(queue.workspace, job)
         return queue
-
-    def _add_body(self, job: DeliveryJob) -> None:
-        size = len(job.body)
-        shared = self._bodies.get(job.event_id)
-        if shared is None:
-            self._bodies[job.event_id] = (job.body, [1])
-            self._bytes += size
-        else:
-            # A fan-out that is claimed in several batches keeps one body, and its bytes count once.
-            job.body = shared[0]
-            shared[1][0] += 1
-        self._body_bytes_mean += 0.05 * (size - self._body_bytes_mean)
 
     def release(self, job: DeliveryJob) -> None:
         """Forget a delivery that this process no longer leases: its result is committed, or its lease released or lost."""
-        if self._held.get(job.id) is not job:
+        held, use = self._held.get(job.id, (None, None))
+        if held is not job or use is None:
             return
         del self._held[job.id]
         self._claimed.discard(job.id)
-        body, users = self._bodies[job.event_id]
-        users[0] -= 1
-        if users[0] == 0:
-            del self._bodies[job.event_id]
-            self._bytes -= len(body)
+        self._uses.hold(use, -1)
+        self.bodies.remove(use, job)
 
     def remove_excess(self, queue: EndpointQueue, now_s: float) -> list[DeliveryJob]:
-        """Remove the newest waiting jobs of a slow queue that exceed its depth, or the half of all slow queues; return them."""
-        allowed = 0 if self._slow_held > self._max_held // 2 else queue.depth(now_s)
-        excess = min(max(0, queue.held - allowed), len(queue.jobs))
-        removed = [queue.jobs.pop() for _ in range(excess)]
-        self._add_slow(queue, -len(removed))
+        """Remove the newest waiting jobs that exceed the depth of a queue, or the share of the slow ones; return them."""
+        use = queue.workspace
+        depth = queue.depth(now_s)
+        removed: list[DeliveryJob] = []
+        while queue.jobs and (
+            queue.held > depth or (queue.slow and fair_share.is_over(use.slow_held, self._slow_free, live=use.live))
+        ):
+            removed.append(queue.jobs.pop())
+            self._remove_places(queue, 1)
         return removed
 
     def is_half_empty(self, queue: EndpointQueue, now_s: float) -> bool:
@@ -214,28 +236,15 @@ class EndpointQueues:
         capacity = self.queue_capacity(queue, now_s)
         return capacity > 0 and capacity * 2 >= queue.depth(now_s)
 
-    def refillable(self, now_s: float) -> list[tuple[EndpointQueue, int]]:
-        """Queues that have parked rows and have drained to half, and how many rows may be claimed for each."""
-        return [
-            (queue, self.queue_capacity(queue, now_s))
-            for queue in self._queues.values()
-            if queue.parked and queue.share and self.is_half_empty(queue, now_s)
-        ]
-
-    def with_backlog(self, now_s: float) -> list[tuple[EndpointQueue, int]]:
-        """Queues with waiting or parked rows, and queues that other workers serve; with how many more rows each may hold."""
-        return [
-            (queue, max(0, self.queue_capacity(queue, now_s)) if queue.share else 0)
-            for queue in self._queues.values()
-            if queue.jobs or queue.parked or not queue.share
-        ]
-
     def evict_idle(self, now_s: float) -> None:
-        """Drop empty queues that were not used for ten minutes."""
-        idle = [
-            key
-            for key, queue in self._queues.items()
-            if not queue.held and not queue.parked and now_s - queue.used_s > _IDLE_S
-        ]
-        for key in idle:
+        """Drop queues that were not used for ten minutes and hold nothing. Looks at these only."""
+        for _ in range(len(self._queues)):
+            key, queue = next(iter(self._queues.items()))
+            if now_s - queue.used_s <= _IDLE_S:
+                return
+            if queue.held or queue.parked:
+                queue.used_s = now_s
+                self._queues.move_to_end(key)
+                continue
             del self._queues[key]
+            self._uses.close_queue(queue.workspace)

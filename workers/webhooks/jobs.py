@@ -41,6 +41,10 @@ class DeliveryJob:
     due_at: datetime | None
     """When it was due, if a claim leased it; None if the relay did."""
 
+    def is_leased(self) -> bool:
+        """Whether this process still holds the lease. If not, another worker may have the row."""
+        return self.lease_ends_s > time.monotonic()
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointLimits:
@@ -51,11 +55,20 @@ class EndpointLimits:
     version: int
     max_in_flight: int
     rate_per_s: float | None
+    live: bool
+    """Whether its workspace is a live one, not a test workspace."""
 
     @classmethod
     def from_row(cls, row: Any) -> "EndpointLimits":
         """Make the limits from a row that the relay or a claim has read."""
-        return cls(row["workspace_id"], row["endpoint_id"], row["version"], row["max_in_flight"], row["rate_per_s"])
+        return cls(
+            row["workspace_id"],
+            row["endpoint_id"],
+            row["version"],
+            row["max_in_flight"],
+            row["rate_per_s"],
+            row["live"],
+        )
 
 
 @dataclass(frozen=True, slots=True)

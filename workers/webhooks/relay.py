@@ -14,6 +14,7 @@ several workers do not repeat each other's work.
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from statistics import mode
 from typing import Any, Final
 
 import asyncpg
@@ -59,6 +60,12 @@ class Relay:
         """Whether the last batch left events in the outbox."""
         self._locking = False
         """Whether the last batch was so large that the next one is locked when it is read."""
+        self._busiest: str | None = None  # the workspace of most deliveries of the last batch, if that was large
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next batch can be leased as it is written, if it is of the same workspace as most of the last one."""
+        return self._queues.relay_room(self._busiest) > 0
 
     async def close(self) -> None:
         """Return the connection to the pool."""
@@ -66,16 +73,21 @@ class Relay:
 
     async def relay_batch(self) -> bool:
         """Relay one batch. Returns True if more events may wait."""
+        with self._queues.bodies.reserved_batch() as room:
+            return await self._relay_batch(room)
+
+    async def _relay_batch(self, room: int) -> bool:
+        """Relay a batch whose payloads have `room` bytes."""
         plan = Plan()
         async with self._db.connection() as connection:
             lease_ends_s = time.monotonic() + self._lease.total_seconds()
             try:
                 if self._locking:
                     async with connection.transaction():
-                        more = await self._turns.plan(connection, plan, newest=self.has_backlog)
+                        more = await self._turns.plan(connection, plan, room, newest=self.has_backlog)
                         relayed = await self._write(connection, plan)
                 else:
-                    more = await self._plan_oldest(connection, plan)
+                    more = await self._plan_oldest(connection, plan, room)
                     relayed = await self._write(connection, plan)
             except BaseException:
                 self._cancel_reservations(plan.deliveries)
@@ -83,6 +95,7 @@ class Relay:
         self._locking = more or max(plan.size, len(plan.deliveries)) > _SMALL_BATCH
         self.has_backlog = more
         deliveries = plan.deliveries
+        self._busiest = mode(one.limits.workspace_id for one in deliveries) if self._locking and deliveries else None
         if len(relayed) < plan.size:
             self._cancel_reservations(one for one in deliveries if one.event["seq"] not in relayed)
             deliveries = [one for one in deliveries if one.event["seq"] in relayed]
@@ -93,10 +106,10 @@ class Relay:
             self._wakeups.wake("relay")
         return more
 
-    async def _plan_oldest(self, connection: Any, plan: Plan) -> bool:
+    async def _plan_oldest(self, connection: Any, plan: Plan, room: int) -> bool:
         """Plan the oldest events. Returns whether more may wait."""
-        limit = min(_EVENTS_MAX, self._queues.capacity(claimed=False))
-        rows = await connection.fetch(queries.OUTBOX_READ, limit, _SMALL_BATCH, _SMALL_PAGE)
+        limit = min(_EVENTS_MAX, self._queues.capacity(claimed=False) or _EVENTS_MAX)
+        rows = await connection.fetch(queries.OUTBOX_READ, limit, _SMALL_BATCH, _SMALL_PAGE, room)
         events = [row for row in rows if row["seq"] is not None]
         subscriptions = rows[len(events) :]
         if len(events) > _SMALL_BATCH:
@@ -104,7 +117,8 @@ class Relay:
         planner = Planner(self._queues, Subscribers(subscriptions, _SMALL_PAGE), plan, locked=False)
         for event in events:
             planner.add(event)
-        return len(events) == limit or plan.size < len(events)
+        cut = sum(len(event["body"] or b"") for event in events) >= room
+        return len(events) == limit or plan.size < len(events) or cut
 
     async def _write(self, connection: Any, plan: Plan) -> set[int]:
         """Write the plan. Returns the `seq` of the events that this process relayed; another worker has the others."""

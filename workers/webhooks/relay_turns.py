@@ -22,6 +22,8 @@ _WORKSPACES_MAX: Final = 64
 """Workspaces that one batch looks at."""
 _BYTES_MAX: Final = 8 * 1024 * 1024
 """Bytes of payloads that one batch reads, and one payload more of each workspace."""
+_BYTES_OF_ONE: Final = 256 * 1024
+"""A batch with less room than this for each workspace looks at fewer workspaces."""
 _QUANTUM: Final = 32
 """What a workspace gets in a turn before the next one has its turn."""
 
@@ -50,14 +52,19 @@ class WorkspaceTurns:
         self._planned: dict[str, int] = {}
         """How many events the last batch planned of each workspace of which it left some."""
 
-    async def plan(self, connection: Any, plan: Plan, *, newest: bool) -> bool:
-        """Lock events and plan them. Returns whether more may wait. `newest`: take half from the newest end."""
-        waiting = {
-            row["workspace_id"]: row["live"]
-            for row in await connection.fetch(queries.OUTBOX_WAITING, self._place, _WORKSPACES_MAX)
-        }
-        batch = _Batch(connection, waiting)
-        limit = min(EVENTS_MAX, self._queues.capacity(claimed=False))
+    async def plan(self, connection: Any, plan: Plan, room: int, *, newest: bool) -> bool:
+        """Lock events with payloads of `room` bytes, and plan them. Returns whether more may wait.
+
+        `newest`: take half from the newest end. Workspaces that hold all that they may here wait while others do not; if all
+        do, their deliveries are written as due.
+        """
+        most = max(1, min(_WORKSPACES_MAX, room // _BYTES_OF_ONE))
+        found = await connection.fetch(queries.OUTBOX_WAITING, self._place, most)
+        full = set(self._queues.full_workspaces(claimed=False))
+        all_waiting = {row["workspace_id"]: row["live"] for row in found}
+        waiting = {workspace: live for workspace, live in all_waiting.items() if workspace not in full} or all_waiting
+        batch = _Batch(connection, waiting, min(room, _BYTES_MAX))
+        limit = min(EVENTS_MAX, self._queues.capacity(claimed=False) or EVENTS_MAX)
         rows = {
             workspace: min(count, 2 * self._planned.get(workspace, count))
             for workspace, count in divide(limit, waiting).items()
@@ -73,7 +80,7 @@ class WorkspaceTurns:
             subscribers = Subscribers(await find_subscribers(connection, batch.events, page), page)
             left = self._plan_in_turn(batch, Planner(self._queues, subscribers, plan, locked=True))
         self._note(batch, left)
-        all_looked_at = len(batch.taken) == len(waiting) < _WORKSPACES_MAX
+        all_looked_at = len(batch.taken) == len(all_waiting) < most
         return bool(left or plan.parts or batch.unfinished or batch.left_out) or not all_looked_at
 
     def _plan_in_turn(self, batch: "_Batch", planner: Planner) -> dict[str, int]:
@@ -103,8 +110,9 @@ class WorkspaceTurns:
 class _Batch:
     """The events that one batch has locked, by workspace, in the order of the turns."""
 
-    def __init__(self, connection: Any, waiting: dict[str, bool]) -> None:
+    def __init__(self, connection: Any, waiting: dict[str, bool], room: int) -> None:
         self._connection = connection
+        self._room = room
         self.waiting = waiting
         self.taken: dict[str, list[Any]] = {}
         self.unfinished: set[str] = set()
@@ -132,7 +140,7 @@ class _Batch:
         from_oldest = [count - part for count, part in zip(rows.values(), from_newest, strict=True)]
         after = [self._oldest.get(workspace, 0) for workspace in rows]
         found: dict[str, list[Any]] = {workspace: [] for workspace in rows}
-        bytes_max = _BYTES_MAX // len(rows)
+        bytes_max = max(1, self._room // len(rows))
         for row in await self._connection.fetch(
             queries.OUTBOX_TAKE, list(rows), after, from_oldest, from_newest, bytes_max
         ):

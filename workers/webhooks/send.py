@@ -1,19 +1,22 @@
 """The sender: starts the calls of the endpoint queues and passes on their results.
 
 A call starts if all of these hold: its queue has fewer calls in flight than it may have, its rate limit allows it, the
-process has a free call for queues of its kind (fast or slow), this turn of the event loop has starts left, and the
-lease has not expired. Each concurrent call is one coroutine, which continues with the next job of the queue.
+process has a free call for its workspace and for queues of its kind (`call_slots`), this turn of the event loop has
+starts left, and the lease has not expired. Each concurrent call is one coroutine, which continues with the next job of
+the queue. The lease is looked at again when the connection stands, before the request is written.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
 
-from spine.kernel.http_client import HttpClient
+from spine.kernel.http_client import HttpClient, NotSentError
 from workers.webhooks.attempt import attempt
+from workers.webhooks.call_slots import CallSlots
 from workers.webhooks.endpoint_cache import Endpoint, EndpointCache
 from workers.webhooks.endpoint_queue import SLOW_S, EndpointQueue
 from workers.webhooks.endpoint_queues import EndpointQueues
@@ -43,15 +46,14 @@ class Sender:
         max_in_flight: int,
         record: Callable[[DeliveryResult], None],
         release: Callable[[DeliveryJob, Placement], None],
-        on_half_empty: Callable[[], None],
+        on_half_empty: Callable[[EndpointQueue], None],
     ) -> None:
         self._http_client = http_client
         self._queues = queues
-        self._max = max_in_flight
+        self._slots = CallSlots(max_in_flight)
         self._record = record
         self._release = release
         self._on_half_empty = on_half_empty
-        self._in_flight = {True: 0, False: 0}  # of slow queues, of fast queues
         self._waiting = {True: StartOrder(), False: StartOrder()}
         self._calls: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -65,7 +67,7 @@ class Sender:
     @property
     def in_flight(self) -> int:
         """Number of calls in flight."""
-        return self._in_flight[True] + self._in_flight[False]
+        return self._slots.in_flight
 
     def start_ready(self, queue: EndpointQueue) -> None:
         """Start every call of the queue that may start now."""
@@ -108,7 +110,10 @@ class Sender:
             self.start_ready(queue)
 
     def rebalance(self, now_s: float) -> None:
-        """Mark queues that have become slow, and park the jobs that they hold in excess. Called a few times per second."""
+        """Mark queues that have become slow, and park the jobs that they hold in excess. Called a few times per second.
+
+        Looks at the active queues only.
+        """
         for queue in self._queues:
             if not queue.slow and queue.oldest_call_s(now_s) > SLOW_S:
                 self._set_slow(queue, True)
@@ -146,7 +151,7 @@ class Sender:
             job = queue.jobs.popleft()
             queue.in_flight += 1
             queue.started_s[job] = now_s
-            self._in_flight[queue.slow] += 1
+            self._slots.take(queue)
             if not self._turn_begun:
                 self._turn_begun = True
                 self._loop.call_soon(self._begin_turn)
@@ -168,21 +173,13 @@ class Sender:
         if now_s < queue.next_start_s:
             self._start_later(queue, queue.next_start_s - now_s)
             return False
-        if not self._has_free_call(queue.slow):
+        if self._starts_left <= 0 or not self._slots.has_free(queue.workspace, slow=queue.slow):
             self._waiting[queue.slow].add(queue)
             return False
         if queue.rate_per_s is not None:
             interval_s = 1 / queue.rate_per_s
             queue.next_start_s = max(queue.next_start_s, now_s - interval_s) + interval_s
         return True
-
-    def _has_free_call(self, slow: bool) -> bool:
-        if self._starts_left <= 0:
-            return False
-        if slow:
-            return self._in_flight[True] < max(1, self._max // 2) and self.in_flight < self._max
-        # Queues that have just become slow may have more than half in flight; that must not reduce the other half.
-        return self._in_flight[False] < self._max - min(self._in_flight[True], self._max // 2)
 
     def _start_later(self, queue: EndpointQueue, delay_s: float) -> None:
         if not queue.timer_set:
@@ -195,8 +192,8 @@ class Sender:
 
     def _start_waiting(self) -> None:
         for slow, waiting in self._waiting.items():
-            while waiting and self._has_free_call(slow):
-                queue = waiting.pop()
+            may_start = partial(self._slots.has_free, slow=slow)
+            while self._starts_left > 0 and (queue := waiting.pop(may_start)) is not None:
                 if (job := self._next_job(queue)) is None:
                     continue
                 self._start(queue, job)
@@ -204,10 +201,10 @@ class Sender:
                     waiting.add(queue)  # at the end: each queue gets one call per round
 
     def _set_slow(self, queue: EndpointQueue, slow: bool) -> None:
-        self._in_flight[queue.slow] -= queue.in_flight
+        waited = self._waiting[queue.slow].remove(queue)
+        self._slots.move(queue, slow=slow)
         self._queues.set_slow(queue, slow)
-        self._in_flight[slow] += queue.in_flight
-        if self._waiting[not slow].remove(queue):
+        if waited:
             self._waiting[slow].add(queue)
 
     async def _send_jobs(self, queue: EndpointQueue, job: DeliveryJob | None) -> None:
@@ -223,6 +220,8 @@ class Sender:
             endpoint = queue.endpoint
             assert endpoint is not None
             result = await attempt(self._http_client, endpoint, job)
+        except NotSentError:
+            pass  # the lease was lost: another worker may have the row, and no attempt is counted
         except OSError as error:
             _log.warning("no socket for a call", error=repr(error))
             queue.next_start_s = max(queue.next_start_s, time.monotonic() + _RETRY_PAUSE_S)
@@ -233,7 +232,7 @@ class Sender:
             self._finish(queue, job, result)
 
     def _finish(self, queue: EndpointQueue, job: DeliveryJob, result: AttemptResult | None) -> None:
-        self._in_flight[queue.slow] -= 1
+        self._slots.give_back(queue)
         self._queues.end_call(queue)
         del queue.started_s[job]
         if result is None:
@@ -246,4 +245,4 @@ class Sender:
             self._set_slow(queue, slow)
         self._record(result)
         if queue.parked and self._queues.is_half_empty(queue, time.monotonic()):
-            self._on_half_empty()
+            self._on_half_empty(queue)

@@ -15,7 +15,7 @@ proxies or decompression; no unlimited read of a body or of what is around it; n
 does; no call that waits for another workspace's name servers.
 """
 
-from spine.kernel.http_client.client import HttpClient
+from spine.kernel.http_client.client import HttpClient, NotSentError
 from spine.kernel.http_client.response import HttpResponse
 
-__all__ = ["HttpClient", "HttpResponse"]
+__all__ = ["HttpClient", "HttpResponse", "NotSentError"]

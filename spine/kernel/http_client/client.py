@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
@@ -34,6 +35,23 @@ _KEEPALIVE_S: Final = 4.0
 _CEIL_THRESHOLD_S: Final = 3600.0
 # aiohttp must not add these headers. Its Accept-Encoding would ask for compression, which is never decoded.
 _SKIP_AUTO_HEADERS: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+
+
+_MAY_SEND: ContextVar[Callable[[], bool] | None] = ContextVar("may_send", default=None)
+
+
+class NotSentError(Exception):
+    """The caller no longer wanted the request when its connection stood. Nothing was written."""
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that asks `may_send` before it writes."""
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        may_send = _MAY_SEND.get()
+        if may_send is not None and not may_send():
+            raise NotSentError
+        return await super().send(conn)
 
 
 def _utc_now() -> datetime:
@@ -81,12 +99,16 @@ class HttpClient:
         *,
         https_required: bool = False,
         workspace_id: str = "",
+        may_send: Callable[[], bool] | None = None,
     ) -> HttpResponse:
         """POST `body` with these headers, plus only Host and Content-Length. Never raises for what a receiver does.
 
-        The look-up of the host name counts for this workspace. Raises OSError if this machine is out of sockets or memory,
-        which is not the receiver's fault. A cancellation propagates. Error codes are those of
-        `spine.kernel.http_client.errors`, and `response_too_large`.
+        The look-up of the host name counts for this workspace. `may_send` is asked when the connection stands, before the
+        first byte of the request. If it returns False, nothing is written and NotSentError is raised: resolving the name and
+        connecting may have taken seconds.
+
+        Raises OSError if this machine is out of sockets or memory, which is not the receiver's fault. A cancellation
+        propagates. Error codes are those of `spine.kernel.http_client.errors`, and `response_too_large`.
         """
         started_at = self._now()
         start = perf_counter()
@@ -99,6 +121,7 @@ class HttpClient:
             return HttpResponse(None, parsed.code, None, b"", started_at, perf_counter() - start)
         session = self._allowed_session if https_required and parsed.scheme == "http" else self._session
         current_workspace.set(workspace_id)
+        _MAY_SEND.set(may_send)
         try:
             response = await session.post(parsed, data=body, headers=headers, allow_redirects=False)
             status = response.status
@@ -212,6 +235,7 @@ class HttpClient:
     def _new_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
+            request_class=_Request,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

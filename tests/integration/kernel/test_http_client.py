@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from spine.kernel.http_client import NotSentError
 from tests.raw_receiver import (
     BODY,
     CONTINUE,
@@ -163,6 +164,28 @@ async def test_the_connect_timeout_covers_resolution_and_tls(scheme: str, lookup
     async with receiver(hangs) as server, client(LOOPBACK, connect_timeout_s=0.3, lookup=lookup) as http_client:
         response = await http_client.post(server.url(host=host, scheme=scheme), HEADERS, BODY)
     assert (response.status, response.error) == (None, "connect_timeout")
+
+
+async def test_nothing_is_written_if_the_caller_no_longer_wants_it() -> None:
+    """`may_send` is asked once the connection stands, a new or a reused one. If it says no, the receiver gets no byte."""
+    answers = [True, False, True, False]
+    established: list[int] = []
+
+    async with receiver(responds(OK)) as server, client(LOOPBACK) as http_client:
+
+        def may_send() -> bool:
+            established.append(server.connections)
+            return answers.pop(0)
+
+        await http_client.post(server.url(), HEADERS, BODY, may_send=may_send)
+        with pytest.raises(NotSentError):
+            await http_client.post(server.url(), HEADERS, BODY, may_send=may_send)
+        await http_client.post(server.url(), HEADERS, BODY, may_send=may_send)
+        with pytest.raises(NotSentError):
+            await http_client.post(server.url(), HEADERS, BODY, may_send=may_send)
+        await http_client.post(server.url(), HEADERS, BODY)
+    assert len(server.requests) == 3
+    assert answers == []
 
 
 async def test_an_upgrade_is_no_success() -> None:

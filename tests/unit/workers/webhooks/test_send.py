@@ -1,13 +1,13 @@
 """The sender with a fake HTTP client: when calls start, and how they use the limits."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
-from spine.kernel.http_client import HttpResponse
+from spine.kernel.http_client import HttpResponse, NotSentError
 from spine.webhooks.signing import Signer, new_secret
 from workers.heartbeat import Heartbeat
 from workers.webhooks.endpoint_cache import Endpoint
@@ -35,8 +35,14 @@ class FakeHttpClient:
 
     def __init__(self) -> None:
         self.open: dict[str, list[asyncio.Future[Any]]] = {}
+        self.connecting: asyncio.Event | None = None
+        """If set, calls wait for it before they write."""
 
-    async def post(self, url: str, *_: object, **__: object) -> HttpResponse:
+    async def post(self, url: str, *_: object, may_send: Callable[[], bool], **__: object) -> HttpResponse:
+        if self.connecting is not None:
+            await self.connecting.wait()
+        if not may_send():
+            raise NotSentError
         future: asyncio.Future[HttpResponse] = asyncio.get_running_loop().create_future()
         self.open.setdefault(url, []).append(future)
         return await future
@@ -60,24 +66,44 @@ class Harness:
             max_in_flight,
             self.results.append,
             lambda job, placement: self.released.append((job, placement)),
-            lambda: None,
+            lambda _: None,
         )
         self.cache = FakeCache()
         self.sender.cache = cast("Any", self.cache)
         self.numbers: Iterator[int] = iter(range(10**6))
 
-    def endpoint(self, id: str, cap: int = 5, *, disabled: bool = False, deleted: bool = False) -> EndpointLimits:
-        self.cache.endpoints["wsp", id] = Endpoint(
-            ("wsp", id), id, {}, Signer([new_secret()]), 1, cap, None, False, disabled, deleted, 0.0
+    def endpoint(
+        self,
+        id: str,
+        cap: int = 5,
+        workspace: str = "wsp",
+        *,
+        live: bool = True,
+        disabled: bool = False,
+        deleted: bool = False,
+    ) -> EndpointLimits:
+        self.cache.endpoints[workspace, id] = Endpoint(
+            (workspace, id), id, {}, Signer([new_secret()]), 1, cap, None, live, disabled, deleted, 0.0
         )
-        return EndpointLimits("wsp", id, 1, cap, None)
+        return EndpointLimits(workspace, id, 1, cap, None, live)
 
     def load(self, limits: EndpointLimits, count: int, lease_ends_s: float = FAR, *, new: bool = False) -> None:
         for _ in range(count):
             n = next(self.numbers)
             assert self.queues.reserve(limits, 0.0) is Placement.LEASED
             job = DeliveryJob(
-                "wsp", f"dlv_{n}", f"evt_{n}", "a.b", limits.id, 0, 1, None, NOW, b"{}", lease_ends_s, None
+                limits.workspace_id,
+                f"dlv_{n}",
+                f"evt_{n}",
+                "a.b",
+                limits.id,
+                0,
+                1,
+                None,
+                NOW,
+                b"{}",
+                lease_ends_s,
+                None,
             )
             queue = self.queues.load(limits, job, 0.0, claimed=False)
         (self.sender.start_new if new else self.sender.start_ready)(queue)
@@ -108,7 +134,7 @@ async def test_calls_to_an_endpoint_stay_below_its_cap() -> None:
 
 async def test_the_process_cap_is_shared_in_turns() -> None:
     """If the process has no free call, the waiting queues get the next free ones in turn, one each."""
-    harness = Harness(max_in_flight=2)
+    harness = Harness(max_in_flight=4)
     harness.load(harness.endpoint("a"), 5)
     harness.load(harness.endpoint("b"), 5)
     await settle()
@@ -122,7 +148,7 @@ async def test_the_process_cap_is_shared_in_turns() -> None:
 
 async def test_a_queue_without_a_call_starts_first() -> None:
     """A queue without a call in flight overtakes queues that have calls in flight, even if they waited first."""
-    harness = Harness(max_in_flight=2)
+    harness = Harness(max_in_flight=4)
     harness.load(harness.endpoint("a"), 5)
     harness.load(harness.endpoint("b"), 1)
     await settle()
@@ -177,19 +203,66 @@ async def test_new_work_starts_in_the_turn_in_which_it_arrives() -> None:
 
 
 async def test_slow_queues_use_half_of_the_calls() -> None:
-    """Slow queues get at most half of the calls of the process."""
-    harness = Harness(max_in_flight=10)
-    slow = harness.endpoint("slow", cap=20)
-    queue = harness.queues.queue(slow)
-    queue.record_latency(15.0)
-    harness.queues.set_slow(queue, True)
-    harness.load(slow, 20)
-    good = harness.endpoint("good", cap=20)
-    harness.queues.queue(good).record_latency(0.01)
-    harness.load(good, 20)
+    """Slow queues of all workspaces together get at most half of the calls of the process."""
+    harness = Harness(max_in_flight=20)
+    for n in range(5):
+        slow = harness.endpoint(f"slow{n}", 20, f"wsp_{n}")
+        queue = harness.queues.queue(slow)
+        queue.record_latency(15.0)
+        harness.queues.set_slow(queue, True)
+        harness.load(slow, 20)
+    for n in range(5):
+        good = harness.endpoint(f"good{n}", 20, f"wsp_{n}")
+        harness.queues.queue(good).record_latency(0.01)
+        harness.load(good, 20)
     await settle()
-    assert (harness.calls("slow"), harness.calls("good")) == (5, 5)
+    calls = {name: sum(harness.calls(f"{name}{n}") for n in range(5)) for name in ("slow", "good")}
+    assert 8 <= calls["slow"] <= 10
+    assert 8 <= calls["good"] <= 10
     await harness.sender.drain(0)
+
+
+async def test_one_workspace_leaves_calls_for_the_others() -> None:
+    """A workspace with many endpoints gets at most half of the calls, and another workspace's call starts at once."""
+    harness = Harness(max_in_flight=32)
+    for n in range(100):
+        harness.load(harness.endpoint(f"busy{n}", workspace="busy"), 1)
+    await settle()
+    assert harness.sender.in_flight == 16
+    harness.load(harness.endpoint("quiet", workspace="quiet"), 1)
+    await settle()
+    assert harness.calls("quiet") == 1
+    await harness.sender.drain(0)
+
+
+async def test_a_test_workspace_starts_what_live_ones_leave() -> None:
+    """A test workspace alone gets a ninth of the calls; a live one that comes later gets its half."""
+    harness = Harness(max_in_flight=36)
+    for n in range(50):
+        harness.load(harness.endpoint(f"test{n}", workspace="test", live=False), 1)
+    await settle()
+    assert harness.sender.in_flight == 4
+    for n in range(50):
+        harness.load(harness.endpoint(f"live{n}", workspace="live"), 1)
+    await settle()
+    assert sum(harness.calls(f"live{n}") for n in range(50)) == 16
+    await harness.sender.drain(0)
+
+
+async def test_a_lease_that_ends_while_connecting_is_not_sent() -> None:
+    """The lease is looked at again when the connection stands. A job whose lease was lost meanwhile is no attempt."""
+    harness = Harness()
+    harness.http_client.connecting = asyncio.Event()
+    harness.load(harness.endpoint("a"), 1)
+    await settle()
+    (job,) = harness.queues.jobs
+    job.lease_ends_s = 0.0  # as `Leases.renew` marks it, or as time passes
+    harness.http_client.connecting.set()
+    await settle()
+    assert harness.calls("a") == 0
+    assert harness.results == []
+    assert [placement for _, placement in harness.released] == [Placement.DUE]
+    assert harness.sender.in_flight == 0
 
 
 async def test_an_expired_lease_is_not_sent() -> None:

@@ -1,0 +1,62 @@
+"""What the deliveries of each workspace use of this process: places, bytes and calls."""
+
+from collections.abc import Collection
+
+
+class WorkspaceUse:
+    """The use of one workspace. Only `EndpointQueues`, `HeldBodies` and `CallSlots` change it."""
+
+    __slots__ = ("bytes", "calls", "held", "id", "live", "queues", "slow_held")
+
+    def __init__(self, id: str, *, live: bool) -> None:
+        self.id = id
+        self.live = live
+        self.held = 0
+        """Deliveries leased to this process, and places that are reserved for more."""
+        self.slow_held = 0
+        """Those of its slow queues."""
+        self.bytes = 0
+        """Bytes of the bodies of its deliveries, each body once."""
+        self.calls = [0, 0]
+        """Calls in flight of its fast queues, and of its slow ones."""
+        self.queues = 0
+        """Its endpoint queues."""
+
+
+class WorkspaceUses:
+    """The use of every workspace that has an endpoint queue in this process."""
+
+    def __init__(self) -> None:
+        self._uses: dict[str, WorkspaceUse] = {}
+        self._holding: dict[WorkspaceUse, None] = {}
+
+    @property
+    def holding(self) -> Collection[WorkspaceUse]:
+        """The workspaces that hold deliveries or have places reserved."""
+        return self._holding.keys()
+
+    def find(self, id: str | None) -> WorkspaceUse | None:
+        """The use of a workspace; None if it has no endpoint queue here, or if there is no id."""
+        return None if id is None else self._uses.get(id)
+
+    def open_queue(self, id: str, *, live: bool) -> WorkspaceUse:
+        """Count one more endpoint queue of a workspace, and return its use."""
+        use = self._uses.get(id)
+        if use is None:
+            use = self._uses[id] = WorkspaceUse(id, live=live)
+        use.queues += 1
+        return use
+
+    def close_queue(self, use: WorkspaceUse) -> None:
+        """Forget one endpoint queue of a workspace, and with the last one the workspace."""
+        use.queues -= 1
+        if not use.queues:
+            del self._uses[use.id]
+
+    def hold(self, use: WorkspaceUse, count: int) -> None:
+        """Count deliveries that the workspace holds from now on; a negative count gives them back."""
+        use.held += count
+        if use.held:
+            self._holding[use] = None
+        else:
+            self._holding.pop(use, None)
