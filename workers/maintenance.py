@@ -1,8 +1,7 @@
 """Maintenance: periodic tasks. One worker at a time runs them: the one that holds an advisory lock.
 
-The tasks release deliveries that a race left held, expire deliveries older than the retention, create and drop
-partitions, delete expired keys and secrets, and read the stats of the queues. Two workers may also run a task at the
-same time: the lock only saves work.
+The tasks create and drop partitions, delete expired keys and secrets, and read the stats of the queues. Two workers may
+also run a task at the same time: the lock only saves work.
 """
 
 import asyncio
@@ -19,7 +18,6 @@ from spine.kernel.wakeups import WakeupKind
 from spine.webhooks import queries
 from workers.connection import Connection, DedicatedConnection
 from workers.pipeline import WorkerContext, run_forever
-from workers.webhooks.system_events import dead_letter_event, write_system_events
 
 DAYS_AHEAD: Final = 7
 _INTERVAL_S: Final = 5.0
@@ -45,8 +43,6 @@ class Maintenance:
         self._next_s: dict[str, float] = {}
         self._tasks: tuple[tuple[str, float, MaintenanceTask], ...] = (
             ("partitions", 3600, self.rotate_partitions),
-            ("release held", _INTERVAL_S, self.release_held),
-            ("expire held", 15, self.expire_held),
             ("delete expired", 60, self.delete_expired),
             ("dead letters", 30, self.count_dead_letters),
             ("stats", _INTERVAL_S, self.observe_stats),
@@ -98,19 +94,6 @@ class Maintenance:
         if dropped:
             _log.info("partitions dropped", names=[row["name"] for row in dropped])
         await connection.execute(queries.LATE_CLOSED_DROP, self._retention)
-
-    async def release_held(self, connection: Connection) -> None:
-        """Release held deliveries of enabled endpoints. The worker that serves the endpoint finds them parked."""
-        await connection.execute(queries.HELD_RELEASE)
-
-    async def expire_held(self, connection: Connection) -> None:
-        """Expire deliveries that were held for longer than the retention."""
-        async with connection.transaction():
-            rows = await connection.fetch(queries.HELD_EXPIRE, self._retention)
-            system_events = [system_event for row in rows if (system_event := dead_letter_event(row, b"")) is not None]
-            await write_system_events(connection, system_events)
-        if system_events:
-            self._context.wakeups.wake("relay")
 
     async def delete_expired(self, connection: Connection) -> None:
         """Delete expired idempotency keys and rotated secrets."""

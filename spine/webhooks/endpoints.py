@@ -11,7 +11,7 @@ from spine.kernel.handlers import prepared_by
 from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, new_router, version_of
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
-from spine.webhooks.endpoint_deliveries import hold_deliveries
+from spine.webhooks.endpoint_deliveries import follow_endpoint
 from spine.webhooks.endpoint_models import (
     CREATED,
     DISABLED,
@@ -102,5 +102,5 @@ async def update_endpoint(id: str, body: EndpointUpdate, unit: CurrentUnit, if_m
     if (row.events, row.filter) != subscribed:
         await replace_subscriptions(unit, id, row.events, row.filter)
     if disabling:
-        await hold_deliveries(unit, id)
+        await follow_endpoint(unit, id)
     return endpoint_out(unit, row)

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from spine.kernel.metrics.backlog import FAILING_FOR, BacklogStats, QueueName, QueueStats, observe_queue
 from spine.kernel.metrics.labels import ByType, EventTypes
-from spine.kernel.metrics.registry import REGISTRY, counter, gauge, histogram
+from spine.kernel.metrics.registry import REGISTRY, counter, gauge, histogram, shared_gauge
 from spine.kernel.metrics.scrape import exposition, serve
 
 # Other modules import these names from the package.
@@ -103,6 +103,14 @@ recorder_rows: Final = Histogram("spine_recorder_batch_rows", "Results in one co
 recorder_seconds: Final = Histogram(
     "spine_recorder_commit_seconds", "Time to commit a batch of results", registry=REGISTRY, buckets=_FAST
 )
+_transitions: Final = shared_gauge(
+    "spine_endpoint_transitions", "Endpoints whose open deliveries still follow a change of the endpoint"
+)
+results_set_apart: Final = counter(
+    "spine_results_set_apart_total",
+    "Results that Postgres refused to store, by what was done (reduced, put_off, dead)",
+    "outcome",
+)
 wakeups_sent: Final = counter("spine_bells_rung_total", "Bells put into Redis", "bell")
 wakeups_received: Final = counter("spine_bells_heard_total", "Bells that woke a worker", "bell")
 _pool_size: Final = gauge("spine_pool_connections", "Open connections", "pool")
@@ -155,6 +163,11 @@ def recorded(rows: int, seconds: float) -> None:
     """Record a group commit of results."""
     recorder_rows.observe(rows)
     recorder_seconds.observe(seconds)
+
+
+def observe_transitions(endpoints: int) -> None:
+    """Set the number of endpoints whose deliveries still follow."""
+    _transitions().set(endpoints)
 
 
 def observe_sender(in_flight: int, waiting: int) -> None:
