@@ -48,6 +48,8 @@ class HttpSettings(_Group):
     """Requests per workspace and minute."""
     max_outbox: int = Field(default=2_000_000, ge=1)
     """Events in the outbox beyond which accepting returns 429."""
+    max_endpoints: int = Field(default=10_000, ge=1)
+    """Webhook endpoints of one workspace."""
 
 
 class VaultSettings(_Group):

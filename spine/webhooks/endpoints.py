@@ -25,7 +25,7 @@ from spine.webhooks.endpoint_models import (
     EndpointWithSecret,
 )
 from spine.webhooks.endpoint_secrets import create_secret
-from spine.webhooks.endpoint_store import endpoint_out, find_endpoint
+from spine.webhooks.endpoint_store import endpoint_out, find_endpoint, require_endpoint_below_limit
 from spine.webhooks.filters import written
 from spine.webhooks.subscriptions import replace_subscriptions
 
@@ -62,6 +62,7 @@ def _columns(unit: UnitOfWork, body: EndpointCreate | EndpointUpdate) -> dict[st
 @prepared_by(_check_target)
 async def create_endpoint(body: EndpointCreate, unit: CurrentUnit) -> EndpointWithSecret:
     _require_allowed_target(unit)
+    await require_endpoint_below_limit(unit)
     row = await store.create(unit, ENDPOINT, **_columns(unit, body))
     await replace_subscriptions(unit, row.id, row.events, row.filter)
     await store.emit_event(unit, ENDPOINT, row, "created")

@@ -106,12 +106,10 @@ class ReplayOut(ResourceOut):
         """Of how many, how far."""
         return Progress(total=self.total, done=self.done, failed=self.failed)
 
-    @computed_field(
-        description="Whether `total` is final. A long history is counted in the background before the start."
-    )  # type: ignore[prop-decorator]
+    @computed_field  # type: ignore[prop-decorator]  # as above
     @property
     def counted(self) -> bool:
-        """Whether all matching rows are counted."""
+        """Whether `total` is final. A long history is counted in the background before the start."""
         return self.count_position is None
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from spine.kernel.metrics import observe_transitions
 from spine.kernel.wakeups import WakeupKind
-from spine.webhooks import held_queries
+from spine.webhooks import held_queries, result_queries
 from workers.connection import Connection, DedicatedConnection
 from workers.pipeline import WorkerContext, run_forever, wait_for_wakeup
 from workers.webhooks.stepped_work import AfterCommit, SteppedWork
@@ -76,11 +76,13 @@ class EndpointTransitions:
         await asyncio.sleep(_SWEEP_S)
 
     async def sweep(self) -> None:
-        """Look at the held deliveries of all endpoints, a page of endpoints at a time."""
+        """Look at the held deliveries of all endpoints, a page of endpoints at a time. Delete old results that were set apart."""
+        async with self._db.connection() as connection:
+            observe_transitions(await connection.fetchval(held_queries.TRANSITIONS_COUNT))
+            await connection.execute(result_queries.SET_APART_DROP, self._retention, self._step_rows)
         last_id: str | None = ""
         while last_id is not None and not self._stopping:
             async with self._db.connection() as connection:
-                observe_transitions(await connection.fetchval(held_queries.TRANSITIONS_COUNT))
                 last_id = await self._sweep_page(connection, last_id)
 
     async def _sweep_page(self, connection: Connection, after_id: str) -> str | None:

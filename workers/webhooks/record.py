@@ -26,7 +26,7 @@ from workers.database_errors import is_conflict, is_refusal, is_timeout
 from workers.webhooks.endpoint_cache import EndpointKey
 from workers.webhooks.jobs import AttemptResult, DeliveryJob, DeliveryResult
 from workers.webhooks.result_batch import ResultBatch, sort_results
-from workers.webhooks.set_apart import set_apart
+from workers.webhooks.set_apart import OUTCOMES, set_apart
 from workers.webhooks.write_results import Committed, commit
 
 COMMITTERS: Final = 2
@@ -63,6 +63,8 @@ class Recorder:
         self._alone: asyncio.Queue[DeliveryResult] = asyncio.Queue()
         self._collecting = asyncio.Lock()
         self._committing = 0
+        for outcome in OUTCOMES:
+            metrics.results_set_apart(outcome)  # from 0, so that the first one is an increase
 
     def put(self, result: DeliveryResult) -> None:
         """Add a result. Returns at once."""

@@ -23,6 +23,7 @@ RESULT_REFUSED: Final = "result_refused"
 PUT_OFF_MAX: Final = 8
 
 Outcome = Literal["reduced", "put_off", "dead"]
+OUTCOMES: Final[tuple[Outcome, ...]] = ("reduced", "put_off", "dead")
 
 _log = structlog.get_logger(__name__)
 

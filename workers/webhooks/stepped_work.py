@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from spine.kernel import metrics
 from workers.connection import Connection, DedicatedConnection
 from workers.database_errors import is_outage
 
@@ -31,6 +32,7 @@ class SteppedWork:
         self._take = take
         self._put_off = put_off
         self._last_workspace_id = ""
+        metrics.steps_put_off(name)  # from 0, so that the first one is an increase
 
     async def run_step(self, step: Step) -> bool:
         """Run one step, and after its commit what it returned. Returns False if no row is due."""
@@ -44,6 +46,7 @@ class SteppedWork:
         except Exception as error:
             if row is None or is_outage(error):
                 raise
+            metrics.steps_put_off(self._name).inc()
             _log.warning("step put off", work=self._name, id=row["id"], error=repr(error))
             async with self._db.connection() as connection:
                 await connection.execute(self._put_off, row["workspace_id"], row["id"], type(error).__name__)

@@ -106,6 +106,9 @@ recorder_seconds: Final = Histogram(
 _transitions: Final = shared_gauge(
     "spine_endpoint_transitions", "Endpoints whose open deliveries still follow a change of the endpoint"
 )
+steps_put_off: Final = counter(
+    "spine_steps_put_off_total", "Steps of long work that failed and are repeated later, by the work", "work"
+)
 results_set_apart: Final = counter(
     "spine_results_set_apart_total",
     "Results that Postgres refused to store, by what was done (reduced, put_off, dead)",
