@@ -1,8 +1,8 @@
-"""Revision 0004_backlog: work over many deliveries goes in bounded steps, and its place is kept in rows."""
+"""Revision 0004: work over many deliveries goes in bounded steps, and its place is kept in rows."""
 
 from spine.kernel.migrations.tenancy import script, tenant_table
 
-revision = "0004_backlog"
+revision = "0004"
 down_revision = "0003"
 
 
