@@ -69,10 +69,11 @@ DROP INDEX spine.replays_due;
 FUNCTIONS = """
 -- Moves the next deliveries of an endpoint to what the endpoint's row says: dead if it is deleted, held if it is disabled, parked
 -- if it is enabled. Reads at most p_limit rows. Returns how many it moved and whether the walk is at its end.
--- Leased rows stay: their claim or their result sees the endpoint's row too.
+-- Leased rows stay: their claim or their result sees the endpoint's row too. Without sequential scans, because a plan that was
+-- cached while the queue was empty would read all of it.
 CREATE FUNCTION spine.endpoint_follow(p_workspace_id text, p_endpoint_id text, p_limit integer)
 RETURNS TABLE (moved bigint, done boolean)
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog SET enable_seqscan TO off AS $$
 DECLARE
     walk spine.endpoint_transitions;
     endpoint spine.webhook_endpoints;
