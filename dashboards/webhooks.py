@@ -114,6 +114,24 @@ _ENDPOINTS: Final = Row(
             width=6,
         ),
         Panel("Dead letters", (Query(shared("spine_dead_letters"), "dead letters"),), width=6, red=1),
+        Panel(
+            "Deliveries follow a change of",
+            (Query(shared("spine_endpoint_transitions"), "endpoints"),),
+            width=8,
+            text="Endpoints that were disabled, enabled or deleted and whose deliveries are still being moved, step by step.",
+        ),
+        Panel(
+            "Results set apart",
+            (Query(rate("spine_results_set_apart_total", "outcome"), "{{outcome}}"),),
+            width=8,
+            text="Results that Postgres refused to store. Reduced ones are recorded without the response.",
+        ),
+        Panel(
+            "Steps put off",
+            (Query(rate("spine_steps_put_off_total", "work"), "{{work}}"),),
+            width=8,
+            text="Steps of replays and of changed endpoints that failed and are repeated later.",
+        ),
     ),
 )
 

@@ -26,6 +26,7 @@ from workers.maintenance import Maintenance
 from workers.pipeline import WakeupStatus
 from workers.runtime import Runtime
 from workers.webhooks.dispatch import Dispatcher
+from workers.webhooks.endpoint_transitions import EndpointTransitions
 from workers.webhooks.replay import ReplayRunner
 
 ROOT = Path(__file__).parent.parent
@@ -161,7 +162,7 @@ class Engine:
             egress=EgressSettings(egress_allow=(IPv4Network("127.0.0.0/8"),)),
             vault=VaultSettings(encryption_key=SecretStr(KEY)),
             wakeup_status=WakeupStatus(),
-            pipelines=(Dispatcher, ReplayRunner, Maintenance),
+            pipelines=(Dispatcher, EndpointTransitions, ReplayRunner, Maintenance),
         )
         await runtime.start()
         try:

@@ -27,10 +27,12 @@ from workers.pipeline import PipelineFactory, WakeupStatus
 from workers.runtime import Runtime
 from workers.wakeups import WakeupWorker
 from workers.webhooks.dispatch import Dispatcher
+from workers.webhooks.endpoint_transitions import EndpointTransitions
 from workers.webhooks.replay import ReplayRunner
 
 PIPELINES: Final[tuple[PipelineFactory, ...]] = (
     Dispatcher,
+    EndpointTransitions,
     ReplayRunner,
     MessageDispatcher,
     ReceiptPipeline,

@@ -87,8 +87,8 @@ def replay(
         "status": "dead",
     }
     request: dict[str, Any] = {"filter": {name: value for name, value in filters.items() if value}}
-    total: int = context.api.post(REPLAYS, {**request, "dry_run": True})["total"]
-    if not _is_confirmed(context, total, yes):
+    counted = context.api.post(REPLAYS, {**request, "dry_run": True})
+    if not _is_confirmed(context, counted["total"], yes, at_least=counted.get("at_least", False)):
         return
     started = context.api.post(REPLAYS, {**request, **({"rate_per_s": rate} if rate else {})})
     if wait:
@@ -97,18 +97,19 @@ def replay(
         show_replay(context, started)
 
 
-def _is_confirmed(context: CommandContext, total: int, yes: bool) -> bool:
-    if total == 0:
+def _is_confirmed(context: CommandContext, total: int, yes: bool, *, at_least: bool) -> bool:
+    count = f"at least {total}" if at_least else str(total)
+    if total == 0 and not at_least:
         if context.out.as_json:
             context.out.document({"total": 0})
         else:
             context.out.note("no dead letters are chosen by these filters; nothing to do")
         return False
     if yes:
-        context.out.note(f"replaying {total}")
+        context.out.note(f"replaying {count}")
         return True
     if context.out.as_json:
-        raise Failure(f"{total} would be replayed; say --yes", exit_code=MISUSED)
+        raise Failure(f"{count} would be replayed; say --yes", exit_code=MISUSED)
     if not sys.stdin.isatty():
         context.out.note("(answer on the standard input, or say --yes)")
-    return typer.confirm(f"Replay {total} dead {'letter' if total == 1 else 'letters'}?", err=True)
+    return typer.confirm(f"Replay {count} dead {'letter' if total == 1 else 'letters'}?", err=True)

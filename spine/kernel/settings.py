@@ -64,6 +64,8 @@ class HttpSettings(TemplateSettings):
     """Events of one workspace in the outbox beyond which it gets 429 for new ones."""
     max_outbox_total: int = Field(default=4_000_000, ge=1)
     """Events of all workspaces in the outbox beyond which everybody gets 429 for new ones."""
+    max_endpoints: int = Field(default=10_000, ge=1)
+    """Webhook endpoints of one workspace."""
 
 
 class VaultSettings(_Group):

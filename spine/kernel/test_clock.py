@@ -52,6 +52,7 @@ TIME_COLUMNS: Final = (
     TimeColumn("endpoint_health", "failing_since"),
     TimeColumn("deliveries_open", "due_at", "leased_by IS NULL AND due_at < 'infinity'", "deliver"),
     TimeColumn("deliveries_open", "accepted_at", "state = 'held'"),
+    TimeColumn("endpoint_transitions", "due_at"),
     TimeColumn("replays", "due_at", "leased_by IS NULL"),
     TimeColumn("messages", "deadline_at", "ended_at IS NULL"),
     TimeColumn("messages", "send_at", "ended_at IS NULL"),

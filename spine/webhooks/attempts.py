@@ -6,7 +6,11 @@ from typing import Any, Final
 
 import orjson
 
-EXCERPT_CHARS: Final = 8192
+EXCERPT_BYTES: Final = 8192
+KEPT_ATTEMPTS: Final = 16
+"""Attempts of earlier series that a replay keeps, so that a row does not grow with every replay."""
+EARLIER_ATTEMPTS: Final = f"jsonb_path_query_array(attempts, '$[last - {KEPT_ATTEMPTS - 1} to last]')"
+"""SQL for the attempts that a replay keeps of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,13 @@ class AttemptRecord:
 
 
 def excerpt(body: bytes) -> str:
-    """Return the start of a response body as text. Invalid UTF-8 and U+0000, which jsonb refuses, become U+FFFD."""
+    """Return the start of a response body as text of at most 8 KiB. Invalid UTF-8 and U+0000, which jsonb refuses, become U+FFFD."""
     if not body:
         return ""
-    return body[:EXCERPT_CHARS].decode("utf-8", "replace").replace("\x00", "\ufffd")
+    text = body[:EXCERPT_BYTES].decode("utf-8", "replace").replace("\x00", "\ufffd")
+    if text.isascii():
+        return text
+    return text.encode()[:EXCERPT_BYTES].decode("utf-8", "ignore")  # U+FFFD takes three bytes in place of one
 
 
 def as_jsonb_text(attempt: AttemptRecord) -> str:

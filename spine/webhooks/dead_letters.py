@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from spine.kernel.errors import NotFound
 from spine.kernel.events import EventType
@@ -29,7 +29,7 @@ class DeadLetterOut(BaseModel):
     last_status_code: int | None
     last_error: str | None
     last_response_body: str | None
-    attempts: int
+    attempts: int = Field(description="Attempts that the delivery lists.")
     died_at: datetime
 
 

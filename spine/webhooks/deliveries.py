@@ -14,6 +14,7 @@ from spine.kernel.events import EventType
 from spine.kernel.routes import CurrentUnit, Paging, declares, new_router
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
+from spine.webhooks.attempts import EARLIER_ATTEMPTS, KEPT_ATTEMPTS
 from spine.webhooks.delivery_page import Source, read_page
 
 
@@ -51,7 +52,9 @@ class DeliveryOut(BaseModel):
     endpoint_id: str
     status: DeliveryStatus
     reason: str | None = Field(description="Why it is dead.")
-    attempts: list[AttemptOut]
+    attempts: list[AttemptOut] = Field(
+        description=f"Those of the last series, and of earlier ones the last {KEPT_ATTEMPTS}."
+    )
     series: int
     next_attempt_at: datetime | None
     replay_id: str | None
@@ -73,15 +76,17 @@ REPLAYED = EventType("delivery.replayed", DeliveryReplayed, "A single delivery w
 router = new_router("/v1", "deliveries")
 
 _COLUMNS: Final = "id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, created_at, closed_at, next_attempt_at"
-_REOPEN: Final = text("""
+_REOPEN: Final = text(f"""
     WITH gone AS (
         DELETE FROM spine.deliveries_closed WHERE workspace_id = :ws AND id = :id RETURNING *
     )
     INSERT INTO spine.deliveries_open
         (workspace_id, id, event_id, type, endpoint_id, state, series, attempts, due_at, accepted_at, created_at, xid)
-    SELECT workspace_id, id, event_id, type, endpoint_id, 'pending', series + 1, attempts, now(), accepted_at, created_at, xid FROM gone
+    SELECT workspace_id, id, event_id, type, endpoint_id, 'pending', series + 1, {EARLIER_ATTEMPTS}, now(), accepted_at,
+           created_at, xid
+      FROM gone
     RETURNING series
-""")
+""")  # noqa: S608  # our own expression
 _READ_REPLAYABLE: Final = text(
     "SELECT (SELECT deleted_at IS NOT NULL FROM spine.webhook_endpoints WHERE workspace_id = :ws AND id = :endpoint) AS deleted, "
     "(SELECT body IS NOT NULL FROM spine.events WHERE workspace_id = :ws AND id = :event) AS payload"

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from spine.kernel import store
 from spine.kernel.errors import IllegalTransition
 from spine.kernel.routes import CurrentUnit, declares, new_router
-from spine.webhooks.endpoint_deliveries import discard_deliveries, discard_held_deliveries, release_held_deliveries
+from spine.webhooks.endpoint_deliveries import follow_endpoint
 from spine.webhooks.endpoint_models import (
     DELETED,
     ENDPOINT,
@@ -32,7 +32,7 @@ async def delete_endpoint(id: str, unit: CurrentUnit) -> DeletedOut:
     row = await find_endpoint(unit, id, lock=True)
     await replace_subscriptions(unit, id, [], None)
     await store.change(unit, ENDPOINT, row, {"deleted_at": await unit.now()})
-    await discard_deliveries(unit, id)
+    await follow_endpoint(unit, id)
     await store.emit_event(unit, ENDPOINT, row, "deleted")
     return DeletedOut(id=id, object="webhook_endpoint")
 
@@ -48,9 +48,7 @@ async def enable_endpoint(id: str, unit: CurrentUnit, body: EnableBody | None = 
     await store.change(
         unit, ENDPOINT, row, {"status": EndpointStatus.ENABLED, "disabled_reason": None, "disabled_at": None}
     )
-    if options.held != "all":
-        await discard_held_deliveries(unit, id, options.since)
-    await release_held_deliveries(unit, id)
+    await follow_endpoint(unit, id, None if options.held == "all" else options.since or await unit.now())
     await unit.session.execute(_RESET_HEALTH, {"ws": unit.workspace_id, "id": id})
     await store.emit_event(unit, ENDPOINT, row, "updated")
     return endpoint_out(unit, row)

@@ -62,6 +62,7 @@ class EndpointRow(TenantRow):
     disabled_reason: Mapped[str | None] = mapped_column(Text)
     disabled_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
+    discard_before: Mapped[datetime | None]
 
 
 def _check_headers(headers: dict[str, str] | None) -> dict[str, str] | None:

@@ -9,7 +9,7 @@ from spine.kernel.handlers import prepared_by
 from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, new_router, version_of
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
-from spine.webhooks.endpoint_deliveries import hold_deliveries
+from spine.webhooks.endpoint_deliveries import follow_endpoint
 from spine.webhooks.endpoint_models import (
     CREATED,
     DISABLED,
@@ -23,7 +23,14 @@ from spine.webhooks.endpoint_models import (
     EndpointWithSecret,
 )
 from spine.webhooks.endpoint_secrets import create_secret
-from spine.webhooks.endpoint_store import HIDDEN, endpoint_out, find_endpoint, open_headers, seal_headers
+from spine.webhooks.endpoint_store import (
+    HIDDEN,
+    endpoint_out,
+    find_endpoint,
+    open_headers,
+    require_endpoint_below_limit,
+    seal_headers,
+)
 from spine.webhooks.filters import written
 from spine.webhooks.subscriptions import replace_subscriptions
 
@@ -76,6 +83,7 @@ def _replace_headers(unit: UnitOfWork, row: EndpointRow, values: dict[str, Any])
 @prepared_by(_check_target)
 async def create_endpoint(body: EndpointCreate, unit: CurrentUnit) -> EndpointWithSecret:
     _require_allowed_target(unit)
+    await require_endpoint_below_limit(unit)
     id, values = ids.mint(ENDPOINT.prefix), _columns(body)
     if body.headers is not None:
         values["headers"] = seal_headers(unit, id, body.headers)
@@ -118,5 +126,5 @@ async def update_endpoint(id: str, body: EndpointUpdate, unit: CurrentUnit, if_m
     if (row.events, row.filter) != subscribed:
         await replace_subscriptions(unit, id, row.events, row.filter)
     if disabling:
-        await hold_deliveries(unit, id)
+        await follow_endpoint(unit, id)
     return endpoint_out(unit, row)

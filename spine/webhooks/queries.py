@@ -180,7 +180,8 @@ in a nested loop.
 
 _LOOKED_AT: Final = """
     SELECT o.workspace_id, o.id, o.event_id, o.endpoint_id, {due_at} AS due_at, octet_length(e.body) AS size,
-           e.id IS NULL AS expired, w.deleted_at IS NOT NULL AS deleted, w.status = 'disabled' AS disabled,
+           e.id IS NULL AS expired, w.deleted_at IS NOT NULL AS deleted,
+           w.status = 'disabled' OR o.accepted_at < w.discard_before AS disabled,
            w.version, w.max_in_flight, w.rate_per_s, s.env = 'live' AS live
       FROM {rows} o
       JOIN LATERAL (
@@ -193,7 +194,7 @@ _LOOKED_AT: Final = """
 """
 """What decides on the placement of each row, without locking it. The size of a body is read without the body."""
 _MINE: Final = "((hashtext(id) & 2147483647) % $2 = $3::integer)"
-_OPEN: Final = "SELECT workspace_id, id, event_id, endpoint_id, due_at FROM spine.deliveries_open o"
+_OPEN: Final = "SELECT workspace_id, id, event_id, endpoint_id, accepted_at, due_at FROM spine.deliveries_open o"
 _LEASE_EXPIRED: Final = "o.leased_by IS NOT NULL AND o.state <> 'held' AND o.due_at <= now()"
 _READY: Final = "o.leased_by IS NULL AND o.due_at < 'infinity'"
 """Rows with a due time and no lease. The index `deliveries_open_turns` has them by workspace."""
@@ -356,7 +357,7 @@ ENDPOINTS_LOAD: Final = """
 
 # --- results ---------------------------------------------------------------------------------------------------------
 
-_COUNTED: Final = """
+REPLAYS_COUNT: Final = """
     counted AS (
         UPDATE spine.replays p SET {column} = p.{column} + n.count, updated_at = now()
           FROM (SELECT workspace_id, replay_id, count(*) FROM deleted WHERE replay_id IS NOT NULL GROUP BY 1, 2) n
@@ -372,7 +373,7 @@ DELIVERED_PUT: Final = f"""
     ), deleted AS (
         DELETE FROM spine.deliveries_open o USING seen WHERE o.ctid = seen.ctid AND {_SAME_SERIES.format(r="seen")}
         RETURNING o.*, seen.attempt
-    ), {_COUNTED.format(column="done")}, recovered AS (
+    ), {REPLAYS_COUNT.format(column="done")}, recovered AS (
         UPDATE spine.endpoint_health h SET failing_since = NULL
           FROM unnest($5::text[], $6::text[]) AS u (workspace_id, endpoint_id)
          WHERE h.workspace_id = u.workspace_id AND h.endpoint_id = u.endpoint_id AND h.failing_since IS NOT NULL
@@ -408,7 +409,7 @@ DEAD_PUT: Final = f"""
     ), deleted AS (
         DELETE FROM spine.deliveries_open o USING seen WHERE o.ctid = seen.ctid AND {_SAME_ATTEMPT.format(r="seen")}
         RETURNING o.*, seen.reason, coalesce(o.attempts || seen.attempt::jsonb, o.attempts) AS all_attempts
-    ), {_COUNTED.format(column="failed")}
+    ), {REPLAYS_COUNT.format(column="failed")}
     INSERT INTO spine.deliveries_closed
         (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, accepted_at, created_at, xid)
     SELECT workspace_id, id, event_id, type, endpoint_id, 'dead', reason, series, all_attempts, replay_id, accepted_at, created_at, xid
@@ -443,12 +444,10 @@ ENDPOINTS_DISABLE: Final = """
 """
 """Disables enabled endpoints. Returns the rows it changed, so that each gets one event."""
 
-ENDPOINTS_HOLD: Final = """
-    UPDATE spine.deliveries_open o SET state = 'held', due_at = NULL
-      FROM unnest($1::text[], $2::text[]) AS u (workspace_id, id)
-     WHERE o.workspace_id = u.workspace_id AND o.endpoint_id = u.id AND o.leased_by IS NULL AND o.state <> 'held'
-"""
-"""Holds the waiting deliveries of these endpoints. Leased ones are held later, when their claim or result sees the status."""
+ENDPOINTS_FOLLOW: Final = (
+    "SELECT spine.endpoint_changed(u.workspace_id, u.id) FROM unnest($1::text[], $2::text[]) AS u (workspace_id, id)"
+)
+"""Lets the deliveries of these endpoints follow, in bounded steps (`workers.webhooks.endpoint_transitions`)."""
 
 WORKSPACES_ENV: Final = "SELECT workspace_id, env FROM spine.workspaces WHERE workspace_id = ANY ($1::text[])"
 
@@ -463,125 +462,7 @@ EVENTS_PUT: Final = """
 """
 """`spine.events_put` for events of several workspaces at once."""
 
-# --- replays ---------------------------------------------------------------------------------------------------------
-
-REPLAY_TAKE: Final = """
-    SELECT * FROM spine.replays
-     WHERE status = 'running' AND due_at <= now() ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
-"""
-"""Locks a running replay whose next step is due. A call that pauses or cancels it waits until the step ends."""
-
-_OF_TYPES: Final = """
-    ($4::text[] IS NULL OR {table}.type = ANY ($4)
-     OR EXISTS (SELECT FROM unnest($5::text[]) family WHERE starts_with({table}.type, family)))
-"""
-
-CLOSED_REOPEN: Final = f"""
-    WITH picked AS MATERIALIZED (
-        SELECT c.workspace_id, c.id FROM spine.deliveries_closed c
-         WHERE c.workspace_id = $1 AND c.id > $2 AND c.state = $3 AND {_OF_TYPES.format(table="c")}
-           AND ($6::text IS NULL OR c.endpoint_id = $6)
-           AND ($7::timestamptz IS NULL OR c.accepted_at >= $7) AND ($8::timestamptz IS NULL OR c.accepted_at < $8)
-           AND c.closed_at < $9
-         ORDER BY c.id LIMIT $10
-    ), deleted AS (
-        DELETE FROM spine.deliveries_closed c USING picked p WHERE c.workspace_id = p.workspace_id AND c.id = p.id
-        RETURNING c.*
-    ), reopened AS (
-        INSERT INTO spine.deliveries_open
-            (workspace_id, id, event_id, type, endpoint_id, state, series, attempts, replay_id, due_at, accepted_at, created_at, xid)
-        SELECT workspace_id, id, event_id, type, endpoint_id, 'pending', series + 1, attempts, $11, now(), accepted_at, created_at, xid
-          FROM deleted
-        RETURNING id
-    )
-    SELECT (SELECT max(id) FROM picked) AS position, (SELECT count(*) FROM picked) AS walked, (SELECT count(*) FROM reopened) AS started
-"""
-"""Opens the next `$10` matching deliveries with an id above `$2` again, in a new series."""
-
-MISSING_FIND: Final = f"""
-    SELECT e.id, e.type, e.accepted_at,
-           EXISTS (SELECT FROM spine.outbox o WHERE o.workspace_id = $1 AND o.event_id = e.id) AS unrelayed,
-           CASE WHEN e.type = 'delivery.dead_lettered' OR $9 THEN e.body END AS body
-      FROM spine.events e
-     WHERE e.workspace_id = $1 AND e.id > $2 AND {_OF_TYPES.format(table="e")} AND e.accepted_at >= $6 AND e.accepted_at < $7
-       AND e.body IS NOT NULL
-       AND NOT EXISTS (SELECT FROM spine.deliveries_closed c WHERE c.workspace_id = $1 AND c.event_id = e.id AND c.endpoint_id = $3)
-       AND NOT EXISTS (SELECT FROM spine.deliveries_open o WHERE o.workspace_id = $1 AND o.event_id = e.id AND o.endpoint_id = $3)
-     ORDER BY e.id LIMIT $8
-"""
-"""The next events with an id above `$2` that endpoint `$3` has no delivery of. Events still in the outbox are marked.
-
-Returns the bodies of dead letter events, which may be about the endpoint itself, and with `$9` those of all events, for
-the endpoint's filter.
-"""
-
-MISSING_PUT: Final = """
-    INSERT INTO spine.deliveries_open (workspace_id, id, event_id, type, endpoint_id, accepted_at, replay_id, due_at)
-    SELECT $1, u.id, u.event_id, u.type, $2, u.accepted_at, $3, now()
-      FROM unnest($4::text[], $5::text[], $6::text[], $7::timestamptz[]) AS u (id, event_id, type, accepted_at)
-"""
-
-REPLAY_STEP: Final = """
-    UPDATE spine.replays SET position = $3, started = started + $4, due_at = now() + $5::interval, updated_at = now()
-     WHERE workspace_id = $1 AND id = $2
-"""
-
-REPLAY_IS_OPEN: Final = "SELECT EXISTS (SELECT FROM spine.deliveries_open WHERE workspace_id = $1 AND replay_id = $2)"
-
-REPLAY_FINISH: Final = """
-    UPDATE spine.replays SET status = 'done', due_at = NULL, updated_at = now(), version = version + 1
-     WHERE workspace_id = $1 AND id = $2
-    RETURNING *
-"""
-
 # --- maintenance -----------------------------------------------------------------------------------------------------
-
-_HELD_ENDPOINTS: Final = """
-    WITH RECURSIVE endpoint AS (
-        (SELECT endpoint_id FROM spine.deliveries_open WHERE state = 'held' ORDER BY endpoint_id LIMIT 1)
-        UNION ALL
-        SELECT (SELECT o.endpoint_id FROM spine.deliveries_open o
-                 WHERE o.state = 'held' AND o.endpoint_id > endpoint.endpoint_id ORDER BY o.endpoint_id LIMIT 1)
-          FROM endpoint WHERE endpoint.endpoint_id IS NOT NULL
-    )
-"""
-
-HELD_RELEASE: Final = f"""
-    {_HELD_ENDPOINTS}, picked AS (
-        SELECT o.workspace_id, o.id
-          FROM endpoint CROSS JOIN LATERAL (
-                   SELECT workspace_id, id FROM spine.deliveries_open o
-                    WHERE o.endpoint_id = endpoint.endpoint_id AND o.state = 'held' ORDER BY o.id LIMIT 1000
-               ) o
-          JOIN spine.webhook_endpoints w ON w.workspace_id = o.workspace_id AND w.id = endpoint.endpoint_id
-         WHERE w.status = 'enabled' OR w.deleted_at IS NOT NULL
-    )
-    UPDATE spine.deliveries_open o
-       SET state = CASE WHEN o.failures = 0 THEN 'pending' ELSE 'retrying' END, due_at = 'infinity', leased_by = NULL
-      FROM picked p WHERE o.workspace_id = p.workspace_id AND o.id = p.id AND o.state = 'held'
-"""
-"""Parks held rows of enabled endpoints. They occur if the relay read the endpoint just before it was enabled."""
-
-HELD_EXPIRE: Final = f"""
-    {_HELD_ENDPOINTS}, old AS (
-        SELECT o.workspace_id, o.id
-          FROM endpoint CROSS JOIN LATERAL (
-                   SELECT workspace_id, id, accepted_at FROM spine.deliveries_open o
-                    WHERE o.endpoint_id = endpoint.endpoint_id AND o.state = 'held' ORDER BY o.id LIMIT 1000
-               ) o
-         WHERE o.accepted_at < now() - $1::interval
-    ), deleted AS (
-        DELETE FROM spine.deliveries_open o USING old
-         WHERE o.workspace_id = old.workspace_id AND o.id = old.id AND o.state = 'held'
-        RETURNING o.*
-    ), {_COUNTED.format(column="failed")}
-    INSERT INTO spine.deliveries_closed
-        (workspace_id, id, event_id, type, endpoint_id, state, reason, series, attempts, replay_id, accepted_at, created_at, xid)
-    SELECT workspace_id, id, event_id, type, endpoint_id, 'dead', 'expired', series, attempts, replay_id, accepted_at, created_at, xid
-      FROM deleted
-    RETURNING workspace_id, id, event_id, type, endpoint_id, reason, series, attempts, closed_at
-"""
-"""Moves held rows to the dead letters when their event is older than the retention period `$1`."""
 
 IDEMPOTENCY_DROP: Final = """
     DELETE FROM spine.idempotency_keys

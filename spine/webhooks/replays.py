@@ -3,12 +3,12 @@
 This module creates and controls replays. The workers run them batch by batch (`workers.webhooks.replay`).
 """
 
-from datetime import datetime
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, Field, computed_field
-from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import BigInteger, Double, Text
@@ -20,13 +20,16 @@ from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Out, Resource, ResourceOut, TenantRow, Timestamp
 from spine.kernel.routes import CurrentUnit, declares
 from spine.kernel.unit_of_work import UnitOfWork
-from spine.webhooks.dead_letters import closed_conditions
 from spine.webhooks.endpoint_models import Rate
 from spine.webhooks.endpoint_store import find_endpoint
 from spine.webhooks.patterns import Pattern
+from spine.webhooks.replay_walk import Counted, Fetch, count_closed
 
 MAX_ID: Final = "~"
 """Sorts after every id."""
+_COUNT_WINDOW: Final = 10_000
+_COUNT_WINDOWS: Final = 10
+"""Windows that a request counts. The workers count the rest before the replay starts."""
 
 
 class ReplayStatus(StrEnum):
@@ -52,6 +55,9 @@ class ReplayRow(TenantRow):
     upto: Mapped[str]
     due_at: Mapped[datetime | None]
     leased_by: Mapped[str | None]
+    count_position: Mapped[str | None]
+    failures: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str | None] = mapped_column(Text)
 
 
 class ReplayFilter(Body):
@@ -86,9 +92,13 @@ class ReplayOut(ResourceOut):
     filter: dict[str, Any]
     rate_per_s: float | None
     status: ReplayStatus
+    error: str | None = Field(
+        description="What stopped the last step; null while it advances. The step is repeated by itself, at growing intervals."
+    )
     total: int
     done: int = Field(exclude=True)
     failed: int = Field(exclude=True)
+    count_position: str | None = Field(exclude=True)
 
     @computed_field  # type: ignore[prop-decorator]  # pydantic's own way of deriving a field
     @property
@@ -96,12 +106,26 @@ class ReplayOut(ResourceOut):
         """Of how many, how far."""
         return Progress(total=self.total, done=self.done, failed=self.failed)
 
+    @computed_field  # type: ignore[prop-decorator]  # as above
+    @property
+    def counted(self) -> bool:
+        """Whether `total` is final. A long history is counted in the background before the start."""
+        return self.count_position is None
+
 
 class CountOut(Out):
     """How many deliveries a replay would put back."""
 
     http_status: ClassVar[int] = 200
     total: int
+
+
+class PartialCountOut(CountOut):
+    """How many deliveries a replay would put back at least: the history is too long to count in one request."""
+
+    at_least: Literal[True] = Field(
+        default=True, description="`total` is not final. Narrow the filter, or start the replay: it counts itself."
+    )
 
 
 CREATED = EventType("replay.created", ReplayOut, "A replay was started.")
@@ -128,13 +152,42 @@ REPLAY = Resource(
 router = crud_router(REPLAY, "", "get", "list")
 
 
+def fetcher(unit: UnitOfWork) -> Fetch:
+    """Return a function that runs a statement of the workers in this unit, so in its workspace."""
+
+    async def fetch(query: str, *args: Any) -> Any:
+        connection = await unit.session.connection()
+        return (await connection.exec_driver_sql(query, args)).mappings().all()
+
+    return fetch
+
+
+async def count_first_windows(count: Callable[[str], Awaitable[Counted]]) -> Counted:
+    """Count windows one after the other, a bounded number of them."""
+    total, position = 0, ""
+    for _ in range(_COUNT_WINDOWS):
+        window = await count(position)
+        total += window.matched
+        if window.position is None:
+            return Counted(total, None)
+        position = window.position
+    return Counted(total, position)
+
+
 async def start_replay(
-    unit: UnitOfWork, kind: str, filter: dict[str, Any], total: int, rate_per_s: float | None
+    unit: UnitOfWork, kind: str, filter: dict[str, Any], counted: Counted, rate_per_s: float | None
 ) -> ReplayOut:
     """Create a running replay with its event, and wake the workers after the commit."""
-    now = await unit.now()
     row = await store.create(
-        unit, REPLAY, kind=kind, filter=filter, total=total, rate_per_s=rate_per_s, upto=MAX_ID, due_at=now
+        unit,
+        REPLAY,
+        kind=kind,
+        filter=filter,
+        total=counted.matched,
+        count_position=counted.position,
+        rate_per_s=rate_per_s,
+        upto=MAX_ID,
+        due_at=await unit.now(),
     )
     unit.wake("deliver")
     out: ReplayOut = await store.emit_event(unit, REPLAY, row, "created")
@@ -145,25 +198,25 @@ async def start_replay(
     "",
     status_code=201,
     response_model=ReplayOut,
-    responses={200: {"model": CountOut, "description": "With dry_run: how many there would be."}},
+    responses={200: {"model": CountOut | PartialCountOut, "description": "With dry_run: how many there would be."}},
     openapi_extra=declares("webhooks:write", CREATED),
     summary="Replay ended deliveries, or count them first",
 )
-async def create_replay(body: ReplayCreate, unit: CurrentUnit) -> ReplayOut | CountOut:
+async def create_replay(body: ReplayCreate, unit: CurrentUnit) -> ReplayOut | CountOut | PartialCountOut:
     filter = body.filter
     if filter.endpoint_id is not None:
         try:
             await find_endpoint(unit, filter.endpoint_id)
         except NotFound as error:
             raise store.reference_not_found("filter.endpoint_id") from error
-    conditions, values = closed_conditions(filter.endpoint_id, filter.types, filter.since, filter.until)
-    query = "SELECT count(*) FROM spine.deliveries_closed WHERE workspace_id = :ws AND state = :state"
-    query += "".join(f" AND {condition}" for condition in conditions)
-    total = await unit.session.scalar(text(query), {"ws": unit.workspace_id, "state": filter.status, **values})
-    if body.dry_run:
-        return CountOut(total=total or 0)
     stored_filter = filter.model_dump(mode="json", exclude_none=True)
-    return await start_replay(unit, "closed", stored_filter, total or 0, body.rate_per_s)
+    fetch, before = fetcher(unit), await unit.now() + timedelta(minutes=1)
+    counted = await count_first_windows(
+        lambda position: count_closed(fetch, unit.workspace_id, stored_filter, position, before, _COUNT_WINDOW)
+    )
+    if body.dry_run:
+        return (CountOut if counted.position is None else PartialCountOut)(total=counted.matched)
+    return await start_replay(unit, "closed", stored_filter, counted, body.rate_per_s)
 
 
 async def _transition(unit: UnitOfWork, id: str, to: ReplayStatus, **values: Any) -> ReplayOut:

@@ -1,9 +1,8 @@
 """Maintenance: periodic tasks. One worker at a time runs them: the one that holds the lease.
 
-The tasks release deliveries that a race left held, expire deliveries older than the retention, delete expired keys and
-secrets, end the sessions of frozen processes, and read the stats of the queues. A second loop runs the tasks that may
-take long: partitions, and the retention of rows that are not partitioned. Two workers may also run a task at the same
-time: the lease only saves work.
+The tasks delete expired keys and secrets, end the sessions of frozen processes, and read the stats of the queues. A second
+loop runs the tasks that may take long: partitions, and the retention of rows that are not partitioned. Two workers may
+also run a task at the same time: the lease only saves work.
 """
 
 import asyncio
@@ -25,7 +24,6 @@ from workers.maintenance.lease import Lease, LeaseLostError
 from workers.maintenance.partitions import rotate_partitions
 from workers.maintenance.stats import QueueObserver
 from workers.pipeline import WorkerContext, run_forever
-from workers.webhooks.system_events import dead_letter_event, write_system_events
 
 LEASE: Final = "maintenance"
 _INTERVAL_S: Final = 5.0
@@ -85,7 +83,6 @@ class Maintenance:
     """The pipeline that runs the tasks, each at its own interval in seconds."""
 
     def __init__(self, context: WorkerContext) -> None:
-        self._context = context
         self._retention = retention = timedelta(days=context.work.retention_days)
         self._lease = lease = Lease(context.pool, LEASE, context.worker_id, context.work.lease_s)
         self._stopping = False
@@ -98,8 +95,6 @@ class Maintenance:
             context,
             lease,
             (
-                ("release held", _INTERVAL_S, self.release_held),
-                ("expire held", 15, self.expire_held),
                 ("delete expired", 60, self.delete_expired),
                 ("end frozen sessions", 15, self.end_frozen_sessions),
                 ("dead letters", 30, stats.count_dead_letters),
@@ -139,19 +134,6 @@ class Maintenance:
         if not self._stopping:
             await self._history.step()
         await asyncio.sleep(_INTERVAL_S)
-
-    async def release_held(self, connection: Connection) -> None:
-        """Release held deliveries of enabled endpoints. The worker that serves the endpoint finds them parked."""
-        await connection.execute(queries.HELD_RELEASE)
-
-    async def expire_held(self, connection: Connection) -> None:
-        """Expire deliveries that were held for longer than the retention."""
-        async with connection.transaction():
-            rows = await connection.fetch(queries.HELD_EXPIRE, self._retention)
-            system_events = [system_event for row in rows if (system_event := dead_letter_event(row, b"")) is not None]
-            await write_system_events(connection, system_events)
-        if system_events:
-            self._context.wakeups.wake("relay")
 
     async def delete_expired(self, connection: Connection) -> None:
         """Delete expired idempotency keys and rotated secrets."""

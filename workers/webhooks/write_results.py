@@ -32,6 +32,8 @@ class Committed:
     """Whether system events were written to the outbox."""
     system_mails: int
     """Number of messages queued for owners of endpoints."""
+    disabled: bool = False
+    """Whether an endpoint was disabled, so that its deliveries must follow."""
 
 
 _RESULTS_ONLY: Final = Committed(events=False, system_mails=0)
@@ -43,6 +45,7 @@ async def commit(connection: Connection, batch: ResultBatch) -> Committed:
         await _put_delivered(connection, batch)
         return _RESULTS_ONLY
     system_mails = 0
+    disabled_rows: list[Any] = []
     async with connection.transaction():
         if batch.delivered:
             await _put_delivered(connection, batch)
@@ -64,10 +67,11 @@ async def commit(connection: Connection, batch: ResultBatch) -> Committed:
             system_mails = await _queue_system_mails(
                 connection, [(row, failing_since[row["workspace_id"], row["id"]]) for row in disabled]
             )
-            system_events += [endpoint_disabled_event(row) for row in disabled]
-        system_events += [endpoint_disabled_event(row) for row in await _disable(connection, batch.gone, "gone")]
+            disabled_rows += disabled
+        disabled_rows += await _disable(connection, batch.gone, "gone")
+        system_events += [endpoint_disabled_event(row) for row in disabled_rows]
         await write_system_events(connection, system_events)
-    return Committed(bool(system_events), system_mails)
+    return Committed(bool(system_events), system_mails, bool(disabled_rows))
 
 
 def _to_disable(rows: Iterable[Any]) -> dict[EndpointKey, datetime]:
@@ -80,7 +84,7 @@ def _to_disable(rows: Iterable[Any]) -> dict[EndpointKey, datetime]:
 
 
 async def _disable(connection: Connection, keys: Iterable[EndpointKey], reason: str) -> list[Any]:
-    """Disable endpoints and hold their waiting deliveries. Returns the rows of those that were not disabled before."""
+    """Disable endpoints; their waiting deliveries follow. Returns the rows of those that were not disabled before."""
     ordered = sorted(keys)
     if not ordered:
         return []
@@ -89,7 +93,7 @@ async def _disable(connection: Connection, keys: Iterable[EndpointKey], reason: 
     )
     if rows:
         await connection.execute(
-            queries.ENDPOINTS_HOLD, [row["workspace_id"] for row in rows], [row["id"] for row in rows]
+            queries.ENDPOINTS_FOLLOW, [row["workspace_id"] for row in rows], [row["id"] for row in rows]
         )
     return rows
 

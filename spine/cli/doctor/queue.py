@@ -1,4 +1,4 @@
-"""Check the work queue: live workers, no overdue deliveries, a short outbox, partitions for the next days."""
+"""Check the work queue: live workers, no overdue deliveries, a short outbox, long work that advances, partitions for the next days."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -18,6 +18,13 @@ _STATS: Final = """
            (SELECT extract(epoch FROM now() - min(due_at)) FROM spine.deliveries_open WHERE due_at < now()) AS overdue_s,
            (SELECT extract(epoch FROM now() - accepted_at) FROM spine.outbox ORDER BY seq LIMIT 1) AS outbox_s,
            (SELECT count(*) FROM (SELECT FROM spine.outbox LIMIT $2) AS waiting) AS outbox,
+           (SELECT count(*) FROM spine.endpoint_transitions) AS endpoints,
+           (SELECT coalesce(sum(moved), 0) FROM spine.endpoint_transitions) AS moved,
+           (SELECT count(*) FROM spine.replays WHERE status = 'running') AS replays,
+           (SELECT count(*) FROM spine.endpoint_transitions WHERE failures > 3)
+         + (SELECT count(*) FROM spine.replays WHERE status = 'running' AND failures > 3) AS put_off,
+           (SELECT count(*) FROM (SELECT FROM spine.results_set_apart WHERE created_at > now() - interval '1 day' LIMIT $2) AS found)
+               AS set_apart,
            (SELECT max(right(c.relname, 8)) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
              WHERE i.inhparent = 'spine.events'::regclass AND c.relname ~ '_[0-9]{8}$'
                AND right(c.relname, 8) <= to_char(now() AT TIME ZONE 'UTC' + interval '8 days', 'YYYYMMDD')) AS last_day,
@@ -36,6 +43,8 @@ async def check_queue(connection: Any) -> AsyncIterator[Finding]:
         yield worker_clocks(row["clock_offset_s"])
     yield overdue(row["overdue_s"])
     yield outbox(row["outbox"], row["outbox_s"])
+    yield long_work(row["endpoints"], row["moved"], row["replays"], row["put_off"])
+    yield results(row["set_apart"])
     yield partitions(row["last_day"], row["today"], row["tomorrow"])
 
 
@@ -73,6 +82,22 @@ def outbox(depth: int, age_s: float | None) -> Finding:
     count = f"{depth} events" if depth < _MAX_COUNT else f"{depth} events or more"
     observed = f"{count}, the oldest for {format_duration(float(age_s))}"
     return by_limits("outbox", observed, float(age_s), 10, 120, f"{_START}; their log says why events are not taken up")
+
+
+def long_work(endpoints: int, moved: int, replays: int, put_off: int) -> Finding:
+    """Judge the work that goes in steps: replays, and endpoints whose deliveries follow a change."""
+    observed = f"{replays} replays run; the deliveries of {endpoints} changed endpoints follow, {moved} so far"
+    if put_off:
+        remedy = "see error in spine.replays and spine.endpoint_transitions, and the workers' log under 'step put off'"
+        return warn("long work", f"{observed}; {put_off} of them fail again and again", remedy)
+    return ok("long work", observed)
+
+
+def results(set_apart: int) -> Finding:
+    """Judge the results of the last day that Postgres refused to store."""
+    if set_apart:
+        return warn("results", f"{set_apart} were set apart within a day", "read error in spine.results_set_apart")
+    return ok("results", "none set apart within a day")
 
 
 def partitions(last_day: str | None, today: str, tomorrow: str) -> Finding:

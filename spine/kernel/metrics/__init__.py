@@ -111,6 +111,17 @@ recorder_rows: Final = Histogram("spine_recorder_batch_rows", "Results in one co
 recorder_seconds: Final = Histogram(
     "spine_recorder_commit_seconds", "Time to commit a batch of results", registry=REGISTRY, buckets=_FAST
 )
+_transitions: Final = shared_gauge(
+    "spine_endpoint_transitions", "Endpoints whose open deliveries still follow a change of the endpoint"
+)
+steps_put_off: Final = counter(
+    "spine_steps_put_off_total", "Steps of long work that failed and are repeated later, by the work", "work"
+)
+results_set_apart: Final = counter(
+    "spine_results_set_apart_total",
+    "Results that Postgres refused to store, by what was done (reduced, put_off, dead)",
+    "outcome",
+)
 wakeups_sent: Final = counter("spine_bells_rung_total", "Bells put into Redis", "bell")
 wakeups_received: Final = counter("spine_bells_heard_total", "Bells that woke a worker", "bell")
 _pool_size: Final = gauge("spine_pool_connections", "Open connections", "pool")
@@ -166,6 +177,11 @@ def recorded(rows: int, seconds: float) -> None:
     """Record a group commit of results."""
     recorder_rows.observe(rows)
     recorder_seconds.observe(seconds)
+
+
+def observe_transitions(endpoints: int) -> None:
+    """Set the number of endpoints whose deliveries still follow."""
+    _transitions().set(endpoints)
 
 
 def observe_sender(in_flight: int, waiting: int) -> None:

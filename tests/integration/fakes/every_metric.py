@@ -52,6 +52,9 @@ def update_worker_metrics() -> None:
 def update_process_metrics() -> None:
     """Update the metrics of pools, wakeups, the recorder and the maintenance jobs of a worker."""
     metrics.recorded(20, 0.003)
+    metrics.results_set_apart("reduced").inc()
+    metrics.steps_put_off("replay").inc()
+    metrics.observe_transitions(2)
     metrics.wakeups_sent("relay").inc()
     metrics.wakeups_received("relay").inc()
     metrics.observe_sender(5, 7)

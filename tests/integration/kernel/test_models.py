@@ -29,6 +29,7 @@ UNMOVED = {
     "deleted_at": "deletion",
     "erased_at": "erasure",
     "last_used_at": "last use",
+    "discard_before": "end of what is discarded; compared with times of events, which are not moved either",
     "valid_from": "start of a subscription; compared with times of events, which are not moved either",
     "valid_to": "end of a subscription, likewise",
 }

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from tests.api import Api, Organisation
+from tests.api import Api, Organisation, serve
 
 URL = "http://127.0.0.1:9/hook"
 
@@ -344,3 +344,22 @@ def test_live_endpoints_take_https_only(live_http: httpx.Client) -> None:
     """https is required of live endpoints outside the ranges that an operator opened (promise 6)."""
     answer = live_http.post("/v1/webhook_endpoints", json={"url": "http://93.184.216.34/", "events": ["*"]})
     assert (answer.status_code, answer.json()["param"]) == (422, "url")
+
+
+async def test_a_workspace_has_a_limited_number_of_endpoints(api: Api) -> None:
+    """Of concurrent creations as many succeed as there may be; the others are told what to do. A deleted endpoint makes room."""
+    body = {"url": "http://127.0.0.1:9/", "events": ["order.paid"]}
+    with serve(api.database_url, api.redis_url, SPINE_MAX_ENDPOINTS="3") as limited:
+        org = limited.sign_up()
+        async with org.test.async_client() as http:
+            answers = await asyncio.gather(*(http.post("/v1/webhook_endpoints", json=body) for _ in range(8)))
+            assert sorted(answer.status_code for answer in answers) == [201] * 3 + [409] * 5
+            refused = next(answer.json() for answer in answers if answer.status_code == 409)
+            assert refused["code"] == "endpoint_limit_reached"
+            assert "SPINE_MAX_ENDPOINTS" in refused["detail"]
+            made = next(answer.json()["id"] for answer in answers if answer.status_code == 201)
+            assert (await http.delete(f"/v1/webhook_endpoints/{made}")).status_code == 200
+            assert (await http.post("/v1/webhook_endpoints", json=body)).status_code == 201
+        async with org.live.async_client() as http:  # another workspace has its own limit
+            live = await http.post("/v1/webhook_endpoints", json=body | {"url": "https://127.0.0.1:9/"})
+            assert live.status_code == 201

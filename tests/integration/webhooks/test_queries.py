@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from spine.kernel.database import WORKER_PLANS
-from spine.webhooks import queries
+from spine.webhooks import queries, replay_queries
+from spine.webhooks.replay_walk import closed_arguments
 from tests.delivery_engine import Engine, running_engine
 from workers.connection import fetch_each, write_each
 from workers.webhooks.jobs import Placement
@@ -198,6 +199,76 @@ async def _claim(
             [int(placement)] * len(rows),
         )
     )
+
+
+_READ = """
+    SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::integer FROM pg_stat_xact_all_tables
+     WHERE schemaname = 'spine' AND relname ~ '^(deliveries|events|outbox)'
+"""
+
+
+@pytest.mark.parametrize("role", ["spine_app", "spine_worker"])
+@pytest.mark.parametrize("change", ["status = 'disabled'", "deleted_at = now()"])
+async def test_a_step_after_an_endpoint_reads_a_bounded_number_of_rows(engine: Engine, role: str, change: str) -> None:
+    """In a queue of 30,000 deliveries a step of 100 reads a few hundred rows, also with a plan that was made for an empty queue."""
+    endpoint_id = await engine.pool.fetchval("SELECT id FROM spine.webhook_endpoints")
+    other = await engine.endpoint("http://127.0.0.1:9/other")
+    async with engine.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT set_config('app.ws', $1, true)", engine.workspace_id)
+        await connection.execute(f"SET LOCAL role TO {role}")
+        for name, value in WORKER_PLANS.items() if role == "spine_worker" else ():
+            await connection.execute(f"SET LOCAL {name} TO {value}")
+        for id, steps in ((other.id, 7), (endpoint_id, 3)):
+            await connection.execute(f"UPDATE spine.webhook_endpoints SET {change} WHERE id = $1", id)
+            for step in range(steps):
+                if id == other.id or step == 0:
+                    await connection.execute("SELECT spine.endpoint_changed($1, $2)", engine.workspace_id, id)
+                read = await connection.fetchval(_READ)
+                row = await connection.fetchrow(
+                    "SELECT * FROM spine.endpoint_follow($1, $2, 100)", engine.workspace_id, id
+                )
+                assert await connection.fetchval(_READ) - read <= 500
+            assert (row["done"], row["moved"]) == (id == other.id, 0 if id == other.id else 100)
+
+
+async def test_a_step_of_a_replay_reads_a_bounded_number_of_rows(engine: Engine) -> None:
+    """A window of 100 in a history of 30,000 deliveries that match nothing reads about as many rows, whatever the filter is."""
+    endpoint_id = await engine.pool.fetchval("SELECT id FROM spine.webhook_endpoints")
+    await engine.pool.execute(
+        "INSERT INTO spine.deliveries_closed "
+        "(workspace_id, id, event_id, type, endpoint_id, state, series, attempts, accepted_at, created_at, closed_at, xid) "
+        "SELECT workspace_id, 'dlv_01M7XZQ13P' || right(id, 16), 'evt_01M7XZQ13P' || right(id, 16), type, endpoint_id, "
+        "CASE WHEN right(id, 1) < '5' THEN 'dead' ELSE 'delivered' END, 1, '[]', now(), now(), now() - interval '1 h', '3' "
+        "FROM spine.deliveries_open"
+    )
+    await engine.pool.execute(
+        "INSERT INTO spine.events (workspace_id, id, type, body) SELECT workspace_id, event_id, type, '' FROM spine.deliveries_closed"
+    )
+    await engine.pool.execute("ANALYZE spine.deliveries_closed, spine.events")
+    before = datetime.now(UTC)
+    for status in ("dead", "delivered"):
+        for endpoint in (endpoint_id, None):
+            filter = {"status": status, "types": ["none"]} | ({"endpoint_id": endpoint} if endpoint else {})
+            for query, args in (
+                (replay_queries.closed_count(status, endpoint), ()),
+                (replay_queries.closed_reopen(status, endpoint), (50, "rpl_1")),
+            ):
+                given = closed_arguments(engine.workspace_id, filter, "dlv_01M7XZQ13P", before, 100)
+                assert await _rows_read(engine, query, *given, *args) <= 400
+    since = before - timedelta(days=30_000)
+    missing = (engine.workspace_id, "", 100, None, None, since, before, endpoint_id, 50, False)
+    assert await _rows_read(engine, replay_queries.MISSING_FIND, *missing) <= 1000
+
+
+async def _rows_read(engine: Engine, query: str, *args: object) -> int:
+    """The rows that a statement of the worker reads, with a plan that fits all parameters."""
+    async with engine.pool.acquire() as connection, connection.transaction():
+        for name, value in {**WORKER_PLANS, "plan_cache_mode": "force_generic_plan"}.items():
+            await connection.execute(f"SET LOCAL {name} TO {value}")
+        before: int = await connection.fetchval(_READ)
+        await connection.fetch(query, *args)
+        after: int = await connection.fetchval(_READ)
+    return after - before
 
 
 async def test_a_claim_takes_only_what_is_due(engine: Engine) -> None:

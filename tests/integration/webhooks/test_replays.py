@@ -1,14 +1,20 @@
 """Replays as the API starts, counts, pauses and cancels them; the workers walk through them."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import asyncpg
 import httpx
 import pytest
 
+from spine.kernel.database import open_pool
+from spine.kernel.settings import WorkSettings
 from tests.api import Api, Organisation
+from tests.database import owner_connection
 from tests.one_of_each import OneOfEach, create_one_of_each
+from workers.webhooks.replay import ReplayRunner
 
 
 @pytest.fixture
@@ -110,3 +116,41 @@ async def test_concurrent_moves_have_one_winner(api: Api, org: Organisation, exi
             *(http.post(f"/v1/replays/{existing.by_collection['replays']}/pause") for _ in range(10))
         )
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 9
+
+
+def test_a_long_history_is_counted_in_the_background(
+    http: httpx.Client, api: Api, org: Organisation, existing: OneOfEach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request counts a bounded number of rows. A dry run says that there are more; a replay counts the rest before it starts."""
+    endpoint_id = existing.by_collection["webhook_endpoints"]
+    monkeypatch.setattr("spine.webhooks.replays._COUNT_WINDOW", 100)
+
+    async def close() -> None:
+        async with owner_connection(api) as owner:
+            await owner.execute(
+                "INSERT INTO spine.deliveries_closed "
+                "(workspace_id, id, event_id, type, endpoint_id, state, series, attempts, accepted_at, created_at, closed_at, xid) "
+                "SELECT $1, 'dlv_01M7XZQ13P' || lpad(n::text, 16, '0'), 'evt_' || lpad(n::text, 26, '0'), 'order.paid', $2, 'dead', 1, "
+                "'[]', now(), now(), now() - interval '1 h', pg_current_xact_id() FROM generate_series(1, 3000) n",
+                org.test.workspace_id,
+                endpoint_id,
+            )
+
+    asyncio.run(close())
+    dry = http.post("/v1/replays", json={"filter": {}, "dry_run": True}).json()
+    assert dry == {"total": 1000, "at_least": True}
+    made = http.post("/v1/replays", json={"filter": {}}).json()
+    assert (made["counted"], made["progress"]["total"], made["error"]) == (False, 1000, None)
+
+    async def count() -> None:
+        pool = await open_pool(api.database_url, "spine_worker", "test", 1)
+        context: Any = SimpleNamespace(work=WorkSettings(), pool=pool, wakeups=Mock(), wakeup_status=Mock())
+        runner = ReplayRunner(context, 700)
+        while await runner.run_step():
+            pass
+        pool.terminate()
+
+    asyncio.run(count())
+    counted = http.get(f"/v1/replays/{made['id']}").json()
+    assert counted["counted"]
+    assert counted["progress"] == {"total": 3001, "done": 0, "failed": 0}

@@ -275,6 +275,14 @@ def test_nothing_starts_without_confirmation(answer: str, code: int) -> None:
     assert api.sent("POST /v1/replays") == [{"filter": {"status": "dead"}, "dry_run": True}]
 
 
+@pytest.mark.parametrize("total", [0, 1000])
+def test_a_count_that_is_not_final_is_said(total: int) -> None:
+    """A history that is too long to count has at least so many dead letters; the command asks even if none was found so far."""
+    api = FakeApi().on("POST /v1/replays", {"total": total, "at_least": True})
+    result = api.run("dead-letters", "replay", input="n\n")
+    assert f"Replay at least {total} dead letters?" in result.stderr
+
+
 def test_json_requires_yes() -> None:
     """With --json and without --yes a replay fails, unless no dead letter is selected."""
     api = FakeApi().on("POST /v1/replays", {"total": 3})

@@ -49,3 +49,10 @@ def test_an_excerpt_is_valid_text_for_jsonb() -> None:
     assert excerpt(b"a\x00b\xff") == "a\ufffdb\ufffd"
     assert len(excerpt(b"x" * 10_000)) == 8192
     assert excerpt(b"") == ""
+
+
+@pytest.mark.parametrize("body", [b"\xff" * 10_000, "\u20ac".encode() * 5_000, b"\x00" * 9_000, b"a" * 9_000])
+def test_an_excerpt_takes_at_most_8_kib(body: bytes) -> None:
+    """A replacement character is longer than the byte that it replaces; what is kept is bounded all the same (promise 7)."""
+    kept = excerpt(body).encode()
+    assert 8190 <= len(kept) <= 8192
