@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import functools
+import resource
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,6 +22,7 @@ from spine.kernel.backpressure import Backpressure
 from spine.kernel.cursors import Cursors
 from spine.kernel.database import cluster_epoch, open_engine, open_pool
 from spine.kernel.http_client import HttpClient
+from spine.kernel.http_server import server_config
 from spine.kernel.idempotency import KeyLocks
 from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
@@ -31,6 +33,9 @@ from spine.kernel.redis_client import open_redis
 from spine.kernel.settings import DatabaseSettings, EgressSettings, HttpSettings, VaultSettings, WakeupSettings
 from spine.kernel.vault import Vault
 from spine.kernel.wakeups import Wakeups
+
+_OTHER_FILES: Final = 256
+"""Open files beside the callers' connections: database, Redis, logs, outgoing calls."""
 
 
 @contextlib.asynccontextmanager
@@ -109,22 +114,22 @@ def _listening_socket(settings: HttpSettings) -> socket.socket:
     return listener
 
 
+def _allow_open_files(settings: HttpSettings) -> None:
+    """Raise the soft limit of open files as far as the connections need, or as it can be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     configure_log()
     settings = HttpSettings()
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=10,
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
+    _allow_open_files(settings)
+    server = uvicorn.Server(server_config(app, settings))
     garbage_collection.freeze_startup_objects()
     server.run(sockets=[_listening_socket(settings)])
 

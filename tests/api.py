@@ -20,6 +20,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from products.app import build
+from spine.kernel.http_server import server_config
+from spine.kernel.settings import HttpSettings
 from tests.delivery_engine import KEY
 
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -131,11 +133,9 @@ def serve(database_url: str, redis_url: str, **settings: str) -> Iterator[Api]:
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = uvicorn.Server(
-        uvicorn.Config(app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", server_header=False)
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     with _environment(environment):
+        server = uvicorn.Server(server_config(app, HttpSettings()))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started:
             if not thread.is_alive():

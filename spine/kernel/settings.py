@@ -6,8 +6,17 @@
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: object) -> object:
+    """Split a text at its commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split)]
+"""CIDR ranges, separated by commas in the environment."""
 
 
 class _Group(BaseSettings):
@@ -41,13 +50,28 @@ class HttpSettings(_Group):
     """The API's URL for callers, if it is not http://host:port."""
     signup: Literal["open", "closed"] = "closed"
     operator_token: SecretStr | None = None
-    """The bearer token for /metrics from other machines. Without it they are refused."""
+    """The bearer token for /metrics. Without it they are for callers on this machine, with no proxy in front."""
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_event_bytes: int = Field(default=256 * 1024, ge=1024)
     rate_limit_requests: int = Field(default=60_000, ge=1)
     """Requests per workspace and minute."""
     max_outbox: int = Field(default=2_000_000, ge=1)
     """Events in the outbox beyond which accepting returns 429."""
+    max_header_bytes: int = Field(default=32 * 1024, ge=8192, le=1024 * 1024)
+    """Bytes of a request's head, and of chunk extensions or trailers between two parts of a body."""
+    max_headers: int = Field(default=100, ge=10)
+    max_url_bytes: int = Field(default=8192, ge=1024)
+    head_timeout_s: float = Field(default=10, gt=0)
+    """Seconds for a request's head, from the connection or from its first byte on."""
+    body_timeout_s: float = Field(default=60, gt=0)
+    answer_timeout_s: float = Field(default=60, gt=0)
+    """Seconds that a client may leave an answer unread."""
+    max_connections: int = Field(default=2000, ge=16)
+    """Connections of one API process."""
+    max_connections_per_address: int = Field(default=256, ge=1)
+    """Connections of one address, or of one IPv6 network of 64 bits, to one API process."""
+    trusted_proxies: Networks = ()
+    """Proxies whose X-Forwarded-For names the client, and whose connections are not limited by address."""
 
 
 class VaultSettings(_Group):
@@ -60,17 +84,12 @@ class VaultSettings(_Group):
 class EgressSettings(_Group):
     """The addresses that outgoing calls may reach, and the limits of a call."""
 
-    egress_allow: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    egress_allow: Networks = ()
     """CIDR ranges that calls may reach although they are not public, separated by commas."""
     egress_ca_file: str | None = None
     connect_timeout_s: float = Field(default=5, gt=0, le=60)
     attempt_timeout_s: float = Field(default=15, gt=0, le=60)
     max_response_bytes: int = Field(default=1024 * 1024, ge=8192)
-
-    @field_validator("egress_allow", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class WorkSettings(_Group):
