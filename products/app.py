@@ -28,12 +28,23 @@ from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
 from spine.kernel.openapi import build_document
 from spine.kernel.platform import Platform
-from spine.kernel.rate_limits import RateLimiter
+from spine.kernel.platform_mail import PlatformMail
+from spine.kernel.rate_limits import ActionLimiter, RateLimiter
 from spine.kernel.redis_client import open_redis
-from spine.kernel.settings import DatabaseSettings, EgressSettings, HttpSettings, VaultSettings, WakeupSettings
+from spine.kernel.settings import (
+    DatabaseSettings,
+    EgressSettings,
+    HttpSettings,
+    MailSettings,
+    VaultSettings,
+    WakeupSettings,
+)
 from spine.kernel.vault import Vault
 from spine.kernel.wakeups import Wakeups
 
+_HOUR_S: Final = 3600
+_MAILS_PER_DAY: Final = 3
+"""Confirmations that are mailed to one address in a day, whoever signs up with it."""
 _OTHER_FILES: Final = 256
 """Open files beside the callers' connections: database, Redis, logs, outgoing calls."""
 
@@ -51,6 +62,8 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(redis.aclose)
         wakeups = Wakeups(redis)
         stack.push_async_callback(wakeups.close)
+        mail = PlatformMail(MailSettings())
+        stack.push_async_callback(mail.close)
         authenticator = Authenticator(pool)
         backpressure = Backpressure(pool, http.max_outbox)
         for background in (authenticator.track_key_use(), backpressure.watch()):
@@ -66,6 +79,9 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
             cursors=Cursors(vault.derive(b"cursor"), await cluster_epoch(pool)),
             authenticator=authenticator,
             limiter=RateLimiter(redis, http.rate_limit_requests),
+            signups=ActionLimiter(redis, "signup", http.signup_per_hour, _HOUR_S),
+            confirmation_mails=ActionLimiter(redis, "confirmation_mail", _MAILS_PER_DAY, 24 * _HOUR_S),
+            mail=mail,
             catalogue=CATALOGUE,
             backpressure=backpressure,
             key_locks=KeyLocks(),

@@ -57,18 +57,17 @@ async def _redis_missing(platform: Platform) -> str | None:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Return the Prometheus metrics to the holder of the operator's token; without a token, to callers on this machine.
+    """Return the Prometheus metrics to the holder of the operator's token or, if there is none, to callers on this machine.
 
-    A proxy on this machine may name nobody in its headers, so where a token is set no header and no address stands in for it.
+    A proxy on this machine may name nobody in its headers, so where a token is set no header and no address stands in for
+    it, unless SPINE_METRICS_ACCESS says that there is no proxy.
     """
     platform: Platform = request.app.state.platform
-    token = platform.http.operator_token
-    if token is None:
-        allowed = is_local(request, platform.http.trusted_proxies)
-    else:
-        given = (request.headers.get("authorization") or "").removeprefix("Bearer ").encode()
-        allowed = hmac.compare_digest(given, token.get_secret_value().encode())
-    if not allowed:
+    http, token = platform.http, platform.http.operator_token
+    given = (request.headers.get("authorization") or "").removeprefix("Bearer ").encode()
+    by_token = token is not None and hmac.compare_digest(given, token.get_secret_value().encode())
+    open_to_local = token is None or http.metrics_access == "local"
+    if not by_token and not (open_to_local and is_local(request, http.trusted_proxies)):
         raise Forbidden("metrics take SPINE_OPERATOR_TOKEN as a bearer token", code="operator_only")
     _observe_pools(platform)
     body, media_type = exposition()

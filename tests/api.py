@@ -126,6 +126,8 @@ def serve(database_url: str, redis_url: str, **settings: str) -> Iterator[Api]:
         "REDIS_URL": redis_url,
         "SPINE_ENCRYPTION_KEY": KEY,  # the key of the workers under test
         "SPINE_SIGNUP": "open",
+        "SPINE_SIGNUP_CONFIRMATION": "none",
+        "SPINE_SIGNUP_PER_HOUR": "100000",
         "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
         **settings,
     }

@@ -4,9 +4,9 @@
 """
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, EmailStr, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -49,8 +49,14 @@ class HttpSettings(_Group):
     public_url: str | None = None
     """The API's URL for callers, if it is not http://host:port."""
     signup: Literal["open", "closed"] = "closed"
+    signup_confirmation: Literal["required", "none"] = "required"
+    """Whether a live key works only after its organisation confirmed the address that signed up."""
+    signup_per_hour: int = Field(default=20, ge=1)
+    """Signups, and confirmations, of one address in an hour."""
     operator_token: SecretStr | None = None
     """The bearer token for /metrics. Without it they are for callers on this machine, with no proxy in front."""
+    metrics_access: Literal["token", "local"] = "token"
+    """local: callers on this machine need no token. For an API that no proxy on its machine leads to."""
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_event_bytes: int = Field(default=256 * 1024, ge=1024)
     rate_limit_requests: int = Field(default=60_000, ge=1)
@@ -73,12 +79,39 @@ class HttpSettings(_Group):
     trusted_proxies: Networks = ()
     """Proxies whose X-Forwarded-For names the client, and whose connections are not limited by address."""
 
+    @property
+    def url(self) -> str:
+        """The API's URL for callers."""
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return (self.public_url or f"http://{host}:{self.http_port}").rstrip("/")
+
 
 class VaultSettings(_Group):
     """The keys that encrypt secrets at rest."""
 
     encryption_key: SecretStr
     """Base64 of 32 bytes. During a rotation several, separated by commas: the first one encrypts, all decrypt."""
+
+
+class MailSettings(_Group):
+    """The operator's mail server, for mails of the installation itself: confirmations of signups."""
+
+    mail_url: SecretStr | None = None
+    """`smtp://user:password@host:587` (STARTTLS, required for a password) or `smtps://user:password@host:465`."""
+    mail_from: EmailStr | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.mail_url is None) != (self.mail_from is None):
+            raise ValueError("SPINE_MAIL_URL and SPINE_MAIL_FROM go together")
+        return self
+
+    @field_validator("mail_url")
+    @classmethod
+    def _is_smtp(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("smtp://", "smtps://")):
+            raise ValueError("SPINE_MAIL_URL starts with smtp:// or smtps://")
+        return value
 
 
 class EgressSettings(_Group):
