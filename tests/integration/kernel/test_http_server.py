@@ -1,11 +1,8 @@
 """The limits of a connection: what an unknown client may send, hold and leave unread, before any key is read."""
 
-import json
 import select
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,8 +10,8 @@ import psutil
 import pytest
 
 from tests.api import Api, serve
+from tests.raw_http import FLOODS, GET, MIB, POST, WAIT_S, answers, closed, connected, flood, read_all
 
-MIB = 1024 * 1024
 PER_ADDRESS = 40
 SETTINGS = {
     "SPINE_HEAD_TIMEOUT_S": "2",
@@ -22,9 +19,6 @@ SETTINGS = {
     "SPINE_ANSWER_TIMEOUT_S": "2",
     "SPINE_MAX_CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
 }
-GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST /v1/signup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-WAIT_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -34,62 +28,14 @@ def limited(module_database: str, module_redis_url: str) -> Iterator[Api]:
         yield running
 
 
-@contextmanager
-def connected(api: Api) -> Iterator[socket.socket]:
-    """A connection to the API."""
-    address = urlsplit(api.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=WAIT_S) as connection:
-        yield connection
-
-
-def flood(connection: socket.socket, piece: bytes, total: int) -> int:
-    """Send up to `total` bytes. Returns how many the server took before it closed or stopped reading for a while."""
-    sent = 0
-    connection.settimeout(1)
-    try:
-        while sent < total:
-            sent += connection.send(piece)
-    except OSError:
-        pass
-    connection.settimeout(WAIT_S)
-    return sent
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """Everything until the server closes the connection."""
-    found = b""
-    try:
-        while data := connection.recv(65536):
-            found += data
-    except ConnectionResetError:
-        pass
-    return found
-
-
-def answers(found: bytes) -> list[tuple[int, Any]]:
-    """The statuses and bodies of the responses, which all have a Content-Length."""
-    parsed = []
-    while found:
-        head, _, rest = found.partition(b"\r\n\r\n")
-        size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-        parsed.append((int(head[9:12]), json.loads(rest[:size])))
-        found = rest[size:]
-    return parsed
-
-
 def refusal(api: Api, *requests: bytes) -> tuple[int, str]:
     """Send the bytes; the server answers a problem document and closes. Returns its status and code."""
-    with connected(api) as connection:
+    with connected(api.url) as connection:
         for request in requests:
             connection.sendall(request)
         [(status, body)] = answers(read_all(connection))
     assert body["request_id"].startswith("req_")
     return status, body["code"]
-
-
-def closed(connection: socket.socket) -> bool:
-    """True if the server has closed the connection, or closes it within the time."""
-    return bool(select.select([connection], [], [], WAIT_S)[0]) and read_all(connection) is not None
 
 
 def reset(connection: socket.socket) -> bool:
@@ -105,23 +51,11 @@ def reset(connection: socket.socket) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    ("start", "piece"),
-    [
-        (GET + b"X-Long: ", b"a" * 65536),
-        (GET, b"X-Many: a\r\n" * 4096),
-        (b"GET /", b"a" * 65536),
-        (b"", b"\r\n" * 32768),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: ", b"a" * 65536),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: a\r\n" * 4096),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n1;", b"a" * 65536),
-    ],
-    ids=["header", "headers", "url", "empty-lines", "trailer", "trailers", "chunk-extension"],
-)
-def test_endless_heads_take_no_memory(start: bytes, piece: bytes, limited: Api) -> None:
+@pytest.mark.parametrize("name", FLOODS)
+def test_endless_heads_take_no_memory(name: str, limited: Api) -> None:
     """Of 128 MiB of one header, of headers, URL, trailers or chunk extensions, the API keeps next to nothing, and it closes."""
-    process = psutil.Process()
-    with connected(limited) as connection:
+    process, (start, piece) = psutil.Process(), FLOODS[name]
+    with connected(limited.url) as connection:
         connection.sendall(start)
         before = process.memory_info().rss
         flood(connection, piece, 128 * MIB)
@@ -144,7 +78,7 @@ def test_a_refused_head_is_answered(limited: Api) -> None:
 def test_the_largest_head_is_served(limited: Api) -> None:
     """A head below the limits is served: 100 header lines, 32,000 bytes, a URL of 8,192."""
     many = b"".join(b"X-%d: %s\r\n" % (n, b"a" * 200) for n in range(99))
-    with connected(limited) as connection:
+    with connected(limited.url) as connection:
         connection.sendall(b"GET /livez?" + b"a" * 8180 + b" HTTP/1.1\r\nHost: x\r\n" + many + b"\r\n")
         connection.sendall(GET + b"Connection: close\r\n\r\n")
         assert [status for status, _ in answers(read_all(connection))] == [200, 200]
@@ -159,7 +93,7 @@ def test_a_request_has_one_host(head: bytes, limited: Api) -> None:
 def test_a_trailer_is_no_header(limited: Api) -> None:
     """A trailer reaches neither its own request nor the next one of the connection."""
     body = b"2\r\n{}\r\n0\r\nAuthorization: Bearer x\r\nHost: y\r\n\r\n"
-    with connected(limited) as connection:
+    with connected(limited.url) as connection:
         connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
         connection.sendall(GET + b"Connection: close\r\n\r\n")
         assert [status for status, _ in answers(read_all(connection))] == [422, 200]
@@ -168,7 +102,7 @@ def test_a_trailer_is_no_header(limited: Api) -> None:
 def test_no_upgrade_hides_a_request(limited: Api) -> None:
     """A request that asks for an upgrade is served as the last one of its connection; one with a body is refused."""
     upgrade = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
-    with connected(limited) as connection:
+    with connected(limited.url) as connection:
         connection.sendall(GET + upgrade + b"\r\n" + GET + b"\r\n")
         assert [status for status, _ in answers(read_all(connection))] == [200]
     assert refusal(limited, POST + upgrade + b"Content-Length: 2\r\n\r\n{}") == (400, "upgrade_refused")
@@ -177,7 +111,7 @@ def test_no_upgrade_hides_a_request(limited: Api) -> None:
 def test_pipelined_requests_are_answered_in_order(limited: Api) -> None:
     """Requests that are sent at once are all answered, in their order; a bad one after them is answered last."""
     paths = [b"/livez", b"/nothing", b"/readyz"] * 200
-    with connected(limited) as connection:
+    with connected(limited.url) as connection:
         connection.sendall(b"".join(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in paths) + b"bad\r\n\r\n")
         found = [status for status, _ in answers(read_all(connection))]
     assert found == [200, 404, 200] * 200 + [400]
@@ -189,7 +123,7 @@ def test_unread_answers_stop_the_reading(limited: Api) -> None:
     request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     httpx.get(f"{limited.url}/openapi.json")
     before = process.memory_info().rss
-    with connected(limited) as connection:
+    with connected(limited.url) as connection:
         taken = flood(connection, request * 1000, 64 * MIB)
         assert taken < 16 * MIB  # what the two sockets and one read hold
         assert process.memory_info().rss - before < 50 * MIB
@@ -208,14 +142,14 @@ def test_unread_answers_stop_the_reading(limited: Api) -> None:
 )
 def test_half_sent_requests_are_closed(sent: bytes, expected: list[tuple[int, str | None]], limited: Api) -> None:
     """A head or a body that does not come in time is 408; a connection on which nothing came is closed without an answer."""
-    with connected(limited) as connection:
+    with connected(limited.url) as connection:
         connection.sendall(sent)
         assert [(status, body.get("code")) for status, body in answers(read_all(connection))] == expected
 
 
 def test_a_body_that_trickles_is_closed(limited: Api) -> None:
     """The time is for the whole body: a byte now and then does not renew it."""
-    with connected(limited) as connection:
+    with connected(limited.url) as connection:
         connection.sendall(POST + b"Content-Length: 10000\r\n\r\n")
         for _ in range(10_000):
             if select.select([connection], [], [], 0.05)[0]:
@@ -245,7 +179,7 @@ def test_half_sent_requests_keep_nobody_out(limited: Api) -> None:
 
 def test_a_body_that_goes_on_after_its_answer_is_closed(limited: Api) -> None:
     """Who is refused and sends on is read no further than one body's limit, and closed."""
-    with connected(limited) as connection:
+    with connected(limited.url) as connection:
         connection.sendall(b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n")
         assert flood(connection, b"a" * 65536, 1024 * MIB) < 1024 * MIB
         assert connection.recv(12) == b"HTTP/1.1 401"
