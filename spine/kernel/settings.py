@@ -63,10 +63,10 @@ class HttpSettings(_Group):
     """Requests per workspace and minute."""
     max_outbox: int = Field(default=2_000_000, ge=1)
     """Events in the outbox beyond which accepting returns 429."""
-    max_header_bytes: int = Field(default=32 * 1024, ge=8192, le=1024 * 1024)
+    max_header_bytes: int = Field(default=64 * 1024, ge=8192, le=1024 * 1024)
     """Bytes of a request's head, and of chunk extensions or trailers between two parts of a body."""
     max_headers: int = Field(default=100, ge=10)
-    max_url_bytes: int = Field(default=8192, ge=1024)
+    max_url_bytes: int = Field(default=48 * 1024, ge=1024)
     head_timeout_s: float = Field(default=10, gt=0)
     """Seconds for a request's head, from the connection or from its first byte on."""
     body_timeout_s: float = Field(default=60, gt=0)

@@ -15,6 +15,8 @@ from tests.raw_http import FLOODS, GET, MIB, POST, WAIT_S, answers, closed, conn
 PER_ADDRESS = 40
 SETTINGS = {
     "SPINE_HEAD_TIMEOUT_S": "2",
+    "SPINE_MAX_HEADER_BYTES": "32768",
+    "SPINE_MAX_URL_BYTES": "16384",
     "SPINE_BODY_TIMEOUT_S": "2",
     "SPINE_ANSWER_TIMEOUT_S": "2",
     "SPINE_MAX_CONNECTIONS_PER_ADDRESS": str(PER_ADDRESS),
@@ -68,7 +70,7 @@ def test_a_refused_head_is_answered(limited: Api) -> None:
     """What exceeds a limit, or is no HTTP, gets a problem document that names the limit."""
     assert refusal(limited, GET + b"X-Long: " + b"a" * 60_000) == (431, "headers_too_large")
     assert refusal(limited, GET + b"X-Many: a\r\n" * 101 + b"\r\n") == (431, "headers_too_large")
-    assert refusal(limited, b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n") == (414, "url_too_long")
+    assert refusal(limited, b"GET /" + b"a" * 17_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n") == (414, "url_too_long")
     assert refusal(limited, b"GET /" + b"a" * 60_000) == (414, "url_too_long")
     assert refusal(limited, b"\x16\x03\x01 this is TLS") == (400, "malformed_request")
     trailer = POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: "
@@ -76,7 +78,7 @@ def test_a_refused_head_is_answered(limited: Api) -> None:
 
 
 def test_the_largest_head_is_served(limited: Api) -> None:
-    """A head below the limits is served: 100 header lines, 32,000 bytes, a URL of 8,192."""
+    """A head below the limits is served: 100 header lines, 32,000 bytes, a URL of 8,192 of its 16,384."""
     many = b"".join(b"X-%d: %s\r\n" % (n, b"a" * 200) for n in range(99))
     with connected(limited.url) as connection:
         connection.sendall(b"GET /livez?" + b"a" * 8180 + b" HTTP/1.1\r\nHost: x\r\n" + many + b"\r\n")
