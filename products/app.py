@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import functools
+import resource
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -22,18 +23,33 @@ from spine.kernel.cursors import Cursors
 from spine.kernel.database import cluster_epoch, open_engine, open_pool
 from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.http_client import HttpClient
+from spine.kernel.http_server import server_config
 from spine.kernel.idempotency import KeyLocks
 from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
 from spine.kernel.openapi import build_document
 from spine.kernel.partitions import watch_partitions
 from spine.kernel.platform import Platform
-from spine.kernel.rate_limits import RateLimiter
+from spine.kernel.platform_mail import PlatformMail
+from spine.kernel.rate_limits import ActionLimiter, RateLimiter
 from spine.kernel.read_limits import ReadLimits
 from spine.kernel.redis_client import open_redis
-from spine.kernel.settings import DatabaseSettings, EgressSettings, HttpSettings, VaultSettings, WakeupSettings
+from spine.kernel.settings import (
+    DatabaseSettings,
+    EgressSettings,
+    HttpSettings,
+    MailSettings,
+    VaultSettings,
+    WakeupSettings,
+)
 from spine.kernel.vault import Vault
 from spine.kernel.wakeups import Wakeups
+
+_HOUR_S: Final = 3600
+_MAILS_PER_DAY: Final = 3
+"""Confirmations that are mailed to one address in a day, whoever signs up with it."""
+_OTHER_FILES: Final = 256
+"""Open files beside the callers' connections: database, Redis, logs, outgoing calls."""
 
 
 @contextlib.asynccontextmanager
@@ -51,6 +67,8 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         await clock.measure(pool.fetchval)
         wakeups = Wakeups(redis, clock)
         stack.push_async_callback(wakeups.close)
+        mail = PlatformMail(MailSettings())
+        stack.push_async_callback(mail.close)
         authenticator = Authenticator(pool, clock)
         backpressure = Backpressure(pool, http)
         backgrounds = (
@@ -73,6 +91,9 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
             cursors=Cursors(vault.derive(b"cursor"), await cluster_epoch(pool)),
             authenticator=authenticator,
             limiter=RateLimiter(redis, http.rate_limit_requests),
+            signups=ActionLimiter(redis, "signup", http.signup_per_hour, _HOUR_S),
+            confirmation_mails=ActionLimiter(redis, "confirmation_mail", _MAILS_PER_DAY, 24 * _HOUR_S),
+            mail=mail,
             catalogue=CATALOGUE,
             backpressure=backpressure,
             key_locks=KeyLocks(),
@@ -122,22 +143,22 @@ def _listening_socket(settings: HttpSettings) -> socket.socket:
     return listener
 
 
+def _allow_open_files(settings: HttpSettings) -> None:
+    """Raise the soft limit of open files as far as the connections need, or as it can be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     configure_log()
     settings = HttpSettings()
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=10,
-        server_header=False,
-    )
-    server = uvicorn.Server(config)
+    _allow_open_files(settings)
+    server = uvicorn.Server(server_config(app, settings))
     garbage_collection.freeze_startup_objects()
     server.run(sockets=[_listening_socket(settings)])
 

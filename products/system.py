@@ -2,7 +2,6 @@
 
 import asyncio
 import hmac
-from ipaddress import ip_address
 from typing import Any
 
 import asyncpg
@@ -11,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from redis.exceptions import RedisError
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from spine.kernel.client_address import is_local
 from spine.kernel.errors import Forbidden, NotFound
 from spine.kernel.metrics import PoolStats, exposition, observe_pool
 from spine.kernel.platform import Platform
@@ -57,18 +57,18 @@ async def _redis_missing(platform: Platform) -> str | None:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Return the Prometheus metrics, to callers on this machine or with the operator's token."""
+    """Return the Prometheus metrics to the holder of the operator's token or, if there is none, to callers on this machine.
+
+    A proxy on this machine may name nobody in its headers, so where a token is set no header and no address stands in for
+    it, unless SPINE_METRICS_ACCESS says that there is no proxy.
+    """
     platform: Platform = request.app.state.platform
-    token = platform.http.operator_token
+    http, token = platform.http, platform.http.operator_token
     given = (request.headers.get("authorization") or "").removeprefix("Bearer ").encode()
     by_token = token is not None and hmac.compare_digest(given, token.get_secret_value().encode())
-    # Requests through a proxy on this machine come from loopback too; a proxy names its client in a header.
-    proxied = "forwarded" in request.headers or "x-forwarded-for" in request.headers
-    local = not proxied and request.client is not None and ip_address(request.client.host).is_loopback
-    if not (by_token or local):
-        raise Forbidden(
-            "metrics are for this machine, or for SPINE_OPERATOR_TOKEN as a bearer token", code="operator_only"
-        )
+    open_to_local = token is None or http.metrics_access == "local"
+    if not by_token and not (open_to_local and is_local(request, http.trusted_proxies)):
+        raise Forbidden("metrics take SPINE_OPERATOR_TOKEN as a bearer token", code="operator_only")
     _observe_pools(platform)
     body, media_type = exposition()
     return Response(body, media_type=media_type)

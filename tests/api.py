@@ -20,6 +20,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from products.app import build
+from spine.kernel.http_server import server_config
+from spine.kernel.settings import HttpSettings
 from tests.delivery_engine import KEY
 
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -124,18 +126,21 @@ def serve(database_url: str, redis_url: str, **settings: str) -> Iterator[Api]:
         "REDIS_URL": redis_url,
         "SPINE_ENCRYPTION_KEY": KEY,  # the key of the workers under test
         "SPINE_SIGNUP": "open",
+        "SPINE_SIGNUP_CONFIRMATION": "none",
+        "SPINE_SIGNUP_PER_HOUR": "100000",
         "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
+        # Generated queries are longer than a URL may be; their refusal is tested in test_http_server.py.
+        "SPINE_MAX_HEADER_BYTES": "1048576",
+        "SPINE_MAX_URL_BYTES": "1000000",
         **settings,
     }
     app = build()
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = uvicorn.Server(
-        uvicorn.Config(app, loop="uvloop", http="httptools", lifespan="on", log_level="warning", server_header=False)
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     with _environment(environment):
+        server = uvicorn.Server(server_config(app, HttpSettings()))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         while not server.started:
             if not thread.is_alive():

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from spine import __version__
-from spine.cli import dead_letters, deliveries, endpoints, events, keys, replays, secrets
+from spine.cli import dead_letters, deliveries, endpoints, events, keys, organisation_commands, replays, secrets
 from spine.cli.command import CommandContext, command, load
 from spine.cli.errors import MISUSED, Failure
 from spine.cli.listen import listen
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(keys.app, name="keys")
+app.add_typer(organisation_commands.app, name="organisations")
 app.add_typer(endpoints.app, name="endpoints")
 app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")

@@ -1,12 +1,12 @@
 """Commands for API keys: create (over the API or in the database), list, roll, revoke."""
 
-import asyncio
 from typing import Annotated, Any, Final
 
 import typer
 
-from spine.cli.command import CommandContext, Count, command, group, load
+from spine.cli.command import CommandContext, Count, command, group
 from spine.cli.errors import MISUSED, Failure
+from spine.cli.organisation_commands import in_database
 from spine.cli.times import format_time, parse_duration_s
 
 app = group("API keys of a workspace, and new organisations with their first ones.")
@@ -29,23 +29,16 @@ def create(
     if org is not None:
         if not email or workspace:
             raise Failure("--org goes with --email, and not with --workspace", exit_code=MISUSED)
-        created = _in_database(context, "create_organisation_and_keys", org, email, name, wanted)
+        created = in_database(context, "create_organisation_and_keys", org, email, name, wanted)
         fields = {"organisation": f"{created['organisation']['id']}  {org}"}
         for env in ("test", "live"):
             fields |= {f"{env} workspace": created[env]["workspace_id"], f"{env} key": created[env]["api_key"]}
         context.out.resource(created, fields)
     elif workspace is not None:
-        _show_new(context, _in_database(context, "create_workspace_key", workspace, name, wanted))
+        _show_new(context, in_database(context, "create_workspace_key", workspace, name, wanted))
     else:
         _show_new(context, context.api.post(_PATH, {"name": name, "scopes": wanted}))
     context.out.note("A key is shown once: keep it now.")
-
-
-def _in_database(context: CommandContext, function: str, *arguments: Any) -> Any:
-    database_url = context.environment.environ.get("DATABASE_URL")
-    if not database_url:
-        raise Failure("DATABASE_URL is not set; without it keys are made over the API only", exit_code=MISUSED)
-    return asyncio.run(load(f"spine.cli.organisations:{function}")(database_url, *arguments))
 
 
 def _show_new(context: CommandContext, key: dict[str, Any]) -> None:

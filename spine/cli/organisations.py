@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 from pydantic import ValidationError
@@ -21,7 +21,7 @@ from spine.directory.api_keys import (
     store_hash,
 )
 from spine.directory.signup import SignupBody
-from spine.directory.workspaces import SignupOut, create_organisation
+from spine.directory.workspaces import OrganisationOut, SignupOut, create_organisation
 from spine.kernel import ids
 from spine.kernel.database import open_engine
 from spine.kernel.events import SYSTEM, event_body
@@ -30,8 +30,10 @@ from spine.notifications.provider_accounts import sandbox_accounts
 
 
 @asynccontextmanager
-async def _transaction(database_url: str) -> AsyncIterator[AsyncSession]:
-    engine = open_engine(database_url, "spine_app", "spine cli", 1)
+async def _transaction(
+    database_url: str, role: Literal["spine_app", "spine_worker"] = "spine_app"
+) -> AsyncIterator[AsyncSession]:
+    engine = open_engine(database_url, role, "spine cli", 1)
     try:
         async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
             yield session
@@ -65,6 +67,22 @@ async def create_organisation_and_keys(
                 {"name": key_body.name, "scopes": key_body.scopes, "ws": workspace.workspace_id},
             )
     return created.model_dump(mode="json")
+
+
+async def confirm_organisation(database_url: str, organisation_id: str) -> Any:
+    """Confirm an organisation's e-mail address for it, so that its live keys work. Raises Failure."""
+    async with _transaction(database_url, "spine_worker") as session:
+        found = await session.execute(
+            text(
+                "UPDATE spine.organisations SET email_confirmed_at = coalesce(email_confirmed_at, now())"
+                " WHERE id = :id RETURNING id, name, email"
+            ),
+            {"id": organisation_id},
+        )
+        row = found.mappings().one_or_none()
+    if row is None:
+        raise Failure(f"there is no organisation {organisation_id}")
+    return OrganisationOut(**row).model_dump(mode="json")
 
 
 async def create_workspace_key(database_url: str, workspace_id: str, name: str, scopes: list[str]) -> Any:

@@ -18,6 +18,9 @@ class OrganisationOut(BaseModel):
     object: str = "organisation"
     name: str
     email: str
+    email_confirmed: bool = Field(
+        default=True, description="False until the address is confirmed; the live key works from then on."
+    )
 
 
 class WorkspaceWithKey(BaseModel):
@@ -34,16 +37,25 @@ class SignupOut(BaseModel):
 
 
 async def create_organisation(
-    session: AsyncSession, name: str, email: str, seeds: Sequence[WorkspaceSeed]
+    session: AsyncSession,
+    name: str,
+    email: str,
+    seeds: Sequence[WorkspaceSeed],
+    *,
+    confirmation_hash: bytes | None = None,
 ) -> SignupOut:
     """Create an organisation with a test and a live workspace, in the session's transaction.
 
-    Each seed returns the first rows of a workspace.
+    Each seed returns the first rows of a workspace. With the hash of a token, its live key waits for the token.
     """
-    organisation = OrganisationOut(id=ids.mint("org"), name=name, email=email)
+    confirmed = confirmation_hash is None
+    organisation = OrganisationOut(id=ids.mint("org"), name=name, email=email, email_confirmed=confirmed)
     await session.execute(
-        text("INSERT INTO spine.organisations (id, name, email) VALUES (:id, :name, :email)"),
-        {"id": organisation.id, "name": name, "email": email},
+        text(
+            "INSERT INTO spine.organisations (id, name, email, email_confirmed_at, confirmation_hash)"
+            " VALUES (:id, :name, :email, CASE WHEN :confirmed THEN now() END, :hash)"
+        ),
+        {"id": organisation.id, "name": name, "email": email, "confirmed": confirmed, "hash": confirmation_hash},
     )
     return SignupOut(
         organisation=organisation,

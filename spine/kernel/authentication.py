@@ -12,12 +12,17 @@ import structlog
 from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.errors import Forbidden, Unauthenticated
 from spine.kernel.events import Actor
+from spine.kernel.key_lookup import KeyLookup, SiteOf
 from spine.kernel.keys import Env, is_well_formed, key_hash
 
 CACHE_S: Final = 2.0
 """Seconds that a key stays cached. A revocation is in force in every process within this time."""
 _MAX_CACHED_KEYS: Final = 10_000
 _FLUSH_EVERY_S: Final = 10.0
+_NOT_CONFIRMED: Final = (
+    "a live key works once the address that signed up is confirmed: follow the mail to it, or ask the operator for"
+    " `spine organisations confirm`; the test key works meanwhile"
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -32,6 +37,8 @@ class Caller:
     env: Env
     scopes: frozenset[str]
     expires_at: datetime | None
+    confirmed: bool
+    """False for a live key whose organisation has not confirmed its e-mail address."""
 
     @property
     def actor(self) -> Actor:
@@ -50,12 +57,13 @@ class Authenticator:
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", clock: DatabaseClock | None = None) -> None:
         self._pool = pool
         self._clock = clock or DatabaseClock()
+        self._lookup = KeyLookup(pool)
         self._cache: dict[str, tuple[float, Caller]] = {}
         self._used_key_ids: set[str] = set()
         self._generation = 0
 
-    async def caller(self, authorization: str | None) -> Caller:
-        """Return the caller of an Authorization header. Raises Unauthenticated."""
+    async def caller(self, authorization: str | None, site_of: SiteOf = lambda: "") -> Caller:
+        """Return the caller of an Authorization header. Raises Unauthenticated, and Forbidden `email_not_confirmed`."""
         scheme, _, key = (authorization or "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not is_well_formed(key):
@@ -70,16 +78,22 @@ class Authenticator:
             caller = cached[1]
         else:
             generation = self._generation
-            caller = await self._fetch(key)
-            if len(self._cache) >= _MAX_CACHED_KEYS:
-                self._cache.clear()
+            caller = await self._fetch(key, site_of)
             if generation == self._generation:  # else a key was revoked during the query, and the row may be stale
-                self._cache[key] = (now, caller)
+                self._remember(key, now, caller)
+        if not caller.confirmed:
+            raise Forbidden(_NOT_CONFIRMED, code="email_not_confirmed")
         self._used_key_ids.add(caller.key_id)
         return caller
 
-    async def _fetch(self, key: str) -> Caller:
-        row = await self._pool.fetchrow("SELECT * FROM spine.key_find($1)", key_hash(key))
+    def _remember(self, key: str, now: float, caller: Caller) -> None:
+        self._cache.pop(key, None)
+        if len(self._cache) >= _MAX_CACHED_KEYS:
+            del self._cache[next(iter(self._cache))]  # the one that was read longest ago
+        self._cache[key] = (now, caller)
+
+    async def _fetch(self, key: str, site_of: SiteOf) -> Caller:
+        row = await self._lookup.find(key_hash(key), site_of)
         if row is None:
             self._cache.pop(key, None)
             raise Unauthenticated
@@ -90,6 +104,7 @@ class Authenticator:
             env=row["env"],
             scopes=frozenset(row["scopes"]),
             expires_at=row["expires_at"],
+            confirmed=row["confirmed"],
         )
 
     def clear_cache(self) -> None:

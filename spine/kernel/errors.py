@@ -7,7 +7,10 @@
     ├── NotFound 404            not_found
     ├── MethodNotAllowed 405    method_not_allowed
     ├── Conflict 409            idempotency_key_reused, idempotency_key_in_use, illegal_transition, version_conflict, …
+    ├── RequestTimeout 408      request_timeout
     ├── TooLarge 413            body_too_large
+    ├── UrlTooLong 414          url_too_long
+    ├── HeadersTooLarge 431     headers_too_large
     ├── Unprocessable 422       validation_failed, reference_not_found, …
     ├── TooManyRequests 429     rate_limited, backlog_full, …
     └── Unavailable 503         unavailable
@@ -148,6 +151,24 @@ class TooLarge(SpineError):
     """The body is too large."""
 
     status, title, code = 413, "Too large", "body_too_large"
+
+
+class RequestTimeout(SpineError):
+    """The request did not arrive in time; send its head and its body without a pause."""
+
+    status, title, code = 408, "Request timeout", "request_timeout"
+
+
+class UrlTooLong(SpineError):
+    """The URL is too long."""
+
+    status, title, code = 414, "URL too long", "url_too_long"
+
+
+class HeadersTooLarge(SpineError):
+    """The head of the request is too large."""
+
+    status, title, code = 431, "Headers too large", "headers_too_large"
 
 
 class Unprocessable(SpineError):

@@ -31,6 +31,9 @@ _PROBLEMS: Final = {
     "413": "The body is too large.",
     "422": "The request does not fit its schema, or breaks a rule.",
     "429": "Too many requests; Retry-After says when to go on.",
+    "408": "The request did not arrive in time.",
+    "414": "The URL is too long.",
+    "431": "The head of the request is too large.",
     "500": "Our fault; the same request with the same Idempotency-Key is safe to send again.",
     "503": "Out of reach for a moment; the same request with the same Idempotency-Key is safe to send again.",
 }

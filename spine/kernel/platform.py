@@ -15,7 +15,8 @@ from spine.kernel.events import Catalogue
 from spine.kernel.http_client import HttpClient
 from spine.kernel.idempotency import KeyLocks
 from spine.kernel.keys import Env
-from spine.kernel.rate_limits import RateLimiter
+from spine.kernel.platform_mail import PlatformMail
+from spine.kernel.rate_limits import ActionLimiter, RateLimiter
 from spine.kernel.read_limits import ReadLimits
 from spine.kernel.resource import TenantRow
 from spine.kernel.settings import HttpSettings
@@ -41,6 +42,9 @@ class Platform:
     cursors: Cursors
     authenticator: Authenticator
     limiter: RateLimiter
+    signups: ActionLimiter
+    confirmation_mails: ActionLimiter
+    mail: PlatformMail
     catalogue: Catalogue
     backpressure: Backpressure
     key_locks: KeyLocks

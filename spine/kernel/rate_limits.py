@@ -1,15 +1,17 @@
-"""Rate limiter: requests per workspace and minute, counted in Redis and leased to each process in small batches.
+"""Rate limiters: requests per workspace and minute, and rare actions per address and hour, counted in Redis.
 
-A process calls Redis once per batch, not once per request. While Redis is unreachable or slow each process counts
-alone: the limit then holds per process, and no request is refused that would otherwise have been served. One request a
-second finds out whether Redis answers again; the others do not wait.
+Requests are leased to each process in small batches, so a process calls Redis once per batch, not once per request. While
+Redis is unreachable or slow each process counts alone: the limit then holds per process, and no request is refused that
+would otherwise have been served. One request a second finds out whether Redis answers again; the others do not wait.
 """
 
 import asyncio
+import hashlib
 import time
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -22,6 +24,9 @@ _REDIS_RETRY_S: Final = 1.0
 _REDIS_WAIT_S: Final = 0.25
 """How long a request waits for Redis."""
 _MAX_WORKSPACES: Final = 50_000
+_MAX_SUBJECTS: Final = 10_000
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -111,3 +116,39 @@ def _drop_error(asked: "asyncio.Task[int]") -> None:
     error = None if asked.cancelled() else asked.exception()
     if error is not None and not isinstance(error, RedisError | OSError):
         raise error
+
+
+class ActionLimiter:
+    """Allows `limit` actions of one kind per subject and window. Each one calls Redis, and is counted here as well."""
+
+    def __init__(self, redis: Redis, kind: str, limit: int, window_s: int) -> None:
+        self._redis = redis
+        self._kind = kind
+        self._limit = limit
+        self._window_s = window_s
+        self._counts: dict[str, int] = {}
+
+    async def take(self, subject: str, refusal: str) -> None:
+        """Count one action. Raises TooManyRequests beyond the limit, with this text and the code `<kind>_limited`."""
+        now = time.time()
+        window = int(now // self._window_s)
+        key = f"spine:{self._kind}:{window}:{hashlib.sha256(subject.encode()).hexdigest()[:32]}"
+        if key not in self._counts and len(self._counts) >= _MAX_SUBJECTS:
+            del self._counts[next(iter(self._counts))]
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        try:
+            count = max(count, await self._count_in_redis(key))
+        except (RedisError, OSError):
+            _log.warning("an action is counted without Redis", kind=self._kind)
+        if count > self._limit:
+            rate_limited()
+            raise TooManyRequests(
+                refusal, retry_after_s=int((window + 1) * self._window_s - now), code=f"{self._kind}_limited"
+            )
+
+    async def _count_in_redis(self, key: str) -> int:
+        async with asyncio.timeout(_REDIS_WAIT_S), self._redis.pipeline(transaction=False) as pipe:
+            pipe.incr(key)
+            pipe.expire(key, self._window_s)
+            count, _ = await pipe.execute()
+        return int(count)

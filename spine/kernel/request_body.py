@@ -40,22 +40,46 @@ class BodyRequest(Request):
 
 
 def parse(raw: bytes) -> Any:
-    """Parse JSON (RFC 8259) in UTF-8. Raises InvalidBody `invalid_json`, also for integers that do not fit 64 bits."""
+    """Parse JSON (RFC 8259) in UTF-8. Raises InvalidBody `invalid_json`, also for a name that an object has twice (RFC 7493
+    section 2.3) and for integers that do not fit 64 bits.
+    """
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise _invalid(str(error)) from error
-    if _LONG_NUMBER.search(raw):
-        _refuse_wide_integers(raw)
+    if _LONG_NUMBER.search(raw) or _may_repeat_a_name(raw, value):
+        _refuse_what_was_lost(raw)
     return value
 
 
-def _refuse_wide_integers(raw: bytes) -> None:
-    """Raises InvalidBody for an integer beyond 64 bits: orjson would turn it into a rounded float, a value that nobody sent."""
+def _may_repeat_a_name(raw: bytes, value: Any) -> bool:
+    """True if `raw` may hold a name that `value` lost, because orjson keeps the last one of a name alone.
+
+    Each member of an object has one colon. orjson never escapes a colon, so unless `raw` does, the parsed value has as many
+    colons as `raw`, or fewer if a member was lost. A parser that calls Python for each object costs five times as much.
+    """
+    if b"\\u003a" in raw or b"\\u003A" in raw:
+        return True
     try:
-        json.loads(raw, parse_int=_check_64_bits)
+        return raw.count(b":") != orjson.dumps(value).count(b":")
+    except orjson.JSONEncodeError:  # nested too deeply
+        return True
+
+
+def _refuse_what_was_lost(raw: bytes) -> None:
+    """Raises InvalidBody for what orjson would change: a repeated name, or an integer that would become a rounded float."""
+    try:
+        json.loads(raw, parse_int=_check_64_bits, object_pairs_hook=_check_names)
     except RecursionError as error:
         raise too_deep() from error
+
+
+def _check_names(members: list[tuple[str, Any]]) -> None:
+    names = set()
+    for name, _ in members:
+        if name in names:
+            raise _invalid(f"an object has the name {json.dumps(name[:100])} twice; send each name once")
+        names.add(name)
 
 
 def _check_64_bits(digits: str) -> int:

@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 
 from spine.kernel.accept import AcceptRequest
 from spine.kernel.authentication import Caller
+from spine.kernel.client_address import client_site
 from spine.kernel.cursors import MAX_LENGTH
 from spine.kernel.errors import BadRequest
 from spine.kernel.events import EventType
@@ -107,7 +108,9 @@ class ApiRoute(APIRoute):
                     await request.json()
                 return await inner(request)
             platform: Platform = plain.app.state.platform
-            caller = await platform.authenticator.caller(request.headers.get("authorization"))
+            caller = await platform.authenticator.caller(
+                request.headers.get("authorization"), lambda: client_site(plain, platform.http.trusted_proxies)
+            )
             caller.require(self.scope)
             key = read_key(request.headers.get(HEADER)) if self.mutating else None
             plain.scope["spine.headers"] = await platform.limiter.take(caller.workspace_id)

@@ -4,10 +4,19 @@
 """
 
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, EmailStr, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _split(value: object) -> object:
+    """Split a text at its commas."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split)]
+"""CIDR ranges, separated by commas in the environment."""
 
 
 class _Group(BaseSettings):
@@ -48,8 +57,14 @@ class HttpSettings(TemplateSettings):
     public_url: str | None = None
     """The API's URL for callers, if it is not http://host:port."""
     signup: Literal["open", "closed"] = "closed"
+    signup_confirmation: Literal["required", "none"] = "required"
+    """Whether a live key works only after its organisation confirmed the address that signed up."""
+    signup_per_hour: int = Field(default=20, ge=1)
+    """Signups, and confirmations, of one address in an hour."""
     operator_token: SecretStr | None = None
-    """The bearer token for /metrics from other machines. Without it they are refused."""
+    """The bearer token for /metrics. Without it they are for callers on this machine, with no proxy in front."""
+    metrics_access: Literal["token", "local"] = "token"
+    """local: callers on this machine need no token. For an API that no proxy on its machine leads to."""
     max_body_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
     max_event_bytes: int = Field(default=256 * 1024, ge=1024)
     rate_limit_requests: int = Field(default=60_000, ge=1)
@@ -66,6 +81,27 @@ class HttpSettings(TemplateSettings):
     """Events of all workspaces in the outbox beyond which everybody gets 429 for new ones."""
     max_endpoints: int = Field(default=10_000, ge=1)
     """Webhook endpoints of one workspace."""
+    max_header_bytes: int = Field(default=64 * 1024, ge=8192, le=1024 * 1024)
+    """Bytes of a request's head, and of chunk extensions or trailers between two parts of a body."""
+    max_headers: int = Field(default=100, ge=10)
+    max_url_bytes: int = Field(default=48 * 1024, ge=1024)
+    head_timeout_s: float = Field(default=10, gt=0)
+    """Seconds for a request's head, from the connection or from its first byte on."""
+    body_timeout_s: float = Field(default=60, gt=0)
+    answer_timeout_s: float = Field(default=60, gt=0)
+    """Seconds that a client may leave an answer unread."""
+    max_connections: int = Field(default=2000, ge=16)
+    """Connections of one API process."""
+    max_connections_per_address: int = Field(default=256, ge=1)
+    """Connections of one address, or of one IPv6 network of 64 bits, to one API process."""
+    trusted_proxies: Networks = ()
+    """Proxies whose X-Forwarded-For names the client, and whose connections are not limited by address."""
+
+    @property
+    def url(self) -> str:
+        """The API's URL for callers."""
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return (self.public_url or f"http://{host}:{self.http_port}").rstrip("/")
 
 
 class VaultSettings(_Group):
@@ -75,10 +111,31 @@ class VaultSettings(_Group):
     """Base64 of 32 bytes. During a rotation several, separated by commas: the first one encrypts, all decrypt."""
 
 
+class MailSettings(_Group):
+    """The operator's mail server, for mails of the installation itself: confirmations of signups."""
+
+    mail_url: SecretStr | None = None
+    """`smtp://user:password@host:587` (STARTTLS, required for a password) or `smtps://user:password@host:465`."""
+    mail_from: EmailStr | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.mail_url is None) != (self.mail_from is None):
+            raise ValueError("SPINE_MAIL_URL and SPINE_MAIL_FROM go together")
+        return self
+
+    @field_validator("mail_url")
+    @classmethod
+    def _is_smtp(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("smtp://", "smtps://")):
+            raise ValueError("SPINE_MAIL_URL starts with smtp:// or smtps://")
+        return value
+
+
 class EgressSettings(_Group):
     """The addresses that outgoing calls may reach, and the limits of a call."""
 
-    egress_allow: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    egress_allow: Networks = ()
     """CIDR ranges that calls may reach although they are not public, separated by commas."""
     egress_ca_file: str | None = None
     connect_timeout_s: float = Field(default=5, gt=0, le=60)
@@ -103,11 +160,6 @@ class EgressSettings(_Group):
         if not isinstance(value, str):
             return value
         return tuple(_address_and_port(part.strip()) for part in value.split(",") if part.strip())
-
-    @field_validator("egress_allow", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _address_and_port(text: str) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from spine.kernel.client_address import parse_address
 from spine.kernel.settings import HttpSettings, WorkSettings
 from spine.supervisor import secret_store
 from spine.supervisor.command import Command
@@ -99,12 +100,23 @@ def make_plan(settings: UpSettings, directory: Path, programs: Programs | None =
         environment={
             "SPINE_SIGNUP": "open",
             "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
+            **_defaults_on_loopback(http),
             **secrets,
             **os.environ,
             "PYTHONUNBUFFERED": "1",
         },
         programs=programs or Programs(),
     )
+
+
+def _defaults_on_loopback(http: HttpSettings) -> dict[str, str]:
+    """Return settings for an API that only this machine reaches: no confirmation of signups, no token for metrics."""
+    address = parse_address(http.http_host)
+    local = http.http_host == "localhost" or (address is not None and address.is_loopback)
+    if not local or http.trusted_proxies or http.public_url is not None:
+        return {}
+    defaults = {"SPINE_SIGNUP_CONFIRMATION": "none", "SPINE_SIGNUP_PER_HOUR": "10000"}
+    return defaults if http.operator_token is not None else {**defaults, "SPINE_METRICS_ACCESS": "local"}
 
 
 def _metrics_ports(work: WorkSettings) -> PortRange | None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from spine.kernel.unit_of_work import to_spine_error
-from tests.api import Api, Organisation, unique_key
+from tests.api import Api, Organisation
 from tests.contract.specification import AUTHENTICATED, OPERATIONS, SPINE, Operation
 from tests.one_of_each import OneOfEach, create_one_of_each
 
@@ -189,14 +189,30 @@ def test_unknown_paths_are_404(http: httpx.Client) -> None:
         assert_problem(answer, 404)
 
 
-def test_duplicate_names_count_once(http: httpx.Client) -> None:
-    """The last value of a repeated name counts, for validation and for the Idempotency-Key."""
-    key = unique_key()
-    first = http.post("/v1/users", content=b'{"name":"A","name":"B","email":"b@example.com"}',
-                      headers={"content-type": "application/json", "Idempotency-Key": key})  # fmt: skip
-    assert first.json()["name"] == "B"
-    again = http.post("/v1/users", json={"name": "B", "email": "b@example.com"}, headers={"Idempotency-Key": key})
-    assert again.content == first.content
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"name": "A", "name": "B", "email": "b@example.com"}',
+        b'{"name": "A", "metadata": {"a": {"deep": [{"x": 1, "x" : 1}]}}}',
+        b'{"name": "A", "metadata": {"x:y": 1, "x\\u003ay": 2, "z": "\\u003a"}}',
+        b'{"na\\u006de": "A", "name": "\\u003a\\u003A"}',
+    ],
+    ids=["top", "deep", "escaped-colons", "escaped-name"],
+)
+def test_a_repeated_name_is_422(content: bytes, http: httpx.Client) -> None:
+    """An object that has a name twice, at any depth and however it is written, is refused, and the name is named."""
+    answer = http.post("/v1/users", content=content, headers={"content-type": "application/json"})
+    assert_problem(answer, 422)
+    assert answer.json()["code"] == "invalid_json"
+    assert "twice" in answer.json()["detail"]
+
+
+def test_a_colon_is_no_repeated_name(http: httpx.Client) -> None:
+    """Colons in names and values, escaped or not, are no reason to refuse a body."""
+    content = b'{"name": ":a\\u003a", "email": "b@example.com", "metadata": {":": "\\\\u003a", "\\u003A:": ""}}'
+    answer = http.post("/v1/users", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["name"] == ":a:"
 
 
 def test_a_connection_that_breaks_within_a_body(api: Api, organisation: Organisation, http: httpx.Client) -> None:

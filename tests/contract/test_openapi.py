@@ -18,7 +18,7 @@ from tests.contract.specification import OPERATIONS, SPINE, Operation, read
 from tests.servers import ROOT
 
 NAMES = sorted(path.stem for path in DIRECTORY.glob("*.json"))
-KEYLESS = re.compile(r"^/(v1/signup|notifications/v1/inbound/.+|f/.+|b/.+)$")
+KEYLESS = re.compile(r"^/(v1/signup(/confirm)?|notifications/v1/inbound/.+|f/.+|b/.+)$")
 """Mutations that carry their own deduplication (X18, X21)."""
 UNDOCUMENTED = {
     "/livez",

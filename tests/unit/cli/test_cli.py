@@ -186,6 +186,7 @@ def test_invalid_command_lines_have_exit_code_2() -> None:
         ("endpoints", "create", "http://r", "--filter", "{"),
         ("keys", "create", "--org", "Acme"),
         ("keys", "create", "--org", "Acme", "--email", "a@acme.example.com"),
+        ("organisations", "confirm", "org_1"),
         ("listen",),
         ("listen", "--forward-to", "localhost:3000"),
         ("frobnicate",),

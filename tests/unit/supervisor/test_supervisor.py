@@ -12,7 +12,7 @@ from spine.kernel.settings import HttpSettings, WorkSettings
 from spine.supervisor.command import StartError
 from spine.supervisor.data_directory import lock_directory, open_directory, remove_sockets, socket_directory
 from spine.supervisor.output import Output
-from spine.supervisor.plan import Plan, api_commands, process_environment, worker_commands
+from spine.supervisor.plan import Plan, UpSettings, api_commands, make_plan, process_environment, worker_commands
 from spine.supervisor.ports import PortRange
 from spine.supervisor.postgres import PostgresServer, find_programs, postgres_command
 from spine.supervisor.redis import RedisServer, redis_command
@@ -33,6 +33,32 @@ def plan(**http: object) -> Plan:
         metrics=PortRange(9464),
         environment={"SPINE_SIGNUP": "open"},
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"SPINE_SIGNUP_CONFIRMATION": "none", "SPINE_METRICS_ACCESS": "local"}),
+        ({"SPINE_OPERATOR_TOKEN": "a"}, {"SPINE_SIGNUP_CONFIRMATION": "none"}),
+        (
+            {"SPINE_SIGNUP_CONFIRMATION": "required"},
+            {"SPINE_SIGNUP_CONFIRMATION": "required", "SPINE_METRICS_ACCESS": "local"},
+        ),
+        ({"SPINE_HTTP_HOST": "0.0.0.0"}, {}),
+        ({"SPINE_TRUSTED_PROXIES": "127.0.0.1"}, {}),
+        ({"SPINE_PUBLIC_URL": "https://api.example.com"}, {}),
+    ],
+)
+def test_an_api_for_this_machine_alone_asks_for_less(
+    given: dict[str, str], expected: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signups without confirmation and metrics without a token are for an API that only this machine reaches."""
+    monkeypatch.setattr("spine.supervisor.plan.require_port", lambda *_: None)
+    for name, value in {"SPINE_METRICS_PORT": "0", **given}.items():
+        monkeypatch.setenv(name, value)
+    environment = make_plan(UpSettings(), tmp_path).environment
+    for name in ("SPINE_SIGNUP_CONFIRMATION", "SPINE_METRICS_ACCESS"):
+        assert environment.get(name) == expected.get(name)
 
 
 def test_restart_delays_grow_up_to_a_limit() -> None:
