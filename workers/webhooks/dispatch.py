@@ -34,7 +34,7 @@ REBALANCE_S: Final = 0.1
 _FULL_PAUSE_S: Final = 0.004
 _CLAIMS_HELD: Final = 32
 """A claim waits until this part of what the process may hold is free: claims are small, but worth a round trip."""
-_FULL_MAX_S: Final = 0.02
+_FULL_MAX_S: Final = 0.05
 _EVICT_S: Final = 60.0
 
 
