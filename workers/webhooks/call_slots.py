@@ -24,7 +24,7 @@ class CallSlots:
 
     def has_free(self, use: WorkspaceUse, *, slow: bool) -> bool:
         """Whether the workspace may start one more call of a slow queue, or of a fast one."""
-        return fair_share.room(use.calls[slow], self._free(slow), live=use.live) > 0
+        return fair_share.room(use.calls[slow], self._free(slow), live=use.has_priority) > 0
 
     def take(self, queue: EndpointQueue) -> None:
         """Count a call that starts."""

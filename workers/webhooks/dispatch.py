@@ -48,6 +48,7 @@ class Dispatcher:
         self.leases = Leases(pool, self.queues, context.wakeups, context.worker_id, work.lease_s)
         clock = context.heartbeat.clock
         self.recorder = Recorder(pool, context.wakeups, clock, work.commit_gap_s, self.queues.release, self._on_gone)
+        self._full_since_s: float | None = None
         self._worth_a_claim = max(1, work.max_held // _CLAIMS_HELD)
         self._wake_relay = asyncio.Event()
         self._wake_due = asyncio.Event()
@@ -124,21 +125,29 @@ class Dispatcher:
         more = True
         try:
             while more and not self.queues.stopping:
-                await self._wait_for_room()
-                more = await self.relay.relay_batch()
+                as_due = await self._wait_for_room()
+                self._wake_relay.clear()
+                more = await self.relay.relay_batch(as_due=as_due)
         except BaseException:
             self._wake_relay.set()
             raise
 
-    async def _wait_for_room(self) -> None:
-        """Wait until new deliveries can be leased as they are written. After `_FULL_MAX_S` they are written as due instead.
+    async def _wait_for_room(self) -> bool:
+        """Wait until new deliveries can be leased as they are written, or until a wakeup tells of new events.
 
-        Usually the wait is short, and leasing them costs less than a claim. But deliveries that hang must not keep the
-        events of others in the outbox.
+        Returns True after `_FULL_MAX_S`: they are written as due then. Usually the wait is short, and leasing them costs less
+        than a claim. But deliveries that hang must not keep events in the outbox.
         """
-        until_s = time.monotonic() + _FULL_MAX_S
-        while not (self.relay.has_room or self.queues.stopping) and time.monotonic() < until_s:  # noqa: ASYNC110  # room has no event
+        since_s = self._full_since_s or time.monotonic()
+        self._full_since_s = None
+        while self.relay.waits_for_room and not self.queues.stopping:
+            if time.monotonic() >= since_s + _FULL_MAX_S:
+                return True
+            if self._wake_relay.is_set():
+                self._full_since_s = since_s
+                break
             await asyncio.sleep(_FULL_PAUSE_S)
+        return False
 
     async def _claim_due(self) -> None:
         await self._wait(self._wake_due)

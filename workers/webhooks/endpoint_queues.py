@@ -73,7 +73,7 @@ class EndpointQueues:
 
         0 also if that is little beside what it holds: a batch of a few deliveries is not worth its round trips.
         """
-        room = fair_share.room(use.held, free, live=use.live)
+        room = fair_share.room(use.held, free, live=use.has_priority)
         return room if room * _WORTH_PART >= use.held and self.bodies.admits(use, 1) else 0
 
     def relay_room(self, workspace_id: str | None) -> int:
@@ -129,7 +129,7 @@ class EndpointQueues:
             return Placement.PARKED
         use = queue.workspace
         free = self._max_held - len(self._held) - self._reserved
-        if fair_share.room(use.held, free, live=use.live) <= 0 or not self.bodies.admits(use, 1):
+        if fair_share.room(use.held, free, live=use.has_priority) <= 0 or not self.bodies.admits(use, 1):
             return Placement.DUE
         queue.reserved += 1
         self._reserved += 1
@@ -142,7 +142,7 @@ class EndpointQueues:
         capacity = queue.depth(now_s) - queue.held
         if queue.slow and capacity > 0:
             use = queue.workspace
-            capacity = min(capacity, fair_share.room(use.slow_held, self._slow_free, live=use.live))
+            capacity = min(capacity, fair_share.room(use.slow_held, self._slow_free, live=use.has_priority))
         return capacity
 
     @property
@@ -225,7 +225,8 @@ class EndpointQueues:
         depth = queue.depth(now_s)
         removed: list[DeliveryJob] = []
         while queue.jobs and (
-            queue.held > depth or (queue.slow and fair_share.is_over(use.slow_held, self._slow_free, live=use.live))
+            queue.held > depth
+            or (queue.slow and fair_share.is_over(use.slow_held, self._slow_free, live=use.has_priority))
         ):
             removed.append(queue.jobs.pop())
             self._remove_places(queue, 1)

@@ -59,7 +59,7 @@ class HeldBodies:
         an empty process.
         """
         held, free = use.bytes + planned, self.free
-        return free > 0 and (held == 0 or size <= fair_share.room(held, free, live=use.live))
+        return free > 0 and (held == 0 or size <= fair_share.room(held, free, live=use.has_priority))
 
     def add(self, use: WorkspaceUse, job: DeliveryJob) -> None:
         """Hold the body of a delivery. Deliveries of one event share one body."""

@@ -14,7 +14,6 @@ several workers do not repeat each other's work.
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from statistics import mode
 from typing import Any, Final
 
 import asyncpg
@@ -60,23 +59,26 @@ class Relay:
         """Whether the last batch left events in the outbox."""
         self._locking = False
         """Whether the last batch was so large that the next one is locked when it is read."""
-        self._busiest: str | None = None  # the workspace of most deliveries of the last batch, if that was large
 
     @property
-    def has_room(self) -> bool:
-        """Whether the next batch can be leased as it is written, if it is of the same workspace as most of the last one."""
-        return self._queues.relay_room(self._busiest) > 0
+    def waits_for_room(self) -> bool:
+        """Whether every workspace that had events at the last batch holds all that it may here, still."""
+        full = self._turns.full
+        return bool(full) and all(self._queues.relay_room(workspace) <= 0 for workspace in full)
 
     async def close(self) -> None:
         """Return the connection to the pool."""
         await self._db.close()
 
-    async def relay_batch(self) -> bool:
-        """Relay one batch. Returns True if more events may wait."""
-        with self._queues.bodies.reserved_batch() as room:
-            return await self._relay_batch(room)
+    async def relay_batch(self, *, as_due: bool = False) -> bool:
+        """Relay one batch. Returns True if more events may wait.
 
-    async def _relay_batch(self, room: int) -> bool:
+        With a backlog, events of workspaces that hold all that they may here wait; with `as_due` they are written as due.
+        """
+        with self._queues.bodies.reserved_batch() as room:
+            return await self._relay_batch(room, as_due=as_due)
+
+    async def _relay_batch(self, room: int, *, as_due: bool) -> bool:
         """Relay a batch whose payloads have `room` bytes."""
         plan = Plan()
         async with self._db.connection() as connection:
@@ -84,7 +86,7 @@ class Relay:
             try:
                 if self._locking:
                     async with connection.transaction():
-                        more = await self._turns.plan(connection, plan, room, newest=self.has_backlog)
+                        more = await self._turns.plan(connection, plan, room, newest=self.has_backlog, as_due=as_due)
                         relayed = await self._write(connection, plan)
                 else:
                     more = await self._plan_oldest(connection, plan, room)
@@ -95,7 +97,6 @@ class Relay:
         self._locking = more or max(plan.size, len(plan.deliveries)) > _SMALL_BATCH
         self.has_backlog = more
         deliveries = plan.deliveries
-        self._busiest = mode(one.limits.workspace_id for one in deliveries) if self._locking and deliveries else None
         if len(relayed) < plan.size:
             self._cancel_reservations(one for one in deliveries if one.event["seq"] not in relayed)
             deliveries = [one for one in deliveries if one.event["seq"] in relayed]

@@ -51,18 +51,23 @@ class WorkspaceTurns:
         """The workspace after which the next batch begins."""
         self._planned: dict[str, int] = {}
         """How many events the last batch planned of each workspace of which it left some."""
+        self.full: tuple[str, ...] = ()
+        """The workspaces that had events at the last batch, if all of them were full."""
 
-    async def plan(self, connection: Any, plan: Plan, room: int, *, newest: bool) -> bool:
+    async def plan(self, connection: Any, plan: Plan, room: int, *, newest: bool, as_due: bool) -> bool:
         """Lock events with payloads of `room` bytes, and plan them. Returns whether more may wait.
 
-        `newest`: take half from the newest end. Workspaces that hold all that they may here wait while others do not; if all
-        do, their deliveries are written as due.
+        `newest`: take half from the newest end. Workspaces that hold all that they may here are left out. If all do, nothing
+        is planned, or with `as_due` their deliveries are, to be written as due.
         """
         most = max(1, min(_WORKSPACES_MAX, room // _BYTES_OF_ONE))
         found = await connection.fetch(queries.OUTBOX_WAITING, self._place, most)
-        full = set(self._queues.full_workspaces(claimed=False))
         all_waiting = {row["workspace_id"]: row["live"] for row in found}
-        waiting = {workspace: live for workspace, live in all_waiting.items() if workspace not in full} or all_waiting
+        waiting = {workspace: live for workspace, live in all_waiting.items() if self._queues.relay_room(workspace) > 0}
+        self.full = () if waiting else tuple(all_waiting)
+        if self.full and not as_due:
+            return True
+        waiting = waiting or all_waiting
         batch = _Batch(connection, waiting, min(room, _BYTES_MAX))
         limit = min(EVENTS_MAX, self._queues.capacity(claimed=False) or EVENTS_MAX)
         rows = {

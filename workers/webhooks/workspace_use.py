@@ -6,9 +6,10 @@ from collections.abc import Collection
 class WorkspaceUse:
     """The use of one workspace. Only `EndpointQueues`, `HeldBodies` and `CallSlots` change it."""
 
-    __slots__ = ("bytes", "calls", "held", "id", "live", "queues", "slow_held")
+    __slots__ = ("_uses", "bytes", "calls", "held", "id", "live", "queues", "slow_held")
 
-    def __init__(self, id: str, *, live: bool) -> None:
+    def __init__(self, id: str, uses: "WorkspaceUses", *, live: bool) -> None:
+        self._uses = uses
         self.id = id
         self.live = live
         self.held = 0
@@ -22,6 +23,11 @@ class WorkspaceUse:
         self.queues = 0
         """Its endpoint queues."""
 
+    @property
+    def has_priority(self) -> bool:
+        """Whether it shares as a live workspace does: a test one does while no live one holds anything."""
+        return self.live or not self._uses.live_holding
+
 
 class WorkspaceUses:
     """The use of every workspace that has an endpoint queue in this process."""
@@ -29,6 +35,8 @@ class WorkspaceUses:
     def __init__(self) -> None:
         self._uses: dict[str, WorkspaceUse] = {}
         self._holding: dict[WorkspaceUse, None] = {}
+        self.live_holding = 0
+        """How many live workspaces hold deliveries or have places reserved."""
 
     @property
     def holding(self) -> Collection[WorkspaceUse]:
@@ -43,7 +51,7 @@ class WorkspaceUses:
         """Count one more endpoint queue of a workspace, and return its use."""
         use = self._uses.get(id)
         if use is None:
-            use = self._uses[id] = WorkspaceUse(id, live=live)
+            use = self._uses[id] = WorkspaceUse(id, self, live=live)
         use.queues += 1
         return use
 
@@ -55,8 +63,11 @@ class WorkspaceUses:
 
     def hold(self, use: WorkspaceUse, count: int) -> None:
         """Count deliveries that the workspace holds from now on; a negative count gives them back."""
+        held_before = bool(use.held)
         use.held += count
         if use.held:
             self._holding[use] = None
         else:
             self._holding.pop(use, None)
+        if use.live:
+            self.live_holding += bool(use.held) - held_before

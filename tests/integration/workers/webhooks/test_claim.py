@@ -269,7 +269,7 @@ async def test_largest_events_do_not_stop_delivery(engine: Engine, receiver: Rec
         await live.until_states(delivered=500)
 
         async def is_free() -> bool:
-            return bodies.bytes == 0 and bodies.free == bound
+            return bool(bodies.bytes == 0 and bodies.free == bound)
 
         await live.until(is_free)
     assert LARGEST < max(held) <= bound + LARGEST

@@ -6,7 +6,10 @@ from functools import partial
 from standardwebhooks import Webhook
 
 from policies.retry import SCHEDULE_S
-from tests.delivery_engine import Engine
+from spine.kernel.vault import Vault
+from spine.webhooks.endpoint_store import secret_place
+from spine.webhooks.signing import new_secret
+from tests.delivery_engine import KEY, Engine
 from tests.receiver import OK, RESET, Receiver, ScriptedResponse
 
 
@@ -148,18 +151,17 @@ async def test_retries_of_deleted_endpoints_and_erased_payloads_are_dead(engine:
 
 async def test_both_secrets_sign_during_a_rotation(engine: Engine, receiver: Receiver) -> None:
     """While an endpoint has two secrets, each of them verifies a request."""
-    endpoint = await engine.endpoint(receiver.url("/hook"))
-    other = await engine.endpoint(receiver.url("/other"))
+    endpoint, newer = await engine.endpoint(receiver.url("/hook")), new_secret()
     await engine.pool.execute(
-        "INSERT INTO spine.endpoint_secrets (workspace_id, endpoint_id, secret) "
-        "SELECT workspace_id, $1, secret FROM spine.endpoint_secrets WHERE endpoint_id = $2",
+        "INSERT INTO spine.endpoint_secrets (workspace_id, endpoint_id, secret) VALUES ($1, $2, $3)",
+        engine.workspace_id,
         endpoint.id,
-        other.id,
+        Vault.from_text(KEY).seal(newer.encode(), secret_place(engine.workspace_id, endpoint.id)),
     )
     async with engine.running_worker():
         await engine.publish()
         (call,) = await receiver.until_calls("/hook", 1)
-    for secret in (endpoint.secret, other.secret):
+    for secret in (endpoint.secret, newer):
         assert Webhook(secret).verify(call.body.decode(), call.headers)
     assert call.headers["webhook-signature"].count("v1,") == 2
 

@@ -13,6 +13,7 @@ from workers.webhooks.endpoint_queue import EndpointQueue
 from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.jobs import DeliveryJob, EndpointLimits, Placement
 from workers.webhooks.refill import Refill
+from workers.webhooks.workspace_use import WorkspaceUses
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -171,8 +172,9 @@ def test_one_workspace_leaves_room_for_the_others() -> None:
 
 
 def test_a_test_workspace_gets_a_ninth() -> None:
-    """A test workspace alone holds a ninth of the places, and still gets one while live ones hold all they may."""
-    queues = _queues(max_held=90)
+    """Beside a live one a test workspace holds a ninth of the places, and still gets one while live ones hold all they may."""
+    queues = _queues(max_held=91)
+    queues.reserve(_limits("whe_live", workspace="one"), 0.0)
     test = [queues.reserve(_limits(f"whe_{n}", workspace="test", live=False), 0.0) for n in range(90)]
     assert test.count(Placement.LEASED) == 10
     for n in range(90):
@@ -307,3 +309,18 @@ def test_idle_queues_are_evicted() -> None:
     assert left == ["parked", "busy"]
     assert queues.find(("gone", "whe_idle")) is None
     assert queues.relay_room("gone") == queues.capacity(claimed=False)
+
+
+@given(held=st.lists(st.booleans(), max_size=6))
+def test_test_workspaces_share_as_live_ones_while_no_live_one_holds_anything(held: list[bool]) -> None:
+    """The smaller share of test workspaces is for the sake of live ones, so it needs one that holds something."""
+    uses = WorkspaceUses()
+    test = uses.open_queue("wsp_test", live=False)
+    others = [uses.open_queue(f"wsp_{n}", live=live) for n, live in enumerate(held)]
+    for use in others:
+        uses.hold(use, 2)
+    assert test.has_priority is not any(held)
+    for use in others:
+        uses.hold(use, -1)
+        uses.hold(use, -1)
+    assert test.has_priority

@@ -10,13 +10,13 @@ from workers.webhooks.endpoint_queue import EndpointQueue
 from workers.webhooks.jobs import EndpointLimits
 from workers.webhooks.queue_turns import QueueTurns
 from workers.webhooks.start_order import LIVE_PER_TEST, StartOrder
-from workers.webhooks.workspace_use import WorkspaceUse
+from workers.webhooks.workspace_use import WorkspaceUse, WorkspaceUses
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=8)
 
 
 def _queues(name: str, count: int, *, live: bool = True) -> list[EndpointQueue]:
-    use = WorkspaceUse(name, live=live)
+    use = WorkspaceUse(name, WorkspaceUses(), live=live)
     return [EndpointQueue(EndpointLimits(name, f"whe_{n}", 1, 20, None, live), use) for n in range(count)]
 
 
@@ -109,7 +109,7 @@ def test_calls_are_counted_and_shared(sizes: list[int], data: st.DataObject) -> 
         assert queue.workspace.calls == [
             sum(one.in_flight for one in mine if one.slow is slow) for slow in (False, True)
         ]
-    fresh = WorkspaceUse("fresh", live=False)
+    fresh = WorkspaceUse("fresh", WorkspaceUses(), live=False)
     fast = sum(queue.in_flight for queue in queues if not queue.slow)
     if fast + min(10, slots.in_flight - fast) < 20:
         assert slots.has_free(fresh, slow=False)
