@@ -103,7 +103,7 @@ MISSING_FIND: Final = f"""
                             WHERE c.workspace_id = $1 AND c.event_id = s.id AND c.endpoint_id = $8 OFFSET 0)
            AND NOT EXISTS (SELECT FROM spine.deliveries_open o
                             WHERE o.endpoint_id = $8 AND o.event_id = s.id
-                              AND (o.leased_by IS NULL OR o.failures > 0 OR o.series > 1 OR o.replay_id IS NOT NULL) OFFSET 0)
+                              AND (coalesce(o.leased_by, '') = '' OR o.failures > 0 OR o.series > 1 OR o.replay_id IS NOT NULL) OFFSET 0)
          ORDER BY s.id LIMIT $9
     )
     SELECT n.read, n.last_id, m.*,

@@ -5,7 +5,6 @@ may make as many as are still free (`policies.fair_share`). So neither receivers
 the calls of the others.
 """
 
-from policies import fair_share
 from workers.webhooks.endpoint_queue import EndpointQueue
 from workers.webhooks.workspace_use import WorkspaceUse
 
@@ -24,7 +23,7 @@ class CallSlots:
 
     def has_free(self, use: WorkspaceUse, *, slow: bool) -> bool:
         """Whether the workspace may start one more call of a slow queue, or of a fast one."""
-        return fair_share.room(use.calls[slow], self._free(slow), live=use.has_priority) > 0
+        return use.room(use.calls[slow], self._free(slow), max(1, self._max // 2) if slow else self._max) > 0
 
     def take(self, queue: EndpointQueue) -> None:
         """Count a call that starts."""

@@ -13,7 +13,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from policies import fair_share
 from workers.heartbeat import Heartbeat
 from workers.webhooks.endpoint_cache import Endpoint, EndpointKey
 from workers.webhooks.endpoint_queue import EndpointQueue
@@ -73,7 +72,7 @@ class EndpointQueues:
 
         0 also if that is little beside what it holds: a batch of a few deliveries is not worth its round trips.
         """
-        room = fair_share.room(use.held, free, live=use.has_priority)
+        room = use.room(use.held, free, self._max_held)
         return room if room * _WORTH_PART >= use.held and self.bodies.admits(use, 1) else 0
 
     def relay_room(self, workspace_id: str | None) -> int:
@@ -129,7 +128,7 @@ class EndpointQueues:
             return Placement.PARKED
         use = queue.workspace
         free = self._max_held - len(self._held) - self._reserved
-        if fair_share.room(use.held, free, live=use.has_priority) <= 0 or not self.bodies.admits(use, 1):
+        if use.room(use.held, free, self._max_held) <= 0 or not self.bodies.admits(use, 1):
             return Placement.DUE
         queue.reserved += 1
         self._reserved += 1
@@ -142,7 +141,7 @@ class EndpointQueues:
         capacity = queue.depth(now_s) - queue.held
         if queue.slow and capacity > 0:
             use = queue.workspace
-            capacity = min(capacity, fair_share.room(use.slow_held, self._slow_free, live=use.has_priority))
+            capacity = min(capacity, use.room(use.slow_held, self._slow_free, self._max_held // 2))
         return capacity
 
     @property
@@ -225,8 +224,7 @@ class EndpointQueues:
         depth = queue.depth(now_s)
         removed: list[DeliveryJob] = []
         while queue.jobs and (
-            queue.held > depth
-            or (queue.slow and fair_share.is_over(use.slow_held, self._slow_free, live=use.has_priority))
+            queue.held > depth or (queue.slow and use.is_over(use.slow_held, self._slow_free, self._max_held // 2))
         ):
             removed.append(queue.jobs.pop())
             self._remove_places(queue, 1)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from policies import fair_share
 from workers.webhooks.jobs import DeliveryJob
 from workers.webhooks.workspace_use import WorkspaceUse
 
@@ -59,7 +58,7 @@ class HeldBodies:
         an empty process.
         """
         held, free = use.bytes + planned, self.free
-        return free > 0 and (held == 0 or size <= fair_share.room(held, free, live=use.has_priority))
+        return free > 0 and (held == 0 or size <= use.room(held, free, self._max))
 
     def add(self, use: WorkspaceUse, job: DeliveryJob) -> None:
         """Hold the body of a delivery. Deliveries of one event share one body."""

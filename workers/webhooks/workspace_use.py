@@ -2,6 +2,8 @@
 
 from collections.abc import Collection
 
+from policies import fair_share
+
 
 class WorkspaceUse:
     """The use of one workspace. Only `EndpointQueues`, `HeldBodies` and `CallSlots` change it."""
@@ -23,10 +25,26 @@ class WorkspaceUse:
         self.queues = 0
         """Its endpoint queues."""
 
-    @property
-    def has_priority(self) -> bool:
-        """Whether it shares as a live workspace does: a test one does while no live one holds anything."""
-        return self.live or not self._uses.live_holding
+    def room(self, held: int, free: int, capacity: int) -> int:
+        """How much more it may take of something of which it holds `held`, while `free` of the whole `capacity` is unused.
+
+        Live workspaces share all of it. While none of them holds anything, test workspaces share half of it in the same
+        manner; otherwise they have the smaller part of `policies.fair_share`.
+        """
+        if self.live:
+            return fair_share.room(held, free, live=True)
+        alone = 0 if self._uses.live_holding else fair_share.room(held, free - capacity // 2, live=True)
+        return alone or fair_share.room(held, free, live=False)
+
+    def is_over(self, held: int, free: int, capacity: int) -> bool:
+        """Whether it holds more than it may, because others have taken what was free."""
+        if (
+            not self.live
+            and not self._uses.live_holding
+            and not fair_share.is_over(held, free - capacity // 2, live=True)
+        ):
+            return False
+        return fair_share.is_over(held, free, live=self.live)
 
 
 class WorkspaceUses:

@@ -13,6 +13,7 @@ UNMOVED = {
     "accepted_at": "acceptance of an event or, by a provider, of a message",
     "started_at": "start",
     "ended_at": "end",
+    "email_confirmed_at": "confirmation of an address",
     "failed_at": "failure",
     "left_at": "change from an attempt to the next one",
     "delivered_at": "delivery",

@@ -36,9 +36,10 @@ COMMENT ON COLUMN spine.endpoint_transitions.unfollowed IS
 COMMENT ON COLUMN spine.endpoint_transitions.delivery_id IS 'The last delivery that the walk has passed, with its event_id.';
 
 -- The open deliveries of one endpoint, by event. First attempts that the relay has leased are not in it, so a delivery that
--- succeeds at once never costs an entry.
+-- succeeds at once never costs an entry. The condition says `leased_by IS NULL` in other words: claims have that condition, and
+-- must not be planned with this index.
 CREATE INDEX deliveries_open_endpoint ON spine.deliveries_open (endpoint_id, event_id, id)
-    WHERE leased_by IS NULL OR failures > 0 OR series > 1 OR replay_id IS NOT NULL;
+    WHERE coalesce(leased_by, '') = '' OR failures > 0 OR series > 1 OR replay_id IS NOT NULL;
 CREATE INDEX deliveries_open_replay ON spine.deliveries_open (replay_id) WHERE replay_id IS NOT NULL;
 
 -- Results that Postgres refused to store, each with what was received.
@@ -95,7 +96,7 @@ BEGIN
       FROM (
                SELECT d.ctid, d.event_id, d.id FROM spine.deliveries_open d
                 WHERE d.endpoint_id = p_endpoint_id AND (d.event_id, d.id) > (walk.event_id, walk.delivery_id)
-                  AND (d.leased_by IS NULL OR d.failures > 0 OR d.series > 1 OR d.replay_id IS NOT NULL)
+                  AND (coalesce(d.leased_by, '') = '' OR d.failures > 0 OR d.series > 1 OR d.replay_id IS NOT NULL)
                 ORDER BY d.event_id, d.id LIMIT p_limit
            ) o;
     locked := ARRAY(SELECT o.ctid FROM spine.deliveries_open o

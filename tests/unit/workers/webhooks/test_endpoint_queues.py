@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies import fair_share
 from workers.heartbeat import Heartbeat
 from workers.webhooks.endpoint_queue import EndpointQueue
 from workers.webhooks.endpoint_queues import EndpointQueues
@@ -311,16 +312,22 @@ def test_idle_queues_are_evicted() -> None:
     assert queues.relay_room("gone") == queues.capacity(claimed=False)
 
 
-@given(held=st.lists(st.booleans(), max_size=6))
-def test_test_workspaces_share_as_live_ones_while_no_live_one_holds_anything(held: list[bool]) -> None:
-    """The smaller share of test workspaces is for the sake of live ones, so it needs one that holds something."""
+@given(held=st.lists(st.booleans(), max_size=6), mine=st.integers(0, 50), free=st.integers(0, 100))
+def test_test_workspaces_share_half_while_no_live_one_holds_anything(held: list[bool], mine: int, free: int) -> None:
+    """The smaller share of test workspaces is for the sake of live ones that hold something. Half is always left for those."""
     uses = WorkspaceUses()
     test = uses.open_queue("wsp_test", live=False)
     others = [uses.open_queue(f"wsp_{n}", live=live) for n, live in enumerate(held)]
     for use in others:
         uses.hold(use, 2)
-    assert test.has_priority is not any(held)
+    small = fair_share.room(mine, free, live=False)
+    if any(held):
+        assert test.room(mine, free, 100) == small
     for use in others:
         uses.hold(use, -1)
         uses.hold(use, -1)
-    assert test.has_priority
+    room = test.room(mine, free, 100)
+    assert room == (fair_share.room(mine, free - 50, live=True) or small)
+    assert room <= max(free - 50, small)
+    if room > 1:
+        assert not test.is_over(mine, free, 100)
