@@ -53,8 +53,7 @@ class WakeupWorker(arq.worker.Worker):
                 if not self._reported_offline:
                     _log.warning("no wakeups: Redis is unreachable", error=repr(errors.exceptions[0]))
                 self._reported_offline = wakeup_status.offline = True
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise asyncio.CancelledError  # the error group of Redis has replaced the cancellation
+            _raise_if_cancelled()  # the error group of Redis may have replaced the cancellation
             await asyncio.sleep(_PAUSE_S)
 
     async def _listen(self, wakeup_status: WakeupStatus) -> None:
@@ -82,6 +81,7 @@ class WakeupWorker(arq.worker.Worker):
         while True:
             async with self._queue_lock:
                 await self._poll_iteration()
+            _raise_if_cancelled()
             if wakeup_status.offline:
                 wakeup_status.offline = False
                 wakeup_status.on_reconnect()
@@ -96,6 +96,7 @@ class WakeupWorker(arq.worker.Worker):
         """Block on the wakeup lists. Does nothing else, so that a new wakeup finds a blocked receiver."""
         while True:
             received = await receive_wakeup(receiver, _RECEIVE_S)
+            _raise_if_cancelled()
             if received is not None:
                 wakeup_status.on_wakeup(received[0])
                 tasks.create_task(self._remove_job(redis, *received))
@@ -118,3 +119,14 @@ class WakeupWorker(arq.worker.Worker):
                     await self._pool.aclose(close_connection_pool=True)
                     await self._receiver.aclose()
             self._pool = None
+
+
+def _raise_if_cancelled() -> None:
+    """Raise CancelledError if the current task was cancelled.
+
+    The client of Redis drops a cancellation that arrives while one of its time-outs ends. So a worker that was frozen, and is
+    stopped as it goes on, would run for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -67,6 +67,15 @@ async def test_a_signal_drains(engine: Engine, receiver: Receiver) -> None:
     assert await engine.pool.fetchval("SELECT count(*) FROM spine.workers") == 0
 
 
+async def test_a_worker_that_was_frozen_stops_at_its_signal(engine: Engine) -> None:
+    """A worker that was stopped for longer than its time-outs, and gets SIGTERM as it goes on, ends by itself."""
+    worker = await engine.worker()
+    worker.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(2)
+    worker.send_signal(signal.SIGCONT)
+    assert await engine.stop(worker) == 0
+
+
 async def test_the_worker_runs_while_redis_is_empty_killed_or_absent(servers: Servers, receiver: Receiver) -> None:
     """A worker starts without Redis, goes on when Redis is killed or flushed, and delivers by polling (promise 1)."""
     async with running_engine(servers.database_url, servers.redis_url) as engine:
