@@ -35,6 +35,8 @@ _FULL_PAUSE_S: Final = 0.004
 _CLAIMS_HELD: Final = 32
 """A claim waits until this part of what the process may hold is free: claims are small, but worth a round trip."""
 _FULL_MAX_S: Final = 0.05
+_FULL_MIN_S: Final = 0.01
+"""How long the relay waits for room at least. A wakeup may be its own: it wakes the other workers while events wait."""
 _EVICT_S: Final = 60.0
 
 
@@ -138,12 +140,14 @@ class Dispatcher:
         Returns True after `_FULL_MAX_S`: they are written as due then. Usually the wait is short, and leasing them costs less
         than a claim. But deliveries that hang must not keep events in the outbox.
         """
-        since_s = self._full_since_s or time.monotonic()
+        start_s = time.monotonic()
+        since_s = self._full_since_s or start_s
         self._full_since_s = None
         while self.relay.waits_for_room and not self.queues.stopping:
-            if time.monotonic() >= since_s + _FULL_MAX_S:
+            now_s = time.monotonic()
+            if now_s >= since_s + _FULL_MAX_S:
                 return True
-            if self._wake_relay.is_set():
+            if self._wake_relay.is_set() and now_s >= start_s + _FULL_MIN_S:
                 self._full_since_s = since_s
                 break
             await asyncio.sleep(_FULL_PAUSE_S)

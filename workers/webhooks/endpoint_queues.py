@@ -21,7 +21,7 @@ from workers.webhooks.jobs import DeliveryJob, EndpointLimits, Placement
 from workers.webhooks.workspace_use import WorkspaceUse, WorkspaceUses
 
 _IDLE_S: Final = 600.0
-_WORTH_PART: Final = 8
+_WORTH_PART: Final = 3
 """A workspace gets more deliveries when it has room for this part of what it holds."""
 
 

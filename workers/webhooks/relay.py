@@ -103,7 +103,7 @@ class Relay:
         self._load_leased(deliveries, lease_ends_s)
         if any(one.placement is Placement.DUE for one in deliveries):
             self._wakeups.wake("deliver")
-        if more:
+        if more and plan.size:
             self._wakeups.wake("relay")
         return more
 

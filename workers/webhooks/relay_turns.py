@@ -63,7 +63,8 @@ class WorkspaceTurns:
         most = max(1, min(_WORKSPACES_MAX, room // _BYTES_OF_ONE))
         found = await connection.fetch(queries.OUTBOX_WAITING, self._place, most)
         all_waiting = {row["workspace_id"]: row["live"] for row in found}
-        waiting = {workspace: live for workspace, live in all_waiting.items() if self._queues.relay_room(workspace) > 0}
+        rooms = {workspace: self._queues.relay_room(workspace) for workspace in all_waiting}
+        waiting = {workspace: live for workspace, live in all_waiting.items() if rooms[workspace] > 0}
         self.full = () if waiting else tuple(all_waiting)
         if self.full and not as_due:
             return True
@@ -71,12 +72,16 @@ class WorkspaceTurns:
         batch = _Batch(connection, waiting, min(room, _BYTES_MAX))
         limit = min(EVENTS_MAX, self._queues.capacity(claimed=False) or EVENTS_MAX)
         rows = {
-            workspace: min(count, 2 * self._planned.get(workspace, count))
+            workspace: min(count, 2 * self._planned.get(workspace, count), rooms[workspace] or count)
             for workspace, count in divide(limit, waiting).items()
         }
         await batch.lock(rows, newest=newest)
         if batch.size < limit // 2 and not batch.left_out:
-            hungry = {workspace: waiting[workspace] for workspace in batch.unfinished if workspace not in self._planned}
+            hungry = {
+                workspace: waiting[workspace]
+                for workspace in batch.unfinished
+                if workspace not in self._planned and rooms[workspace] > rows[workspace]
+            }
             await batch.lock(divide(limit - batch.size, hungry), newest=False)
         left: dict[str, int] = {}
         if batch.size:
