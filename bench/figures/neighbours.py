@@ -176,6 +176,9 @@ PAIRS = (
 
 async def measure(environment: Environment) -> None:
     """Measure each pair: the quiet workspace alone, and then beside the other one."""
+    for warm_up in {pair.measure: None for pair in PAIRS}:
+        await warm_up(environment, "warm-up")
+        await environment.abandon()
     ratios: dict[str, list[float]] = {}
     for number, pair in enumerate(PAIRS):
         alone = Latency.of(await pair.measure(environment, f"alone-{number}"))
