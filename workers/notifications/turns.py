@@ -71,7 +71,7 @@ WAITING_CLAIM: Final = """
       FROM picked WHERE o.ctid = picked.ctid RETURNING o.workspace_id, o.id, picked.account_id
 """
 
-BATCH: Final = 64
+BATCH: Final = 200
 """The most messages that one claim takes."""
 _VISIT: Final = 256
 _SAMPLE: Final = 64

@@ -21,8 +21,8 @@ from workers.webhooks.jobs import DeliveryJob, EndpointLimits, Placement
 from workers.webhooks.workspace_use import WorkspaceUse, WorkspaceUses
 
 _IDLE_S: Final = 600.0
-_WORTH_PART: Final = 3
-"""A workspace gets more deliveries when it has room for this part of what it holds."""
+_WORTH_CLAIMING, _WORTH_RELAYING = 8, 3
+"""A workspace gets more deliveries when it has room for this part of what it holds: batches of the relay are larger."""
 
 
 class EndpointQueues:
@@ -67,18 +67,18 @@ class EndpointQueues:
         free = min(self._max_held - len(self._held), self._max_held - self._max_held // 4 - held)
         return max(0, free - self._reserved)
 
-    def room(self, use: WorkspaceUse, free: int) -> int:
+    def room(self, use: WorkspaceUse, free: int, worth: int = _WORTH_CLAIMING) -> int:
         """How many more deliveries a workspace may hold while `free` places of the process are unused.
 
         0 also if that is little beside what it holds: a batch of a few deliveries is not worth its round trips.
         """
         room = use.room(use.held, free, self._max_held)
-        return room if room * _WORTH_PART >= use.held and self.bodies.admits(use, 1) else 0
+        return room if room * worth >= use.held and self.bodies.admits(use, 1) else 0
 
     def relay_room(self, workspace_id: str | None) -> int:
         """How many more new deliveries a workspace may hold. For None, how many the process may hold."""
         free, use = self.capacity(claimed=False), self._uses.find(workspace_id)
-        return free if use is None else self.room(use, free)
+        return free if use is None else self.room(use, free, _WORTH_RELAYING)
 
     def full_workspaces(self, *, claimed: bool) -> list[str]:
         """The workspaces that may hold no more deliveries, or no more bytes, until some of theirs have ended."""
