@@ -115,9 +115,8 @@ class ApiRoute(APIRoute):
             key = read_key(request.headers.get(HEADER)) if self.mutating else None
             plain.scope["spine.headers"] = await platform.limiter.take(caller.workspace_id)
             if direct is not None:
-                platform.backpressure.refuse_when_full(
-                    caller.workspace_id
-                )  # before the body is parsed, so that a refusal is cheap
+                # Before the body is parsed, so that a refusal is cheap.
+                platform.backpressure.refuse_when_full(caller.workspace_id)
             request.scope["spine.context"] = RequestContext(
                 platform, caller, request.scope["spine.request_id"], key, request
             )

@@ -58,16 +58,21 @@ def _columns(body: EndpointCreate | EndpointUpdate) -> dict[str, Any]:
     return values
 
 
+def _with_kept_values(headers: dict[str, str], present: dict[str, str]) -> dict[str, str]:
+    """Return the headers with the present value of each whose value is hidden. Raises Unprocessable if there is none."""
+    for name, value in headers.items():
+        if value == HIDDEN and name not in present:
+            raise Unprocessable(f"there is no header {name} whose value could be kept; send its value", param="headers")
+    return {name: present[name] if value == HIDDEN else value for name, value in headers.items()}
+
+
 def _replace_headers(unit: UnitOfWork, row: EndpointRow, values: dict[str, Any]) -> None:
     """Seal the headers of an update in `values`. Removes them if they are what is stored, because that is no change."""
     headers = values.get("headers")
     if headers is None:
         return
     present = open_headers(unit, row)
-    for name, value in headers.items():
-        if value == HIDDEN and name not in present:
-            raise Unprocessable(f"there is no header {name} whose value could be kept; send its value", param="headers")
-    headers = {name: present[name] if value == HIDDEN else value for name, value in headers.items()}
+    headers = _with_kept_values(headers, present)
     if headers == present and row.headers is not None:
         del values["headers"]  # sealing gives different bytes each time
     else:
@@ -86,7 +91,7 @@ async def create_endpoint(body: EndpointCreate, unit: CurrentUnit) -> EndpointWi
     await require_endpoint_below_limit(unit)
     id, values = ids.mint(ENDPOINT.prefix), _columns(body)
     if body.headers is not None:
-        values["headers"] = seal_headers(unit, id, body.headers)
+        values["headers"] = seal_headers(unit, id, _with_kept_values(body.headers, {}))
     row = await store.create(unit, ENDPOINT, id=id, **values)
     await replace_subscriptions(unit, row.id, row.events, row.filter)
     await store.emit_event(unit, ENDPOINT, row, "created")

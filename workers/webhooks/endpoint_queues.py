@@ -21,7 +21,8 @@ from workers.webhooks.jobs import DeliveryJob, EndpointLimits, Placement
 from workers.webhooks.workspace_use import WorkspaceUse, WorkspaceUses
 
 _IDLE_S: Final = 600.0
-_WORTH_CLAIMING, _WORTH_RELAYING = 8, 3
+_WORTH_CLAIMING: Final = 8
+_WORTH_RELAYING: Final = 3
 """A workspace gets more deliveries when it has room for this part of what it holds: batches of the relay are larger."""
 
 
@@ -75,8 +76,8 @@ class EndpointQueues:
         room = use.room(use.held, free, self._max_held)
         return room if room * worth >= use.held and self.bodies.admits(use, 1) else 0
 
-    def relay_room(self, workspace_id: str | None) -> int:
-        """How many more new deliveries a workspace may hold. For None, how many the process may hold."""
+    def relay_room(self, workspace_id: str) -> int:
+        """How many more new deliveries a workspace may hold."""
         free, use = self.capacity(claimed=False), self._uses.find(workspace_id)
         return free if use is None else self.room(use, free, _WORTH_RELAYING)
 

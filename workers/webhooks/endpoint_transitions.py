@@ -7,7 +7,6 @@ reaches: those of a relay that read the endpoint just before it changed, and tho
 """
 
 import asyncio
-import time
 from datetime import timedelta
 from typing import Any, Final
 
@@ -55,13 +54,11 @@ class EndpointTransitions:
     async def drain(self, timeout_s: float) -> None:  # noqa: ARG002  # a step is short
         """Start no further step."""
         self._stopping = True
+        self._work.stop()
 
     async def _run_steps(self) -> None:
         await wait_for_wakeup(self._wake, self._context.work.sweep_s, self._context.wakeup_status)
-        started_s = time.monotonic()
-        while not self._stopping and await self.run_step():
-            await asyncio.sleep(time.monotonic() - started_s)  # half of the time is left to claims and results
-            started_s = time.monotonic()
+        await self._work.run_due(self._move)
 
     async def run_step(self) -> bool:
         """Move the next deliveries of one endpoint. Returns False if none must follow."""

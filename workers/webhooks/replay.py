@@ -6,7 +6,6 @@ workspaces take turns, and one whose step fails waits by itself (`workers.webhoo
 """
 
 import asyncio
-import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -47,7 +46,6 @@ class ReplayRunner:
             "replay", DedicatedConnection(context.pool), replay_queries.REPLAY_TAKE, replay_queries.REPLAY_PUT_OFF
         )
         self._wake = asyncio.Event()
-        self._stopping = False
 
     def on_wakeup(self, kind: WakeupKind) -> None:
         """Query soon if the wakeup is for deliveries."""
@@ -61,14 +59,11 @@ class ReplayRunner:
 
     async def drain(self, timeout_s: float) -> None:  # noqa: ARG002  # a step is short
         """Start no further step."""
-        self._stopping = True
+        self._work.stop()
 
     async def _run_steps(self) -> None:
         await wait_for_wakeup(self._wake, _POLL_S)
-        started_s = time.monotonic()
-        while not self._stopping and await self.run_step():
-            await asyncio.sleep(time.monotonic() - started_s)  # half of the time is left to claims and results
-            started_s = time.monotonic()
+        await self._work.run_due(self._step)
 
     async def run_step(self) -> bool:
         """Run one step of one replay. Returns whether a replay was due."""

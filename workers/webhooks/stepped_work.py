@@ -4,6 +4,8 @@ A step is one transaction. Workspaces take turns, so the long work of one does n
 rolled back, and its row waits in a transaction of its own, longer with each failure.
 """
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -32,7 +34,19 @@ class SteppedWork:
         self._take = take
         self._put_off = put_off
         self._last_workspace_id = ""
+        self._stopping = False
         metrics.steps_put_off(name)  # from 0, so that the first one is an increase
+
+    async def run_due(self, step: Step) -> None:
+        """Run steps until no row is due. A pause as long as the step leaves half of the time to claims and results."""
+        started_s = time.monotonic()
+        while not self._stopping and await self.run_step(step):
+            await asyncio.sleep(time.monotonic() - started_s)
+            started_s = time.monotonic()
+
+    def stop(self) -> None:
+        """Start no further step."""
+        self._stopping = True
 
     async def run_step(self, step: Step) -> bool:
         """Run one step, and after its commit what it returned. Returns False if no row is due."""

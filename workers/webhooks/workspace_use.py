@@ -61,9 +61,9 @@ class WorkspaceUses:
         """The workspaces that hold deliveries or have places reserved."""
         return self._holding.keys()
 
-    def find(self, id: str | None) -> WorkspaceUse | None:
-        """The use of a workspace; None if it has no endpoint queue here, or if there is no id."""
-        return None if id is None else self._uses.get(id)
+    def find(self, id: str) -> WorkspaceUse | None:
+        """The use of a workspace; None if it has no endpoint queue here."""
+        return self._uses.get(id)
 
     def open_queue(self, id: str, *, live: bool) -> WorkspaceUse:
         """Count one more endpoint queue of a workspace, and return its use."""

@@ -59,6 +59,8 @@ def test_the_values_of_headers_are_never_shown_again(http: httpx.Client, api: Ap
     assert kept.json()["version"] == 2  # so both values are what they were
     unknown = http.patch(path, json={"headers": {"X-Other": "********"}})
     assert (unknown.status_code, unknown.json()["param"]) == (422, "headers")
+    copied = http.post("/v1/webhook_endpoints", json={"url": URL, "events": ["*"], "headers": {"X-Token": "********"}})
+    assert (copied.status_code, copied.json()["param"]) == (422, "headers")
     answers = (changed, kept, http.get(path), http.get("/v1/webhook_endpoints"))
     stored = run(api, "SELECT body FROM spine.idempotency_keys WHERE body IS NOT NULL")
     for text in (str(made).encode(), *(answer.content for answer in answers), *(row["body"] for row in stored)):
