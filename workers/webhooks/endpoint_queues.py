@@ -74,7 +74,7 @@ class EndpointQueues:
         0 also if that is little beside what it holds: a batch of a few deliveries is not worth its round trips.
         """
         room = use.room(use.held, free, self._max_held)
-        return room if room * worth >= use.held and self.bodies.admits(use, 1) else 0
+        return room if room >= use.held // worth and self.bodies.admits(use, 1) else 0
 
     def relay_room(self, workspace_id: str) -> int:
         """How many more new deliveries a workspace may hold."""

@@ -28,12 +28,12 @@ class WorkspaceUse:
     def room(self, held: int, free: int, capacity: int) -> int:
         """How much more it may take of something of which it holds `held`, while `free` of the whole `capacity` is unused.
 
-        Live workspaces share all of it. While none of them holds anything, test workspaces share half of it in the same
+        Live workspaces share all of it. While none of them holds anything, test workspaces share 3/8 of it in the same
         manner; otherwise they have the smaller part of `policies.fair_share`.
         """
         if self.live:
             return fair_share.room(held, free, live=True)
-        alone = 0 if self._uses.live_holding else fair_share.room(held, free - capacity // 2, live=True)
+        alone = 0 if self._uses.live_holding else fair_share.room(held, free - _left_by_tests(capacity), live=True)
         return alone or fair_share.room(held, free, live=False)
 
     def is_over(self, held: int, free: int, capacity: int) -> bool:
@@ -41,7 +41,7 @@ class WorkspaceUse:
         if (
             not self.live
             and not self._uses.live_holding
-            and not fair_share.is_over(held, free - capacity // 2, live=True)
+            and not fair_share.is_over(held, free - _left_by_tests(capacity), live=True)
         ):
             return False
         return fair_share.is_over(held, free, live=self.live)
@@ -89,3 +89,8 @@ class WorkspaceUses:
             self._holding.pop(use, None)
         if use.live:
             self.live_holding += bool(use.held) - held_before
+
+
+def _left_by_tests(capacity: int) -> int:
+    """What test workspaces leave for live ones that may come: the greater part, so that these need not wait for their ends."""
+    return capacity * 5 // 8
