@@ -15,8 +15,8 @@ from typing import Any, Final
 import structlog
 
 from spine.kernel import ids, jobs, metrics
-from spine.kernel.authentication import Caller
-from spine.kernel.events import SYSTEM, Actor
+from spine.kernel.authentication import Caller, internal_caller
+from spine.kernel.events import SYSTEM
 from spine.kernel.idempotency import StoredResponse
 from spine.kernel.jobs import JobHandler
 from spine.kernel.platform import Platform
@@ -29,7 +29,7 @@ _BATCH: Final = 200
 _WORKSPACES: Final = 100
 _EACH: Final = 4
 """Jobs of one workspace in a turn."""
-AT_ONCE: Final = 4
+_AT_ONCE: Final = 4
 """Jobs that one worker runs at the same time."""
 
 _DUE: Final = "SELECT * FROM spine.jobs_due($1)"
@@ -39,22 +39,6 @@ _LATEST: Final = "SELECT extract(epoch FROM now() - min(due_at))::float8 FROM sp
 _log = structlog.get_logger(__name__)
 
 _NOTHING: Final = StoredResponse(200, b"", None)
-
-
-class _System(Caller):
-    """Spine itself, in one workspace."""
-
-    __slots__ = ()
-
-    @property
-    def actor(self) -> Actor:
-        """The actor of events and timeline entries."""
-        return SYSTEM
-
-
-def system_caller(workspace_id: str, organisation_id: str, env: Any) -> Caller:
-    """Return the caller of a job: Spine itself, in the job's workspace."""
-    return _System(SYSTEM.id, workspace_id, organisation_id, env, frozenset(), None, confirmed=True)
 
 
 class JobRunner:
@@ -72,7 +56,7 @@ class JobRunner:
         self._platform: Platform | None = None
         self._resources = AsyncExitStack()
         self._wake = asyncio.Event()
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._last_workspace_id = ""
         self._stopping = False
         for kind in handlers:
@@ -134,7 +118,7 @@ class JobRunner:
             if self._stopping:
                 return False
             kind, subject_id = row["kind"], row["subject_id"]
-            caller = system_caller(row["workspace_id"], row["organisation_id"], row["env"])
+            caller = internal_caller(row["workspace_id"], row["organisation_id"], row["env"], SYSTEM)
             unit = UnitOfWork(platform, caller, ids.mint(ids.PREFIXES["request"]), f"job:{kind}", None)
             try:
                 taken, _ = await unit.write(lambda: self._handle(unit, kind, subject_id), _result)

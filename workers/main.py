@@ -8,7 +8,7 @@ import contextlib
 import functools
 import resource
 import signal
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final
 
 import arq.worker
@@ -16,14 +16,11 @@ import uvloop
 from arq.connections import RedisSettings
 
 from products.catalogue import CATALOGUE, JOBS
-from products.platform import Connections, new_platform
 from spine.kernel import garbage_collection
-from spine.kernel.database import open_engine
 from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
 from spine.kernel.platform import Platform
-from spine.kernel.platform_mail import PlatformMail
-from spine.kernel.redis_client import open_redis, redis_settings
+from spine.kernel.redis_client import redis_settings
 from spine.kernel.settings import (
     DatabaseSettings,
     EgressSettings,
@@ -34,7 +31,8 @@ from spine.kernel.settings import (
     WorkSettings,
 )
 from spine.kernel.wakeups import WAKEUP_QUEUE, WakeupKind, deserialize, serialize
-from workers.jobs import AT_ONCE, JobRunner
+from workers.job_platform import open_job_platform
+from workers.jobs import JobRunner
 from workers.maintenance import Maintenance
 from workers.notifications.dispatch import MessageDispatcher
 from workers.notifications.receipts import ReceiptPipeline
@@ -46,23 +44,8 @@ from workers.webhooks.endpoint_transitions import EndpointTransitions
 from workers.webhooks.replay import ReplayRunner
 
 
-@contextlib.asynccontextmanager
-async def _job_platform(context: WorkerContext) -> AsyncIterator[Platform]:
-    """Open what the jobs of products are run with."""
-    engine = open_engine(DatabaseSettings().database_url, "spine_worker", "spine worker", AT_ONCE)
-    redis = open_redis(WakeupSettings().redis_url)
-    mail = PlatformMail(MailSettings())
-    clock = context.wakeup_status.clock
-    try:
-        yield await new_platform(
-            Connections(context.pool, engine, redis, context.http_client, context.wakeups, clock, mail),
-            HttpSettings(),
-            context.vault,
-        )
-    finally:
-        await mail.close()
-        await redis.aclose()
-        await engine.dispose()
+def _job_platform(context: WorkerContext) -> AbstractAsyncContextManager[Platform]:
+    return open_job_platform(context, DatabaseSettings(), WakeupSettings(), HttpSettings(), MailSettings())
 
 
 PIPELINES: Final[tuple[PipelineFactory, ...]] = (

@@ -95,7 +95,7 @@ async def cancel(unit: UnitOfWork, kind: str, subject_id: str) -> datetime | Non
 async def take(unit: UnitOfWork, kind: str, subject_id: str) -> Job | None:
     """Delete the job in the unit's transaction, and return it; None if it is not due or another worker runs it."""
     args = await unit.session.scalar(_TAKE, {"ws": unit.workspace_id, "kind": kind, "subject_id": subject_id})
-    return None if args is None else Job(kind, subject_id, orjson.loads(args))
+    return None if args is None else Job(kind, subject_id, args)
 
 
 async def read_event(unit: UnitOfWork, job: Job) -> dict[str, Any] | None:
