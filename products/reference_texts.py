@@ -77,9 +77,9 @@ EXAMPLES: Final[dict[str, Any]] = {
     "POST /v1/users": {"name": "Asha Rao", "email": "asha@acme.example"},
     "POST /v1/webhook_endpoints": {"url": _ADDRESS, "events": ["message.*", "contact.updated"]},
     "POST /v1/event_types": {
-        "name": "order.paid",
-        "description": "A customer paid an order.",
-        "schema": {"type": "object", "required": ["order_id"], "properties": {"order_id": {"type": "string"}}},
+        "name": "parcel.handed_over",
+        "description": "A parcel was handed over.",
+        "schema": {"type": "object", "required": ["parcel"], "properties": {"parcel": {"type": "string"}}},
     },
     "POST /v1/events": {"type": "order.paid", "data": {"order_id": "1001"}},
     "POST /v1/events/batch": {"events": [{"type": "order.paid", "data": {"order_id": "1001"}}]},
