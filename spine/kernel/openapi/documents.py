@@ -75,6 +75,7 @@ def _build_suite(app: FastAPI, catalogue: Catalogue, texts: Texts) -> dict[str, 
     components, carried = document["components"], document.pop("webhooks")
     for schema in components["schemas"].values():
         schemas.without_titles(schema)
+        schemas.fix_object_names(schema)
     schemas.share_page_envelope(components["schemas"])
     components |= {
         "parameters": _common_parameters(carried["/Page"]["get"]["parameters"]),

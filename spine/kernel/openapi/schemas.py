@@ -63,6 +63,13 @@ def _pascal(snake: str) -> str:
     return "".join(word.capitalize() for word in snake.split("_"))
 
 
+def fix_object_names(schema: dict[str, Any]) -> None:
+    """Write `object`, whose default is the only value that a resource shows, as a constant: clients can decide on it."""
+    name = schema.get("properties", {}).get("object", {})
+    if name.get("type") == "string" and "default" in name:
+        name["const"] = name.pop("default")
+
+
 def renamed(document: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return the document with these schemas renamed, wherever they are referred to."""
     text = re.sub(f'"{REF}([^"]+)"', lambda found: f'"{REF}{names.get(found[1], found[1])}"', json.dumps(document))
@@ -84,11 +91,15 @@ def page_names(schemas: Mapping[str, Any]) -> dict[str, str]:
 
 
 def share_page_envelope(schemas: dict[str, Any]) -> None:
-    """Write each page as the common envelope with its own kind of rows."""
+    """Write each page as its rows and the common envelope. `Page` keeps what all have; its rows differ in kind."""
     for key, schema in schemas.items():
         if key.startswith("PageOf"):
             rows = {"type": "object", "properties": {"data": schema["properties"]["data"]}, "required": ["data"]}
             schemas[key] = {"allOf": [{"$ref": f"{REF}Page"}, rows]}
+    page = schemas["Page"]
+    page["properties"].pop("data")
+    page["required"].remove("data")
+    page["description"] = "What every page of a list has beside its rows, which are in `data`."
 
 
 def used_components(document: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:
