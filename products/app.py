@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS, SCHEMA_NAMES
 from products.error_handlers import install_error_handlers
 from products.platform import Connections, new_platform
+from products.reference_texts import EXAMPLES, TAGS, TITLES
 from products.request_ids import RequestIds
 from products.system import router as system_router
 from spine import __version__
@@ -24,7 +25,7 @@ from spine.kernel.http_client import HttpClient
 from spine.kernel.http_server import server_config
 from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
-from spine.kernel.openapi import build_document
+from spine.kernel.openapi.documents import Texts, build_documents
 from spine.kernel.partitions import watch_partitions
 from spine.kernel.platform_mail import PlatformMail
 from spine.kernel.redis_client import open_redis
@@ -97,8 +98,7 @@ def build() -> FastAPI:
 
 def _documents(app: FastAPI) -> dict[str, dict[str, Any]]:
     """Build the OpenAPI documents by name. This is done on first use, because it would make the start too slow."""
-    documents = {name: build_document(app, CATALOGUE, prefixes, SCHEMA_NAMES) for name, prefixes in PRODUCTS.items()}
-    return {"spine": build_document(app, CATALOGUE, schema_names=SCHEMA_NAMES), **documents}
+    return build_documents(app, CATALOGUE, ROUTERS, PRODUCTS, Texts(TITLES, TAGS, EXAMPLES, SCHEMA_NAMES))
 
 
 app = build()

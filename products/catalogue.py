@@ -5,9 +5,9 @@ A new resource costs two lines here: the import of its module and its router in 
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 
 from products.notifications import inbound
 from spine.directory import api_keys, contacts, signup, users
@@ -98,14 +98,20 @@ CONSUMERS: Mapping[str, Sequence[str]] = {}
 
 CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS), CONSUMERS)
 
-SCHEMA_NAMES: dict[type[BaseModel], str] = {
-    message_models.AttemptOut: "spine__messages__models__AttemptOut",
-    deliveries.AttemptOut: "spine__webhooks__deliveries__AttemptOut",
+SCHEMA_NAMES: dict[type[Any], str] = {
+    message_models.AttemptOut: "MessageAttemptOut",
+    deliveries.AttemptOut: "DeliveryAttemptOut",
+    message_models.Status: "MessageStatus",
+    templates.TemplateCreate: "TemplateCreate",
+    templates.TemplateOut: "TemplateOut",
 }
-"""Public schema names of models that share a class name. Generated clients use these names, so they never change."""
+"""Public schema names of models that share a class name. Generated clients use these names, so they never change.
+
+Others of one class name get the product's name before it (`WorksTemplateOut`).
+"""
 
 PRODUCTS: dict[str, tuple[str, ...]] = {"platform": ("/v1/", "/.well-known/")} | {
     name: (f"/{name}/v1/",)
-    for name in sorted({router.prefix.split("/")[1] for router in ROUTERS} - {"v1", ".well-known"})
+    for name in sorted({router.prefix.split("/")[1] for router in ROUTERS if "/v1" in router.prefix} - {"v1"})
 }
 """The path prefixes of each product. A product has an OpenAPI document of its own."""

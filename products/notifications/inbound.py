@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel
 
 from products.notifications.providers import open_adapters
 from providers.protocol import MalformedCallback, Provider, SignatureInvalid
 from spine.kernel.errors import InvalidBody, TooLarge, Unauthenticated
 from spine.kernel.platform import Platform
-from spine.kernel.routes import ApiRoute, declares
+from spine.kernel.routes import declares, new_router
 from spine.kernel.vault import Vault
 from spine.notifications import receipts
 from spine.notifications.account_credentials import open_account, signing_secret
@@ -24,7 +24,7 @@ _ACCOUNT_FIND: Final = "SELECT * FROM spine.provider_account_find($1)"
 _MAX_BODY_BYTES: Final = 1024 * 1024
 _log = structlog.get_logger(__name__)
 
-router = APIRouter(prefix="/notifications/v1/inbound", tags=["inbound"], route_class=ApiRoute)
+router = new_router("/notifications/v1/inbound", "inbound")
 
 
 class ReceiptBody(BaseModel):
@@ -68,7 +68,7 @@ def read_callback(
     },
     summary="A provider's callback: receipts and replies",
 )
-async def receive(provider_account_id: str, request: Request) -> ReceivedOut:
+async def receive_provider_callback(provider_account_id: str, request: Request) -> ReceivedOut:
     platform: Platform = request.app.state.platform
     body = await _body(request)
     row = await platform.pool.fetchrow(_ACCOUNT_FIND, provider_account_id)

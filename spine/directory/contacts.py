@@ -224,6 +224,6 @@ async def update_contact(id: str, body: ContactUpdate, unit: CurrentUnit, if_mat
 
 
 @router.get("/{id}/timeline", openapi_extra=declares("crm:read"), summary="A contact's timeline, oldest first")
-async def contact_timeline(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
+async def get_contact_timeline(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
     await store.get(unit, CONTACT, id)
     return await timeline.page(unit, id, paging)

@@ -48,7 +48,7 @@ router = new_router("/v1", "signup")
 @router.post(
     "/signup", status_code=201, openapi_extra=declares("", public=True), summary="Sign up: both keys in one call"
 )
-async def signup(body: SignupBody, request: Request) -> SignupOut:
+async def sign_up(body: SignupBody, request: Request) -> SignupOut:
     platform: Platform = request.app.state.platform
     if platform.http.signup != "open":
         raise Forbidden(

@@ -36,7 +36,7 @@ def crud_router(resource: Resource, product: str, *verbs: str) -> ResourceRouter
             status_code=operation.status,
             openapi_extra=operation.extra,
             summary=operation.summary,
-            name=f"{verb}_{resource.noun}",
+            name=f"{verb}_{resource.plural if verb == 'list' else resource.noun}",
         )
     return router
 

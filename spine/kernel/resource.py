@@ -138,9 +138,11 @@ class PatchBody(Body):
 
 
 class Out(BaseModel):
-    """A response body, read from a row's attributes."""
+    """A response body, read from a row's attributes. Fields with defaults are always present too, and OpenAPI says so."""
 
-    model_config = ConfigDict(from_attributes=True, populate_by_name=True)
+    model_config = ConfigDict(
+        from_attributes=True, populate_by_name=True, json_schema_serialization_defaults_required=True
+    )
 
 
 class ResourceOut(Out):

@@ -171,11 +171,15 @@ def version_of(if_match: str | None) -> int | None:
     return int(text)
 
 
+def _name_and_path(route: APIRoute) -> str:
+    return f"{route.name} {route.path_format}"  # the documents make a short operationId of it
+
+
 class ResourceRouter(APIRouter):
     """A router of `ApiRoute`s. `resource` is the resource that it serves, if it is the router of one."""
 
     def __init__(self, prefix: str, tag: str, resource: Resource | None) -> None:
-        super().__init__(prefix=prefix, tags=[tag], route_class=ApiRoute)
+        super().__init__(prefix=prefix, tags=[tag], route_class=ApiRoute, generate_unique_id_function=_name_and_path)
         self.resource = resource
 
 

@@ -182,7 +182,7 @@ async def get_policy_row(unit: UnitOfWork, slug_or_id: str) -> PolicyRow:
     openapi_extra=declares("notifications:write", UPDATED),
     summary="Make a channel policy, or its next version",
 )
-async def put_policy(
+async def put_channel_policy(
     slug: Annotated[Slug, Path()], body: PolicyPut, unit: CurrentUnit, if_match: IfMatch = None
 ) -> PolicyOut:
     values: dict[str, Any] = {
@@ -215,10 +215,10 @@ async def put_policy(
 
 
 @router.get("/{slug}", openapi_extra=declares("notifications:read"), summary="Read a channel policy, by slug or id")
-async def get_policy(slug: str, unit: CurrentUnit) -> PolicyOut:
+async def get_channel_policy(slug: str, unit: CurrentUnit) -> PolicyOut:
     return PolicyOut.model_validate(await get_policy_row(unit, slug))
 
 
 @router.get("", openapi_extra=declares("notifications:read"), summary="List channel policies, newest first")
-async def list_policies(unit: CurrentUnit, paging: Paging) -> Page[PolicyOut]:
+async def list_channel_policies(unit: CurrentUnit, paging: Paging) -> Page[PolicyOut]:
     return await store.page(unit, POLICY, paging.cursor, paging.limit)

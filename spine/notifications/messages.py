@@ -141,6 +141,6 @@ async def cancel_message(id: str, unit: CurrentUnit) -> MessageOut:
 
 
 @router.get("/{id}/audit", openapi_extra=declares("notifications:read"), summary="A message's timeline, oldest first")
-async def message_audit(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
+async def get_message_audit(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
     await store.get(unit, MESSAGE, id)
     return await timeline.page(unit, id, paging)

@@ -136,7 +136,7 @@ def _check_target(unit: UnitOfWork, credentials: Body) -> None:
     "", status_code=201, openapi_extra=declares("notifications:write", CREATED), summary="Add a provider account"
 )
 @prepared_by(_resolve_target)
-async def create_account(body: AccountCreate, unit: CurrentUnit) -> AccountOut:
+async def create_provider_account(body: AccountCreate, unit: CurrentUnit) -> AccountOut:
     _check_kind(unit, body.kind, body.channel)
     credentials, config = validate_account(body.kind, body.credentials, body.config)
     _check_target(unit, credentials)
@@ -163,7 +163,9 @@ async def create_account(body: AccountCreate, unit: CurrentUnit) -> AccountOut:
 
 @router.patch("/{id}", openapi_extra=declares("notifications:write", UPDATED), summary="Change a provider account")
 @prepared_by(_resolve_target)
-async def update_account(id: str, body: AccountUpdate, unit: CurrentUnit, if_match: IfMatch = None) -> AccountOut:
+async def update_provider_account(
+    id: str, body: AccountUpdate, unit: CurrentUnit, if_match: IfMatch = None
+) -> AccountOut:
     row: AccountRow = await store.get(unit, ACCOUNT, id, lock=True)
     values = store.columns(body)
     old = unseal(unit.platform.vault, row.credentials, row.workspace_id, row.id)

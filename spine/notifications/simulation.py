@@ -127,7 +127,7 @@ async def _strategy(unit: UnitOfWork, row: PolicyRow, message: MessageCreate | N
     openapi_extra=declares("notifications:read", SIMULATED),
     summary="Try a policy in an imagined world; the trace is made by the code that sends",
 )
-async def simulate_policy(id: str, unit: CurrentUnit, body: SimulateBody | None = None) -> SimulationOut:
+async def simulate_channel_policy(id: str, unit: CurrentUnit, body: SimulateBody | None = None) -> SimulationOut:
     request = body or SimulateBody()
     row = await get_policy_row(unit, id)
     strategy = await _strategy(unit, row, request.message)

@@ -28,7 +28,7 @@ _RESET_HEALTH: Final = text(
 
 
 @router.delete("/{id}", openapi_extra=declares("webhooks:write", DELETED), summary="Delete a webhook endpoint")
-async def delete_endpoint(id: str, unit: CurrentUnit) -> DeletedOut:
+async def delete_webhook_endpoint(id: str, unit: CurrentUnit) -> DeletedOut:
     row = await find_endpoint(unit, id, lock=True)
     await replace_subscriptions(unit, id, [], None)
     await store.change(unit, ENDPOINT, row, {"deleted_at": await unit.now()})
@@ -40,7 +40,7 @@ async def delete_endpoint(id: str, unit: CurrentUnit) -> DeletedOut:
 @router.post(
     "/{id}/enable", openapi_extra=declares("webhooks:write", UPDATED), summary="Enable a disabled webhook endpoint"
 )
-async def enable_endpoint(id: str, unit: CurrentUnit, body: EnableBody | None = None) -> EndpointOut:
+async def enable_webhook_endpoint(id: str, unit: CurrentUnit, body: EnableBody | None = None) -> EndpointOut:
     options = body or EnableBody()
     row = await find_endpoint(unit, id, lock=True)
     if row.status == EndpointStatus.ENABLED:

@@ -39,7 +39,9 @@ async def create_secret(unit: UnitOfWork, row: EndpointRow) -> EndpointWithSecre
     openapi_extra=declares("webhooks:write", UPDATED, sealed=True),
     summary="Give a webhook endpoint a new secret",
 )
-async def rotate_secret(id: str, unit: CurrentUnit, body: RotateBody | None = None) -> EndpointWithSecret:
+async def rotate_webhook_endpoint_secret(
+    id: str, unit: CurrentUnit, body: RotateBody | None = None
+) -> EndpointWithSecret:
     row = await find_endpoint(unit, id, lock=True)
     overlap = timedelta(seconds=(body or RotateBody()).overlap_s)
     await unit.session.execute(_EXPIRE, {"ws": unit.workspace_id, "id": id, "overlap": overlap})

@@ -86,7 +86,7 @@ def _replace_headers(unit: UnitOfWork, row: EndpointRow, values: dict[str, Any])
     summary="Create a webhook endpoint",
 )
 @prepared_by(_check_target)
-async def create_endpoint(body: EndpointCreate, unit: CurrentUnit) -> EndpointWithSecret:
+async def create_webhook_endpoint(body: EndpointCreate, unit: CurrentUnit) -> EndpointWithSecret:
     _require_allowed_target(unit)
     await require_endpoint_below_limit(unit)
     id, values = ids.mint(ENDPOINT.prefix), _columns(body)
@@ -99,12 +99,12 @@ async def create_endpoint(body: EndpointCreate, unit: CurrentUnit) -> EndpointWi
 
 
 @router.get("/{id}", openapi_extra=declares("webhooks:read"), summary="Read a webhook endpoint")
-async def get_endpoint(id: str, unit: CurrentUnit) -> EndpointOut:
+async def get_webhook_endpoint(id: str, unit: CurrentUnit) -> EndpointOut:
     return endpoint_out(unit, await find_endpoint(unit, id))
 
 
 @router.get("", openapi_extra=declares("webhooks:read"), summary="List webhook endpoints, newest first")
-async def list_endpoints(unit: CurrentUnit, paging: Paging) -> Page[EndpointOut]:
+async def list_webhook_endpoints(unit: CurrentUnit, paging: Paging) -> Page[EndpointOut]:
     not_deleted = EndpointRow.deleted_at.is_(None)
     return await store.page(
         unit, ENDPOINT, paging.cursor, paging.limit, checked=[not_deleted], out=lambda row: endpoint_out(unit, row)
@@ -117,7 +117,9 @@ async def list_endpoints(unit: CurrentUnit, paging: Paging) -> Page[EndpointOut]
     summary="Change a webhook endpoint, or disable it",
 )
 @prepared_by(_check_target)
-async def update_endpoint(id: str, body: EndpointUpdate, unit: CurrentUnit, if_match: IfMatch = None) -> EndpointOut:
+async def update_webhook_endpoint(
+    id: str, body: EndpointUpdate, unit: CurrentUnit, if_match: IfMatch = None
+) -> EndpointOut:
     row = await find_endpoint(unit, id, lock=True)
     _require_allowed_target(unit)
     values = _columns(body)

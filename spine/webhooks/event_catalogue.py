@@ -36,7 +36,7 @@ _REGISTERED: Final = text(
 @router.get(
     "/types", openapi_extra=declares("events:read"), summary="The catalogue: every event type, with schema and example"
 )
-async def list_catalogue(unit: CurrentUnit) -> CatalogueOut:
+async def list_event_catalogue(unit: CurrentUnit) -> CatalogueOut:
     rows = await unit.session.execute(_REGISTERED, {"ws": unit.workspace_id})
     registered = [
         CatalogueEntry(

@@ -30,7 +30,7 @@ class MissingBody(Body):
     openapi_extra=declares("webhooks:write", CREATED, listed_at="/v1/replays"),
     summary="Deliver the events that this endpoint never got",
 )
-async def replay_missing(id: str, body: MissingBody, unit: CurrentUnit) -> ReplayOut:
+async def replay_missing_deliveries(id: str, body: MissingBody, unit: CurrentUnit) -> ReplayOut:
     endpoint = await find_endpoint(unit, id)
     filter: Json = {"endpoint_id": id, "types": endpoint.events, "since": body.since.isoformat()}
     if data := read(endpoint.filter):

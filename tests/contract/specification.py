@@ -97,10 +97,14 @@ class Operation:
 
 
 def operations(document: Document = SPINE) -> Iterator[Operation]:
-    """Yield every operation of a document."""
+    """Yield every operation of a document, with its shared parameters written out."""
+    shared = document["components"]["parameters"]
     for path, item in document["paths"].items():
         for method, spec in item.items():
-            yield Operation(path, method, spec)
+            parameters = [
+                shared[one["$ref"].split("/")[-1]] if "$ref" in one else one for one in spec.get("parameters", [])
+            ]
+            yield Operation(path, method, {**spec, "parameters": parameters})
 
 
 OPERATIONS: Final = tuple(operations())

@@ -1,5 +1,6 @@
 """The OpenAPI documents are valid, consistent with each other and with the code."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -7,14 +8,19 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from fastapi.routing import APIRoute
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from products.app import app
-from products.catalogue import CATALOGUE, RESOURCES
+from products.catalogue import CATALOGUE, PRODUCTS, RESOURCES, ROUTERS
 from products.openapi import DIRECTORY, drifted
-from tests.contract.specification import OPERATIONS, SPINE, Operation, read
+from products.reference_texts import EXAMPLES
+from spine.kernel.ids import PREFIXES
+from spine.kernel.openapi.operations import product_of
+from spine.kernel.routes import ResourceRouter
+from tests.contract.specification import OPERATIONS, SPINE, Operation, operations, read
 from tests.servers import ROOT
 
 NAMES = sorted(path.stem for path in DIRECTORY.glob("*.json"))
@@ -29,6 +35,13 @@ UNDOCUMENTED = {
     "/{product}/v1/openapi.json",
 }
 """Routes outside the public specification: health, and the specification itself (P-26)."""
+PRINTED_FOR_LATER = {
+    "POST /crm/v1/leads",
+    "POST /works/v1/projects",
+    "POST /tickets/v1/tickets",
+    "POST /calendar/v1/appointments",
+}
+"""Printed bodies of products that are not served yet."""
 EMITTED_BY_WORKERS = {"delivery.dead_lettered", "replay.completed"}
 """Events that no operation of the API emits."""
 
@@ -72,10 +85,87 @@ def test_a_document_is_valid_openapi(name: str) -> None:
     assert "HTTPValidationError" not in text
 
 
-@pytest.mark.parametrize("component", ["Error", "Page", "Event"])
-def test_shared_components_are_the_same_everywhere(component: str) -> None:
-    """A shared component is byte-identical in every document (P-24)."""
-    assert len({json.dumps(read(name)["components"]["schemas"][component], sort_keys=True) for name in NAMES}) == 1
+@pytest.mark.parametrize("name", NAMES)
+def test_a_document_has_only_the_components_that_it_uses(name: str) -> None:
+    """Each document is complete in itself and carries nothing of other products (P-24)."""
+    document = read(name)
+    components = document["components"]
+    used: set[tuple[str, str]] = {("securitySchemes", scheme) for need in document["security"] for scheme in need}
+    queue = [json.dumps([document["paths"], document["webhooks"]])]
+    while queue:
+        for found in set(re.findall(r'"#/components/(\w+)/([^"]+)"', queue.pop())) - used:
+            used.add(found)
+            queue.append(json.dumps(components[found[0]][found[1]]))
+    assert used == {(kind, key) for kind, found in components.items() for key in found}
+    assert "$ref" not in re.sub(r'"\$ref": "#/components/', "", json.dumps(document))
+
+
+def test_a_component_is_the_same_in_every_document() -> None:
+    """Components are byte-identical wherever they stand: errors, pages, events, headers, parameters, security (P-24)."""
+    texts: dict[tuple[str, str], set[bytes]] = {}
+    for name in NAMES:
+        for kind, found in read(name)["components"].items():
+            for key, component in found.items():
+                text = json.dumps(component, sort_keys=True).encode()
+                texts.setdefault((kind, key), set()).add(hashlib.sha256(text).digest())
+    assert [key for key, hashes in texts.items() if len(hashes) > 1] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_written_once_is_in_every_document(name: str) -> None:
+    """Auth, errors, pagination, idempotency and event envelope are in every document, with one text about them (P-24)."""
+    document = read(name)
+    components = document["components"]
+    assert {"Error", "Page", "Event", "FieldError", "Actor"} <= components["schemas"].keys()
+    assert components["parameters"].keys() >= {"IdempotencyKey", "Cursor", "Limit", "IfMatch", "WebhookSignature"}
+    assert components["headers"] == SPINE["components"]["headers"]
+    assert components["responses"] == SPINE["components"]["responses"]
+    assert components["securitySchemes"] == {"bearer": SPINE["components"]["securitySchemes"]["bearer"]}
+    for section in ("servers", "security", "openapi"):
+        assert document[section] == SPINE[section]
+    assert document["info"]["description"] == SPINE["info"]["description"]
+    assert document["info"]["version"] == SPINE["info"]["version"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tag_is_described(name: str) -> None:
+    """The tags of a document are those of its operations, each with a sentence."""
+    document = read(name)
+    items = [*document["paths"].values(), *document["webhooks"].values()]
+    used = {tag for item in items for operation in item.values() for tag in operation["tags"]}
+    assert {tag["name"] for tag in document["tags"]} == used
+    assert all(tag["description"].endswith(".") for tag in document["tags"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_is_valid(name: str) -> None:
+    """Every example of a request body fits the schema beside it."""
+    document = read(name)
+    for operation in operations(document):
+        content = operation.spec.get("requestBody", {}).get("content", {}).get("application/json", {})
+        if "example" in content:
+            schema = {**content["schema"], "components": document["components"]}
+            jsonschema.Draft202012Validator(schema).validate(content["example"])
+
+
+def test_every_printed_body_belongs_to_an_operation() -> None:
+    """No example is written for an operation that does not exist."""
+    known = {str(operation) for operation in OPERATIONS}
+    assert {key for key in EXAMPLES if key not in known} <= PRINTED_FOR_LATER
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_a_product_documents_its_own_events_only(product: str) -> None:
+    """The webhooks of a document are the types that its product's resources declare, and those of their families (P-24)."""
+    for other in set(PRODUCTS) - {product}:
+        assert not set(read(product)["webhooks"]) & set(read(other)["webhooks"])
+    declared = {
+        event.name
+        for router in ROUTERS
+        if isinstance(router, ResourceRouter) and router.resource and product_of(router.prefix) == product
+        for event in router.resource.events
+    }
+    assert declared <= set(read(product)["webhooks"])
 
 
 def test_the_whole_is_the_sum_of_its_parts() -> None:
@@ -113,10 +203,16 @@ def test_an_operation_keeps_the_conventions(subject: Operation) -> None:
     assert operation["operationId"]
 
 
-def test_operation_ids_are_unique() -> None:
-    """Each operationId is unique, because clients and tools are generated from it."""
+def test_operation_ids_name_methods_of_clients() -> None:
+    """Each operationId is a unique, short verb and noun in snake_case: generated clients name their methods by it."""
+    webhooks = [item["post"]["operationId"] for item in SPINE["webhooks"].values()]
     names = [operation.spec["operationId"] for operation in OPERATIONS]
-    assert len(names) == len(set(names))
+    assert len({*names, *webhooks}) == len(names) + len(webhooks)
+    nouns = {noun.partition("_")[0] for noun in PREFIXES} - {"replay"}  # which is a verb too
+    for name in [*names, *webhooks]:
+        assert re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", name), name
+        assert len(name) <= 64, name
+        assert name.partition("_")[0] not in nouns, f"{name} does not begin with a verb"
 
 
 def test_lists_take_a_cursor_and_a_bounded_limit() -> None:
@@ -124,7 +220,7 @@ def test_lists_take_a_cursor_and_a_bounded_limit() -> None:
     lists = 0
     for operation in OPERATIONS:
         answer = operation.spec["responses"].get("200", {}).get("content", {}).get("application/json", {})
-        if "Page_" not in json.dumps(answer):
+        if "PageOf" not in json.dumps(answer):
             continue
         lists += 1
         parameters = {parameter["name"]: parameter["schema"] for parameter in operation.spec["parameters"]}
