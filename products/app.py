@@ -13,6 +13,8 @@ from fastapi import FastAPI
 
 from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS, SCHEMA_NAMES, WORKSPACE_SEEDS
 from products.error_handlers import install_error_handlers
+from products.mcp.endpoint import McpEndpoint
+from products.mcp.routes import router as mcp_router
 from products.request_ids import RequestIds
 from products.system import router as system_router
 from spine import __version__
@@ -39,6 +41,7 @@ from spine.kernel.settings import (
     EgressSettings,
     HttpSettings,
     MailSettings,
+    McpSettings,
     VaultSettings,
     WakeupSettings,
 )
@@ -100,6 +103,7 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
             read_limits=ReadLimits(http.max_reads, http.read_timeout_s),
             workspace_seeds=WORKSPACE_SEEDS,
         )
+        app.state.mcp = McpEndpoint(app, McpSettings())
         EVENT_TYPES.declare(CATALOGUE.types)
         yield
 
@@ -116,6 +120,7 @@ def build() -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(system_router)
+    app.include_router(mcp_router)
     for router in ROUTERS:
         app.include_router(router)
     install_error_handlers(app)

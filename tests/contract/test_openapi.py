@@ -27,8 +27,12 @@ UNDOCUMENTED = {
     "/openapi.json",
     "/v1/openapi.json",
     "/{product}/v1/openapi.json",
+    "/mcp",
+    "/mcp/",
+    "/.well-known/oauth-protected-resource",
+    "/.well-known/oauth-protected-resource/mcp",
 }
-"""Routes outside the public specification: health, and the specification itself (P-26)."""
+"""Routes outside the public specification: health, the specification itself, and MCP, which describes itself (P-26)."""
 EMITTED_BY_WORKERS = {"delivery.dead_lettered", "replay.completed"}
 """Events that no operation of the API emits."""
 
