@@ -6,7 +6,7 @@ import functools
 import resource
 import socket
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -125,14 +125,12 @@ def build() -> FastAPI:
         app.include_router(router)
     install_error_handlers(app)
     app.add_middleware(RequestIds)
-    app.state.documents = functools.cache(lambda: _documents(app))
+    # The OpenAPI documents, each built at its first use, because they would make the start too slow.
+    app.state.documents = {
+        name: functools.cache(functools.partial(build_document, app, CATALOGUE, prefixes, SCHEMA_NAMES))
+        for name, prefixes in {"spine": ("/",), **PRODUCTS}.items()
+    }
     return app
-
-
-def _documents(app: FastAPI) -> dict[str, dict[str, Any]]:
-    """Build the OpenAPI documents by name. This is done on first use, because it would make the start too slow."""
-    documents = {name: build_document(app, CATALOGUE, prefixes, SCHEMA_NAMES) for name, prefixes in PRODUCTS.items()}
-    return {"spine": build_document(app, CATALOGUE, schema_names=SCHEMA_NAMES), **documents}
 
 
 app = build()

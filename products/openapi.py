@@ -1,5 +1,6 @@
 """`python -m products.openapi`: write the OpenAPI documents that are committed under openapi/."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +13,9 @@ DIRECTORY: Final = Path(__file__).parent.parent / "openapi"
 
 def render_documents() -> dict[str, bytes]:
     """Return the text of each document, by file name."""
-    documents: dict[str, dict[str, Any]] = build().state.documents()
+    documents: dict[str, Callable[[], dict[str, Any]]] = build().state.documents
     option = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-    return {f"{name}.json": orjson.dumps(document, option=option) for name, document in documents.items()}
+    return {f"{name}.json": orjson.dumps(document(), option=option) for name, document in documents.items()}
 
 
 def drifted() -> list[str]:

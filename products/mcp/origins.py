@@ -39,7 +39,7 @@ def check_origin(request: Request, settings: McpSettings, public_url: str | None
 
 def base_url(request: Request, public_url: str | None) -> str:
     """Return the URL of the API for this caller: SPINE_PUBLIC_URL or, without one, the one that was called."""
-    return (public_url or _origin_of(f"{request.url.scheme}://{request.headers.get('host', '')}")).rstrip("/")
+    return (public_url or _origin_of(f"{request.scope['scheme']}://{request.headers.get('host', '')}")).rstrip("/")
 
 
 def _origin_of(url: str) -> str:

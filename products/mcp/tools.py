@@ -73,9 +73,11 @@ def _tool(path: str, method: str, operation: Mapping[str, Any], components: Mapp
     properties: dict[str, Schema] = {}
     required: list[str] = []
     body, required_body = _body(operation, components)
+    parameters, headers = _parameters(operation)
     for argument, schema, is_required, target in (
-        *_parameters(operation),
+        *parameters,
         *_fields(body, required_body=required_body),
+        *headers,
     ):
         if argument in arguments:
             raise ValueError(f"the tool {name} has two arguments {argument}")
@@ -108,8 +110,14 @@ def _tool(path: str, method: str, operation: Mapping[str, Any], components: Mapp
     )
 
 
-def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, Schema, bool, Argument]]:
-    """Yield the arguments of parameters: name, schema, whether it is required, and where it goes."""
+_Described = tuple[str, Schema, bool, Argument]
+"""An argument: its name, its schema, whether it is required, and where it goes."""
+
+
+def _parameters(operation: Mapping[str, Any]) -> tuple[list[_Described], list[_Described]]:
+    """Return the arguments that go into the path and the query, and those that go into headers."""
+    url: list[_Described] = []
+    headers: list[_Described] = []
     for parameter in operation.get("parameters", ()):
         name, place = parameter["name"], parameter["in"]
         schema: Schema = {key: value for key, value in parameter["schema"].items() if key != "title"}
@@ -118,8 +126,12 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[tuple[str, Schema, boo
         if name == HEADER:
             schema["description"] = _KEY_TEXT
         many = without_null(schema).get("type") == "array"
-        argument = name.lower().replace("-", "_") if place == "header" else name
-        yield argument, schema, parameter.get("required", False), Argument(place, name, many)
+        required = parameter.get("required", False)
+        if place == "header":
+            headers.append((name.lower().replace("-", "_"), schema, required, Argument(place, name)))
+        else:
+            url.append((name, schema, required, Argument(place, name, many)))
+    return url, headers
 
 
 def _body(operation: Mapping[str, Any], components: Mapping[str, Schema]) -> tuple[Schema | None, bool]:
@@ -133,7 +145,7 @@ def _body(operation: Mapping[str, Any], components: Mapping[str, Schema]) -> tup
     return body, bool(operation["requestBody"].get("required"))
 
 
-def _fields(body: Schema | None, *, required_body: bool) -> Iterator[tuple[str, Schema, bool, Argument]]:
+def _fields(body: Schema | None, *, required_body: bool) -> Iterator[_Described]:
     """Yield the arguments of a body's fields. Of a body that may be left out no field is required."""
     for name, schema in (body or {}).get("properties", {}).items():
         plain = {key: value for key, value in schema.items() if key != "title"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -23,14 +24,17 @@ def content(result: CallToolResult) -> dict[str, Any]:
     return found
 
 
-def narrow_key(http: httpx.Client, *scopes: str) -> str:
-    """Make a key with these scopes."""
-    key: str = http.post("/v1/api_keys", json={"name": "narrow", "scopes": scopes}).json()["api_key"]
-    return key
+@pytest.fixture
+async def rest(org: Organisation) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the REST API, with every scope."""
+    async with org.test.async_client() as made:
+        yield made
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_a_tool_does_what_its_operation_does(mode: str, api: Api, org: Organisation, http: httpx.Client) -> None:
+async def test_a_tool_does_what_its_operation_does(
+    mode: str, api: Api, org: Organisation, rest: httpx.AsyncClient
+) -> None:
     """What a tool creates is there over REST, and a read over MCP answers the same JSON, for new and older clients (P-25)."""
     async with connect(api.url, org.test.key, mode) as client:
         assert client.protocol_version == ("2025-11-25" if mode == "legacy" else "2026-07-28")
@@ -39,14 +43,16 @@ async def test_a_tool_does_what_its_operation_does(mode: str, api: Api, org: Org
         )
         assert not made.is_error
         contact = content(made)
-        assert contact == http.get(f"/crm/v1/contacts/{contact['id']}").json()
+        assert contact == (await rest.get(f"/crm/v1/contacts/{contact['id']}")).json()
         read = await client.call_tool("crm_get_contact", {"id": contact["id"]})
         assert content(read) == contact
         found = await client.call_tool("crm_search_contacts", {"phone": "098765 43210", "limit": 1})
         assert content(found) == {"data": [contact], "has_more": False, "next_cursor": None}
 
 
-async def test_the_same_key_replays_and_another_body_conflicts(api: Api, org: Organisation, http: httpx.Client) -> None:
+async def test_the_same_key_replays_and_another_body_conflicts(
+    api: Api, org: Organisation, rest: httpx.AsyncClient
+) -> None:
     """A repeated idempotency key answers the first result, over REST too; with other arguments it is 409 (P-05, P-06)."""
     async with connect(api.url, org.test.key) as client:
         arguments = {"name": "Meera", "idempotency_key": unique_key()}
@@ -59,12 +65,12 @@ async def test_the_same_key_replays_and_another_body_conflicts(api: Api, org: Or
         assert (again.meta["spine/status"], again.meta["spine/replayed"]) == (201, True)
         assert first.meta["spine/request_id"] != again.meta["spine/request_id"]
         header = {"Idempotency-Key": arguments["idempotency_key"]}
-        assert http.post("/crm/v1/contacts", json={"name": "Meera"}, headers=header).json() == content(first)
+        assert (await rest.post("/crm/v1/contacts", json={"name": "Meera"}, headers=header)).json() == content(first)
         other = await client.call_tool("crm_create_contact", arguments | {"name": "Asha"})
         assert other.is_error
         assert content(other)["code"] == "idempotency_key_reused"
         assert content(other)["param"] == "idempotency_key"
-    assert len(http.get("/crm/v1/contacts").json()["data"]) == 1
+    assert len((await rest.get("/crm/v1/contacts")).json()["data"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -81,7 +87,11 @@ async def test_the_same_key_replays_and_another_body_conflicts(api: Api, org: Or
             {"name": "x", "idempotency_key": "a\nb"},
             (400, "idempotency_key_invalid", "idempotency_key"),
         ),
-        ("crm_create_contact", {"name": "x", "idempotency_key": 7}, (400, "idempotency_key_invalid", "idempotency_key")),
+        (
+            "crm_create_contact",
+            {"name": "x", "idempotency_key": 7},
+            (400, "idempotency_key_invalid", "idempotency_key"),
+        ),
         ("crm_create_contact", {"name": "", "idempotency_key": "k"}, (422, "validation_failed", "name")),
         ("crm_create_contact", {"idempotency_key": "k"}, (422, "validation_failed", "name")),
         ("crm_create_contact", {"name": "x", "nmae": 1, "idempotency_key": "k"}, (422, "validation_failed", "nmae")),
@@ -119,9 +129,9 @@ async def test_an_unknown_argument_is_answered_with_the_known_ones(api: Api, org
     assert problem["allowed"] == ["cursor", "email", "limit", "phone"]
 
 
-async def test_the_version_guards_a_change(api: Api, org: Organisation, http: httpx.Client) -> None:
+async def test_the_version_guards_a_change(api: Api, org: Organisation, rest: httpx.AsyncClient) -> None:
     """`if_match` is the If-Match header: a stale version is refused."""
-    made = http.post("/crm/v1/contacts", json={"name": "Meera"}).json()
+    made = (await rest.post("/crm/v1/contacts", json={"name": "Meera"})).json()
     async with connect(api.url, org.test.key) as client:
 
         async def rename(name: str) -> CallToolResult:
@@ -134,18 +144,19 @@ async def test_the_version_guards_a_change(api: Api, org: Organisation, http: ht
         assert content(await rename("Mina"))["code"] == "version_conflict"
 
 
-async def test_a_list_parameter_is_repeated(api: Api, org: Organisation, http: httpx.Client) -> None:
+async def test_a_list_parameter_is_repeated(api: Api, org: Organisation, rest: httpx.AsyncClient) -> None:
     """A list argument of a read is a repeated query parameter."""
     for type in ("order.paid", "order.packed", "cart.left"):
-        http.post("/v1/events", json={"type": type, "data": {}}).raise_for_status()
+        (await rest.post("/v1/events", json={"type": type, "data": {}})).raise_for_status()
     async with connect(api.url, org.test.key) as client:
         found = content(await client.call_tool("events_list", {"type": ["order.packed", "cart.*"]}))
     assert [event["type"] for event in found["data"]] == ["order.packed", "cart.left"]
 
 
-async def test_tools_are_listed_and_called_by_scope(api: Api, org: Organisation, http: httpx.Client) -> None:
+async def test_tools_are_listed_and_called_by_scope(api: Api, org: Organisation, rest: httpx.AsyncClient) -> None:
     """A narrow key sees the tools of its scopes; another tool answers 403 `scope_missing`, as REST does (P-25, C-15)."""
-    narrow = narrow_key(http, "crm:read")
+    made = await rest.post("/v1/api_keys", json={"name": "narrow", "scopes": ["crm:read"]})
+    narrow = made.json()["api_key"]
     async with connect(api.url, org.test.key) as wide, connect(api.url, narrow) as client:
         everything = {tool.name for tool in (await wide.list_tools()).tools}
         listed = await client.list_tools()
@@ -176,7 +187,8 @@ async def test_two_workspaces_on_one_server_stay_apart(api: Api, org: Organisati
             made = []
             for number in range(5):
                 result = await client.call_tool(
-                    "crm_create_contact", {"name": f"{name} {number}", "idempotency_key": f"same {number}".replace(" ", "-")}
+                    "crm_create_contact",
+                    {"name": f"{name} {number}", "idempotency_key": f"same {number}".replace(" ", "-")},
                 )
                 made.append(content(result)["id"])
             names = [row["name"] for row in content(await client.call_tool("crm_search_contacts", {}))["data"]]
@@ -190,9 +202,11 @@ async def test_two_workspaces_on_one_server_stay_apart(api: Api, org: Organisati
             assert (problem["status"], problem["code"]) == (404, "not_found")
 
 
-async def test_a_message_is_sent_by_a_tool(api: Api, org: Organisation, http: httpx.Client) -> None:
+async def test_a_message_is_sent_by_a_tool(api: Api, org: Organisation, rest: httpx.AsyncClient) -> None:
     """`notifications_send`, an accept route, takes the same arguments as REST, and its result fits its output schema."""
-    http.post("/notifications/v1/templates", json={"slug": "hello", "bodies": {"sms": "Hello {{ name }}"}}).raise_for_status()
+    (
+        await rest.post("/notifications/v1/templates", json={"slug": "hello", "bodies": {"sms": "Hello {{ name }}"}})
+    ).raise_for_status()
     arguments = {"to": "+910000000000", "template": "hello", "channels": ["sms"], "vars": {"name": "Meera"}}
     async with connect(api.url, org.test.key) as client:
         schemas = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
