@@ -4,12 +4,8 @@ import orjson
 from mcp.types import CallToolResult, TextContent
 
 from products.mcp.in_process import Answer
-from products.mcp.tools import IDEMPOTENCY_KEY, Tool
+from products.mcp.tools import Tool
 from spine.kernel.errors import SpineError
-from spine.kernel.idempotency import HEADER
-
-_META = "spine/"
-"""The prefix of our names in `_meta`."""
 
 
 class ResultTooLarge(SpineError):
@@ -25,9 +21,8 @@ def to_result(tool: Tool, answer: Answer, max_bytes: int) -> CallToolResult:
         return refusal(_too_large(tool, answer, max_bytes), request_id, status=answer.status)
     text = bytes(answer.body)
     content = orjson.loads(text)
-    if answer.status >= 400 and content.get("param") == HEADER:
-        content["param"] = IDEMPOTENCY_KEY
-        text = orjson.dumps(content)
+    if answer.status >= 400:
+        content, text = _with_argument_name(tool, content, text)
     meta: dict[str, object] = {"request_id": request_id, "status": answer.status}
     if "idempotent-replayed" in answer.headers:
         meta["replayed"] = True
@@ -50,8 +45,17 @@ def _result(content: object, text: bytes, meta: dict[str, object], *, is_error: 
         content=[TextContent(text=text.decode())],
         structured_content=content,
         is_error=is_error,
-        _meta={_META + name: value for name, value in meta.items()},
+        _meta=meta,
     )
+
+
+def _with_argument_name(tool: Tool, problem: dict[str, object], text: bytes) -> tuple[dict[str, object], bytes]:
+    """Return the problem and its text. A header at fault is named as the argument that it came from."""
+    for name, argument in tool.arguments.items():
+        if argument.place == "header" and argument.name == problem.get("param"):
+            renamed = problem | {"param": name}
+            return renamed, orjson.dumps(renamed)
+    return problem, text
 
 
 def _too_large(tool: Tool, answer: Answer, max_bytes: int) -> ResultTooLarge:

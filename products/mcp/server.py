@@ -118,5 +118,5 @@ def _wire_tool(tool: Tool) -> WireTool:
             destructive_hint=not (tool.read_only or tool.creates),
             idempotent_hint=True,  # reads are, and the others take a key
         ),
-        _meta={"spine/scope": tool.scope},
+        _meta={"scope": tool.scope},
     )

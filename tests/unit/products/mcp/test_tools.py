@@ -33,7 +33,7 @@ def ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def operation(body: Any = None, *parameters: Any, required: bool = True, **changes: Any) -> dict[str, Any]:
+def operation(body: Any = None, *parameters: Any, required: Any = True, **changes: Any) -> dict[str, Any]:
     """An operation that is a tool."""
     content = {"application/json": {"schema": body}}
     return {
