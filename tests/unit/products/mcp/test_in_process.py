@@ -57,7 +57,7 @@ async def test_a_body_is_kept_up_to_the_limit_and_counted_whole(limit: int | Non
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         received: dict[str, Any] = dict(await receive())
         assert received == {"type": "http.request", "body": b"question", "more_body": False}
-        await send({"type": "http.response.start", "status": 201, "headers": [(b"Request-Id", b"req_1")]})
+        await send({"type": "http.response.start", "status": 201, "headers": [(b"request-id", b"req_1")]})
         for part in (b"abc", b"def"):
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body"})
