@@ -60,7 +60,7 @@ class McpEndpoint:
 
     async def metadata(self, request: Request) -> Response:
         """Return the metadata of the protected resource (RFC 9728). This API issues the keys itself."""
-        url = base_url(request, self._admit(request).http.public_url)
+        url = base_url(request, self._admit(request).http)
         tools = await self._loaded_tools()
         document = {
             "resource": url + PATH,
@@ -87,7 +87,7 @@ class McpEndpoint:
                 authorization, lambda: client_site(request, platform.http.trusted_proxies)
             )
         except Unauthenticated as error:
-            metadata = base_url(request, platform.http.public_url) + METADATA_PATH + PATH
+            metadata = base_url(request, platform.http) + METADATA_PATH + PATH
             reason = 'error="invalid_token", ' if authorization else ""
             error.headers["WWW-Authenticate"] = f'Bearer {reason}resource_metadata="{metadata}"'
             raise

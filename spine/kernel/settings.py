@@ -111,7 +111,7 @@ class McpSettings(_Group):
 
     mcp: Literal["on", "off"] = "on"
     mcp_hosts: Names = ()
-    """Names by which callers reach /mcp, beside addresses, localhost and the host of SPINE_PUBLIC_URL. `*`: any name."""
+    """The names by which /mcp is served, beside addresses, localhost and the host of SPINE_PUBLIC_URL. None: any name."""
     mcp_origins: Names = ()
     """Origins of web pages that may call /mcp, beside those on this machine and that of SPINE_PUBLIC_URL."""
     mcp_max_result_bytes: int = Field(default=1024 * 1024, ge=1024)

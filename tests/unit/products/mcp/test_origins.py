@@ -5,7 +5,7 @@ from starlette.requests import Request
 
 from products.mcp.origins import base_url, check_origin
 from spine.kernel.errors import Forbidden
-from spine.kernel.settings import McpSettings
+from spine.kernel.settings import HttpSettings, McpSettings
 
 PUBLIC = "https://api.example.com"
 
@@ -25,21 +25,22 @@ def settings(hosts: str = "", origins: str = "") -> McpSettings:
     ("host", "origin", "hosts", "origins"),
     [
         ("127.0.0.1:8080", None, "", ""),
-        ("localhost:8080", None, "", ""),
-        ("[::1]:8080", None, "", ""),
-        ("203.0.113.7", None, "", ""),
-        ("api.example.com", None, "", ""),
-        ("API.EXAMPLE.COM:443", None, "", ""),
+        ("localhost:8080", None, "spine.internal", ""),
+        ("[::1]:8080", None, "spine.internal", ""),
+        ("203.0.113.7", None, "spine.internal", ""),
+        ("api.example.com", None, "spine.internal", ""),
+        ("API.EXAMPLE.COM:443", None, "spine.internal", ""),
         ("spine.internal:8080", None, "other,spine.internal", ""),
-        ("anything.example.net", None, "*", ""),
+        ("anything.example.net", None, "", ""),
+        (None, None, "", ""),
         ("localhost", "http://localhost:6274", "", ""),
         ("localhost", "http://[::1]:6274", "", ""),
         ("api.example.com", PUBLIC, "", ""),
         ("api.example.com", "https://app.example.com", "", "https://app.example.com"),
     ],
 )
-def test_known_names_are_allowed(host: str, origin: str | None, hosts: str, origins: str) -> None:
-    """Addresses, localhost, the public URL and what the operator names are allowed, with any port."""
+def test_known_names_are_allowed(host: str | None, origin: str | None, hosts: str, origins: str) -> None:
+    """Addresses, localhost, the public URL and what the operator names are allowed, with any port; without a list, any Host."""
     check_origin(request(host, origin), settings(hosts, origins), PUBLIC)
 
 
@@ -68,7 +69,7 @@ def test_known_names_are_allowed(host: str, origin: str | None, hosts: str, orig
 def test_other_names_are_refused(host: str | None, origin: str | None, code: str) -> None:
     """A name that a page could have made to point here, and a page of another site, are refused."""
     with pytest.raises(Forbidden) as raised:
-        check_origin(request(host, origin), settings(), PUBLIC)
+        check_origin(request(host, origin), settings(hosts="spine.internal"), PUBLIC)
     assert raised.value.code == code
 
 
@@ -77,12 +78,16 @@ def test_other_names_are_refused(host: str | None, origin: str | None, code: str
     [
         ("localhost:8080", None, "http://localhost:8080"),
         ("[::1]:8080", None, "http://[::1]:8080"),
+        ("spine:8080", None, "http://spine:8080"),
         ("user@localhost", None, "http://localhost"),
+        ('a"b', None, "http://127.0.0.1:8080"),
+        ("localhost:http", None, "http://127.0.0.1:8080"),
+        (None, None, "http://127.0.0.1:8080"),
         ("localhost", "https://api.example.com/spine/", "https://api.example.com/spine"),
     ],
 )
 def test_the_base_url_is_the_public_one_or_the_one_that_was_called(
-    host: str, public_url: str | None, expected: str
+    host: str | None, public_url: str | None, expected: str
 ) -> None:
-    """Callers are told the URL that they can reach."""
-    assert base_url(request(host), public_url) == expected
+    """Callers are told the URL that they can reach; what is no name of a host is not repeated."""
+    assert base_url(request(host), HttpSettings(public_url=public_url)) == expected
