@@ -6,7 +6,7 @@ import functools
 import resource
 import socket
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,6 +15,8 @@ from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS, SCHEMA_NAMES
 from products.error_handlers import install_error_handlers
 from products.platform import Connections, new_platform
 from products.reference_texts import EXAMPLES, TAGS, TITLES
+from products.mcp.endpoint import McpEndpoint
+from products.mcp.routes import router as mcp_router
 from products.request_ids import RequestIds
 from products.system import router as system_router
 from spine import __version__
@@ -34,6 +36,7 @@ from spine.kernel.settings import (
     EgressSettings,
     HttpSettings,
     MailSettings,
+    McpSettings,
     VaultSettings,
     WakeupSettings,
 )
@@ -72,6 +75,7 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         for background in backgrounds:
             stack.callback(asyncio.create_task(background).cancel)
         app.state.platform = platform
+        app.state.mcp = McpEndpoint(app, McpSettings())
         EVENT_TYPES.declare(CATALOGUE.types)
         yield
 
@@ -88,6 +92,7 @@ def build() -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(system_router)
+    app.include_router(mcp_router)
     for router in ROUTERS:
         app.include_router(router)
     install_error_handlers(app)

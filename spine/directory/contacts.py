@@ -87,7 +87,7 @@ CONTACT = Resource(
     events=(CREATED, UPDATED),
 )
 
-router = crud_router(CONTACT, "crm", "get")
+router = crud_router(CONTACT, "crm", "get", tools={"get": "crm_get_contact"})
 
 
 def _exists(id: str | None, param: str) -> Conflict:
@@ -185,12 +185,17 @@ async def _find(unit: UnitOfWork, phone: str | None, email: str | None) -> Conta
     return None
 
 
-@router.post("", status_code=201, openapi_extra=declares("crm:write", CREATED), summary="Create a contact")
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra=declares("crm:write", CREATED, tool="crm_create_contact"),
+    summary="Create a contact",
+)
 async def create_contact(body: ContactCreate, unit: CurrentUnit) -> ContactOut:
     return await create(unit, _columns(body))
 
 
-@router.get("", openapi_extra=declares("crm:read"), summary="List contacts, newest first")
+@router.get("", openapi_extra=declares("crm:read", tool="crm_search_contacts"), summary="List contacts, newest first")
 async def list_contacts(
     unit: CurrentUnit, paging: Paging, phone: Phone | None = None, email: Email | None = None
 ) -> Page[ContactOut]:
@@ -202,7 +207,9 @@ async def list_contacts(
     return await store.page(unit, CONTACT, paging.cursor, paging.limit, *conditions, filters=f"{phone} {email}")
 
 
-@router.patch("/{id}", openapi_extra=declares("crm:write", UPDATED), summary="Change a contact")
+@router.patch(
+    "/{id}", openapi_extra=declares("crm:write", UPDATED, tool="crm_update_contact"), summary="Change a contact"
+)
 async def update_contact(id: str, body: ContactUpdate, unit: CurrentUnit, if_match: IfMatch = None) -> ContactOut:
     row = await store.get(unit, CONTACT, id, lock=True)
     values = _columns(body)

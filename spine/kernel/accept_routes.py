@@ -34,7 +34,10 @@ def add_accept_routes(
     items_of: Callable[[Any], Sequence[Any]],
     extra: dict[str, Any],
 ) -> None:
-    """Add both routes to the router. `items_of` returns the items in a batch's body; `extra` is from `declares`."""
+    """Add both routes to the router. `items_of` returns the items in a batch's body; `extra` is from `declares`.
+
+    A tool's name in `extra` is that of the route of one item.
+    """
 
     async def accept_one(body: Any, context: Annotated[RequestContext, Depends(request_context)]) -> Response:
         return to_response(*await accept(await context.accept_request(), [body], batch=False))
@@ -42,7 +45,11 @@ def add_accept_routes(
     async def accept_batch(body: Any, context: Annotated[RequestContext, Depends(request_context)]) -> Response:
         return to_response(*await accept(await context.accept_request(), items_of(body), batch=True))
 
-    for path, handler, route in (("", accept_one, one), ("/batch", accept_batch, batch)):
+    without_tool = {name: value for name, value in extra.items() if name != "x-mcp-tool"}
+    for path, handler, route, declared in (
+        ("", accept_one, one, extra),
+        ("/batch", accept_batch, batch, without_tool),
+    ):
         handler.__annotations__["body"] = route.body
         router.add_api_route(
             path,
@@ -50,7 +57,7 @@ def add_accept_routes(
             methods=["POST"],
             status_code=201,
             response_model=route.out,
-            openapi_extra=extra,
+            openapi_extra=declared,
             summary=route.summary,
             name=route.name,
         )

@@ -45,9 +45,13 @@ class Caller:
         """The caller as the actor of events and timeline entries."""
         return Actor(type="api_key", id=self.key_id)
 
+    def may(self, scope: str) -> bool:
+        """True if the key has the scope, its whole family (`crm:*`) or everything (`*`)."""
+        return bool({"*", scope, scope.partition(":")[0] + ":*"} & self.scopes)
+
     def require(self, scope: str) -> None:
-        """Raises Forbidden unless the key has the scope, its whole family (`crm:*`) or everything (`*`)."""
-        if not ({"*", scope, scope.partition(":")[0] + ":*"} & self.scopes):
+        """Raises Forbidden unless the key has the scope."""
+        if not self.may(scope):
             raise Forbidden(f"this key lacks the scope {scope}; it has: {', '.join(sorted(self.scopes)) or 'none'}")
 
 

@@ -1,7 +1,8 @@
 """CRUD routes: the operations `create`, `get`, `list` and `update` of a resource, generated from its definition."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from spine.kernel import store
@@ -19,14 +20,17 @@ class _Operation:
     status: int = 200
 
 
-def crud_router(resource: Resource, product: str, *verbs: str) -> ResourceRouter:
+def crud_router(
+    resource: Resource, product: str, *verbs: str, tools: Mapping[str, str] = MappingProxyType({})
+) -> ResourceRouter:
     """Return a router with the generated operations of a resource: `create`, `get`, `list`, `update`.
 
-    A verb that differs is left out of `verbs` and written by hand in the resource's module.
+    A verb that differs is left out of `verbs` and written by hand in the resource's module. `tools` names the operations that
+    are MCP tools too, by verb.
     """
     base = f"/{product}/v1" if product else "/v1"
     router = new_router(f"{base}/{resource.plural}", resource.plural, resource)
-    operations = _operations(resource)
+    operations = _operations(resource, tools)
     for verb in verbs:
         operation = operations[verb]
         router.add_api_route(
@@ -41,21 +45,24 @@ def crud_router(resource: Resource, product: str, *verbs: str) -> ResourceRouter
     return router
 
 
-def _operations(resource: Resource) -> dict[str, _Operation]:
+def _operations(resource: Resource, tools: Mapping[str, str]) -> dict[str, _Operation]:
     noun = resource.noun.replace("_", " ")
     a_noun = f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
     nouns = resource.plural.replace("_", " ")
     endpoints = _endpoints(resource)
-    reads = declares(f"{resource.scope}:read")
 
-    def writes(past_tense: str) -> dict[str, Any]:
-        return declares(f"{resource.scope}:write", *filter(None, [resource.event(past_tense)]))
+    def reads(verb: str) -> dict[str, Any]:
+        return declares(f"{resource.scope}:read", tool=tools.get(verb))
+
+    def writes(verb: str) -> dict[str, Any]:
+        events = filter(None, [resource.event(f"{verb}d")])
+        return declares(f"{resource.scope}:write", *events, tool=tools.get(verb))
 
     return {
-        "create": _Operation("POST", "", endpoints["create"], writes("created"), f"Create {a_noun}", 201),
-        "get": _Operation("GET", "/{id}", endpoints["get"], reads, f"Read {a_noun}"),
-        "list": _Operation("GET", "", endpoints["list"], reads, f"List {nouns}, newest first"),
-        "update": _Operation("PATCH", "/{id}", endpoints["update"], writes("updated"), f"Change {a_noun}"),
+        "create": _Operation("POST", "", endpoints["create"], writes("create"), f"Create {a_noun}", 201),
+        "get": _Operation("GET", "/{id}", endpoints["get"], reads("get"), f"Read {a_noun}"),
+        "list": _Operation("GET", "", endpoints["list"], reads("list"), f"List {nouns}, newest first"),
+        "update": _Operation("PATCH", "/{id}", endpoints["update"], writes("update"), f"Change {a_noun}"),
     }
 
 

@@ -15,6 +15,8 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Texts, separated by commas in the environment."""
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split)]
 """CIDR ranges, separated by commas in the environment."""
 
@@ -102,6 +104,18 @@ class HttpSettings(TemplateSettings):
         """The API's URL for callers."""
         host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
         return (self.public_url or f"http://{host}:{self.http_port}").rstrip("/")
+
+
+class McpSettings(_Group):
+    """The tools of the API at /mcp."""
+
+    mcp: Literal["on", "off"] = "on"
+    mcp_hosts: Names = ()
+    """The names by which /mcp is served, beside addresses, localhost and the host of SPINE_PUBLIC_URL. None: any name."""
+    mcp_origins: Names = ()
+    """Origins of web pages that may call /mcp, beside those on this machine and that of SPINE_PUBLIC_URL."""
+    mcp_max_result_bytes: int = Field(default=1024 * 1024, ge=1024)
+    """Bytes of a tool's result."""
 
 
 class VaultSettings(_Group):

@@ -66,7 +66,7 @@ add_accept_routes(
     AcceptRoute("create_message", MessageCreate, MessageOut, "Send a message"),
     AcceptRoute("create_messages", MessageBatch, MessagesOut, "Send up to 1,000 messages, all or none"),
     items_of=lambda body: body.messages,
-    extra=declares("notifications:write", CREATED),
+    extra=declares("notifications:write", CREATED, tool="notifications_send"),
 )
 
 
@@ -90,14 +90,20 @@ async def _with_attempts(unit: UnitOfWork, rows: list[MessageRow]) -> list[Messa
 
 
 @router.get(
-    "/{id}", openapi_extra=declares("notifications:read"), summary="Read a message, with its attempts and receipt"
+    "/{id}",
+    openapi_extra=declares("notifications:read", tool="notifications_get_message"),
+    summary="Read a message, with its attempts and receipt",
 )
 async def get_message(id: str, unit: CurrentUnit) -> MessageOut:
     row = await store.get(unit, MESSAGE, id)
     return (await _with_attempts(unit, [row]))[0]
 
 
-@router.get("", openapi_extra=declares("notifications:read"), summary="List messages, newest first")
+@router.get(
+    "",
+    openapi_extra=declares("notifications:read", tool="notifications_list_messages"),
+    summary="List messages, newest first",
+)
 async def list_messages(
     unit: CurrentUnit,
     paging: Paging,
@@ -140,7 +146,11 @@ async def cancel_message(id: str, unit: CurrentUnit) -> MessageOut:
     return out
 
 
-@router.get("/{id}/audit", openapi_extra=declares("notifications:read"), summary="A message's timeline, oldest first")
+@router.get(
+    "/{id}/audit",
+    openapi_extra=declares("notifications:read", tool="notifications_audit_message"),
+    summary="A message's timeline, oldest first",
+)
 async def get_message_audit(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
     await store.get(unit, MESSAGE, id)
     return await timeline.page(unit, id, paging)

@@ -199,7 +199,11 @@ async def create_template(body: TemplateCreate, unit: CurrentUnit) -> TemplateOu
     return out
 
 
-@router.get("", openapi_extra=declares("notifications:read"), summary="List versions of templates, newest first")
+@router.get(
+    "",
+    openapi_extra=declares("notifications:read", tool="notifications_list_templates"),
+    summary="List versions of templates, newest first",
+)
 async def list_templates(unit: CurrentUnit, paging: Paging, slug: Slug | None = None) -> Page[TemplateOut]:
     conditions = [TemplateRow.slug == slug] if slug is not None else []
     return await store.page(unit, TEMPLATE, paging.cursor, paging.limit, *conditions, filters=slug or "")
@@ -207,7 +211,7 @@ async def list_templates(unit: CurrentUnit, paging: Paging, slug: Slug | None = 
 
 @router.post(
     "/{id}/preview",
-    openapi_extra=declares("notifications:read", PREVIEWED),
+    openapi_extra=declares("notifications:read", PREVIEWED, tool="notifications_preview_template"),
     summary="See what a template would send on a channel",
 )
 async def preview_template(id: str, body: PreviewBody, unit: CurrentUnit) -> PreviewOut:

@@ -92,7 +92,11 @@ def closed_conditions(
     return conditions, values
 
 
-@router.get("/dead_letters", openapi_extra=declares("webhooks:read"), summary="List dead letters, newest first")
+@router.get(
+    "/dead_letters",
+    openapi_extra=declares("webhooks:read", tool="webhooks_list_dead_letters"),
+    summary="List dead letters, newest first",
+)
 async def list_dead_letters(
     unit: CurrentUnit,
     paging: Paging,

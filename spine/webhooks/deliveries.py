@@ -153,7 +153,7 @@ async def get_delivery(id: str, unit: CurrentUnit) -> DeliveryOut:
 
 @router.post(
     "/deliveries/{id}/replay",
-    openapi_extra=declares("webhooks:write", REPLAYED),
+    openapi_extra=declares("webhooks:write", REPLAYED, tool="webhooks_replay_delivery"),
     summary="Deliver once more: same id, same bytes",
 )
 async def replay_delivery(id: str, unit: CurrentUnit) -> DeliveryOut:

@@ -53,7 +53,7 @@ _ONE: Final = text("SELECT id, type, body, erased_at FROM spine.events WHERE wor
 @router.get(
     "",
     response_model=Page[EventOut],
-    openapi_extra=declares("events:read"),
+    openapi_extra=declares("events:read", tool="events_list"),
     summary="The feed: events oldest first, from where you left off",
 )
 async def list_events(

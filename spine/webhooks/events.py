@@ -68,5 +68,5 @@ add_accept_routes(
     AcceptRoute("create_event", EventCreate, EventOut, "Send an event of your own"),
     AcceptRoute("create_events", EventBatch, EventsOut, "Send up to 1,000 events"),
     items_of=lambda body: body.events,
-    extra=declares("events:write", ANY_TYPE),
+    extra=declares("events:write", ANY_TYPE, tool="events_publish"),
 )

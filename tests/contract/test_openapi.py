@@ -33,8 +33,12 @@ UNDOCUMENTED = {
     "/openapi.json",
     "/v1/openapi.json",
     "/{product}/v1/openapi.json",
+    "/mcp",
+    "/mcp/",
+    "/.well-known/oauth-protected-resource",
+    "/.well-known/oauth-protected-resource/mcp",
 }
-"""Routes outside the public specification: health, and the specification itself (P-26)."""
+"""Routes outside the public specification: health, the specification itself, and MCP, which describes itself (P-26)."""
 PRINTED_FOR_LATER = {
     "POST /crm/v1/leads",
     "POST /works/v1/projects",

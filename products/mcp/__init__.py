@@ -1,0 +1,1 @@
+"""MCP: the operations of the API as tools of the Model Context Protocol, at /mcp (P-25)."""
