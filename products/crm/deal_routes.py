@@ -38,9 +38,8 @@ async def create_deal(body: DealCreate, unit: CurrentUnit) -> DealOut:
     contact_id = body.contact_id or (lead.contact_id if lead else "")
     if lead is not None and contact_id != lead.contact_id:
         raise Unprocessable("this lead is of another contact", code="contact_mismatch", param="contact_id")
-    terms = body.model_copy()
     return await open_deal(
-        unit, terms, contact_id=contact_id, lead_id=body.lead_id, owner_id=lead.owner_id if lead else None
+        unit, body, contact_id=contact_id, lead_id=body.lead_id, owner_id=lead.owner_id if lead else None
     )
 
 
@@ -64,14 +63,16 @@ async def list_deals(
     status: DealStatus | None = None,
     stage: Stage | None = None,
 ) -> Page[DealOut]:
-    filters = [
+    return await filtered_page(
+        unit,
+        DEAL,
+        paging,
         (DealRow.lead_id, lead_id),
         (DealRow.contact_id, contact_id),
         (DealRow.owner_id, owner_id),
-        (DealRow.stage, stage),
         (DealRow.status, status),
-    ]
-    return await filtered_page(unit, DEAL, paging, filters)
+        checked=[(DealRow.stage, stage)],
+    )
 
 
 @router.patch("/{id}", openapi_extra=declares("crm:write", UPDATED), summary="Change an open deal")

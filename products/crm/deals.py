@@ -101,7 +101,9 @@ class DealUpdated(DealOut):
 
 
 CREATED = EventType("deal.created", DealOut, "A deal was opened.")
-UPDATED = EventType("deal.updated", DealUpdated, "An open deal changed; `changes` says which fields, from what to what.")
+UPDATED = EventType(
+    "deal.updated", DealUpdated, "An open deal changed; `changes` says which fields, from what to what."
+)
 WON = EventType("deal.won", DealOut, "A deal was won, for this value.")
 LOST = EventType("deal.lost", DealOut, "A deal was lost; `lost_reason` says why.")
 DEAL = Resource(

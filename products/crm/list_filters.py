@@ -14,17 +14,17 @@ Filter = tuple[Any, Any]
 
 
 async def filtered_page(
-    unit: UnitOfWork, resource: Resource, paging: PageRequest, filters: Sequence[Filter]
+    unit: UnitOfWork, resource: Resource, paging: PageRequest, *indexed: Filter, checked: Sequence[Filter] = ()
 ) -> Page[Any]:
-    """Return one page of the rows with these values. An index must support each column, and the most selective come first."""
-    given = [(column, value) for column, value in filters if value is not None]
-    conditions = [column == value for column, value in given]
+    """Return one page of the rows with these values. An index supports each column of `indexed`; the most selective are first."""
+    found = [(column, value) for column, value in indexed if value is not None]
+    others = found[1:] + [(column, value) for column, value in checked if value is not None]
     return await store.page(
         unit,
         resource,
         paging.cursor,
         paging.limit,
-        *conditions[:1],
-        checked=conditions[1:],
-        filters=" ".join(f"{column.key}={value}" for column, value in given),
+        *(column == value for column, value in found[:1]),
+        checked=[column == value for column, value in others],
+        filters=" ".join(f"{column.key}={value}" for column, value in found[:1] + others),
     )

@@ -1,8 +1,8 @@
-"""References of the CRM to contacts and users."""
+"""Texts that the CRM takes, and its references to contacts and users."""
 
 from typing import Annotated, Final
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 from sqlalchemy import select
 
 from spine.directory.contacts import CONTACT, ContactRow
@@ -14,6 +14,11 @@ Reference = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MAX_TEXT: Final = 2000
 Text = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT, strip_whitespace=True)]
 """A text that a person wrote."""
+Channel = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$"),
+    Field(description="How the person is in touch: `voice`, `chat`, or a word of your own."),
+]
 
 
 async def known_contact(unit: UnitOfWork, id: str) -> ContactRow:

@@ -122,6 +122,7 @@ CREATE TABLE spine.calls (
         REFERENCES spine.appointments (workspace_id, id)
 );
 CREATE INDEX calls_of_contact ON spine.calls (workspace_id, contact_id, id);
+CREATE INDEX calls_of_lead ON spine.calls (workspace_id, lead_id, id);
 ALTER TABLE spine.call_sessions ADD CONSTRAINT call_sessions_call
     FOREIGN KEY (workspace_id, call_id) REFERENCES spine.calls (workspace_id, id);
 
