@@ -9,6 +9,18 @@ from itertools import chain
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from products.crm import (
+    call_sessions,
+    calls,
+    catalog_items,
+    deal_routes,
+    enrollments,
+    interests,
+    lead_moves,
+    leads,
+    sequence_steps,
+    sequences,
+)
 from products.notifications import inbound
 from spine.directory import api_keys, contacts, signup, users
 from spine.kernel import test_clock
@@ -70,6 +82,15 @@ ROUTERS: tuple[APIRouter, ...] = (
     preferences.router,
     messages.router,
     inbound.router,
+    catalog_items.router,
+    leads.router,
+    lead_moves.router,
+    interests.router,
+    deal_routes.router,
+    call_sessions.router,
+    calls.router,
+    sequences.router,
+    enrollments.router,
 )
 
 RESOURCES: tuple[Resource, ...] = tuple(
@@ -90,7 +111,13 @@ OTHER_EVENTS = (
 WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts,)
 """Functions that yield the first rows of a new workspace."""
 
-JOBS: Mapping[str, JobHandler] = {}
+JOBS: Mapping[str, JobHandler] = {
+    call_sessions.ABANDON: call_sessions.abandon,
+    sequence_steps.RUN_STEP: sequence_steps.run_step,
+    sequence_steps.AWAIT_OUTCOME: sequence_steps.await_outcome,
+    sequences.RELEASE_HELD: sequences.release_held,
+    enrollments.STOP_ENROLLMENTS: enrollments.stop_enrollments,
+}
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
 CONSUMERS: Mapping[str, Sequence[str]] = {}
