@@ -9,7 +9,10 @@ from itertools import chain
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from products.calendar import appointments, reminders, resources, services, slots
 from products.crm import (
+    call_context,
+    call_finalization,
     call_sessions,
     calls,
     catalog_items,
@@ -82,12 +85,18 @@ ROUTERS: tuple[APIRouter, ...] = (
     preferences.router,
     messages.router,
     inbound.router,
+    resources.router,
+    services.router,
+    slots.router,
+    appointments.router,
     catalog_items.router,
     leads.router,
     lead_moves.router,
     interests.router,
     deal_routes.router,
     call_sessions.router,
+    call_context.router,
+    call_finalization.router,
     calls.router,
     sequences.router,
     enrollments.router,
@@ -112,6 +121,8 @@ WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts
 """Functions that yield the first rows of a new workspace."""
 
 JOBS: Mapping[str, JobHandler] = {
+    reminders.REMIND: reminders.remind,
+    reminders.WATCH: reminders.watch,
     call_sessions.ABANDON: call_sessions.abandon,
     sequence_steps.RUN_STEP: sequence_steps.run_step,
     sequence_steps.AWAIT_OUTCOME: sequence_steps.await_outcome,

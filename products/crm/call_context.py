@@ -111,14 +111,18 @@ async def _open_leads(unit: UnitOfWork, contact_id: str) -> list[LeadOut]:
     query = select(LeadRow).where(
         LeadRow.workspace_id == unit.workspace_id, LeadRow.contact_id == contact_id, LeadRow.stage.in_(OPEN)
     )
-    return [LeadOut.model_validate(row) for row in await unit.session.scalars(query.order_by(LeadRow.id.desc()).limit(MOST))]
+    return [
+        LeadOut.model_validate(row) for row in await unit.session.scalars(query.order_by(LeadRow.id.desc()).limit(MOST))
+    ]
 
 
 async def _open_deals(unit: UnitOfWork, contact_id: str) -> list[DealOut]:
     query = select(DealRow).where(
         DealRow.workspace_id == unit.workspace_id, DealRow.contact_id == contact_id, DealRow.status == "open"
     )
-    return [DealOut.model_validate(row) for row in await unit.session.scalars(query.order_by(DealRow.id.desc()).limit(MOST))]
+    return [
+        DealOut.model_validate(row) for row in await unit.session.scalars(query.order_by(DealRow.id.desc()).limit(MOST))
+    ]
 
 
 async def _newest_entries(unit: UnitOfWork, contact_id: str) -> list[TimelineEntry]:
