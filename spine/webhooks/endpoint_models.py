@@ -142,14 +142,6 @@ class EndpointWithSecret(EndpointOut):
     )
 
 
-class DeletedOut(BaseModel):
-    """What is left of a deleted resource."""
-
-    id: str
-    object: str
-    deleted: Literal[True] = True
-
-
 class RotateBody(Body):
     overlap_s: Annotated[
         int, Field(ge=0, le=MAX_OVERLAP_S, description="How long the old secret goes on signing beside the new.")
