@@ -10,6 +10,19 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from products.notifications import inbound
+from products.tickets import (
+    assignment,
+    evidence,
+    forms,
+    queue,
+    routing_rules,
+    sla_cycles,
+    sla_policies,
+    threads,
+    tickets,
+    transitions,
+    triage,
+)
 from spine.directory import api_keys, contacts, signup, users
 from spine.kernel import test_clock
 from spine.kernel.events import Catalogue
@@ -70,6 +83,16 @@ ROUTERS: tuple[APIRouter, ...] = (
     preferences.router,
     messages.router,
     inbound.router,
+    queue.router,
+    tickets.router,
+    assignment.router,
+    transitions.router,
+    triage.router,
+    threads.router,
+    evidence.router,
+    routing_rules.router,
+    sla_policies.router,
+    forms.router,
 )
 
 RESOURCES: tuple[Resource, ...] = tuple(
@@ -90,7 +113,9 @@ OTHER_EVENTS = (
 WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts,)
 """Functions that yield the first rows of a new workspace."""
 
-JOBS: Mapping[str, JobHandler] = {}
+JOBS: Mapping[str, JobHandler] = {
+    sla_cycles.BREACH: sla_cycles.breach,
+}
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
 CONSUMERS: Mapping[str, Sequence[str]] = {}

@@ -40,7 +40,7 @@ async def shown(unit: UnitOfWork, rows: Sequence[TicketRow]) -> list[TicketOut]:
     if waiting:
         queue = _positions(unit)
         query = select(queue.c.id, queue.c.position).where(queue.c.id.in_(waiting))
-        found = {id: position for id, position in await unit.session.execute(query)}
+        found = dict((await unit.session.execute(query)).all())
     beyond = unit.platform.http.max_scan + 1
     return [
         TicketOut.model_validate(row).model_copy(

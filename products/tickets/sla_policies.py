@@ -10,13 +10,12 @@ from pydantic import Field
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Mapped
 
-from products.tickets.deleted import DeletedOut
 from products.tickets.ticket_models import Priority, Topic
 from spine.kernel import store
 from spine.kernel.crud import crud_router
 from spine.kernel.errors import Conflict
 from spine.kernel.events import EventType
-from spine.kernel.resource import Body, Metadata, PatchBody, Resource, ResourceOut, TenantRow
+from spine.kernel.resource import Body, DeletedOut, Metadata, PatchBody, Resource, ResourceOut, TenantRow
 from spine.kernel.routes import CurrentUnit, declares
 from spine.kernel.unit_of_work import UnitOfWork
 

@@ -1,5 +1,6 @@
 """Tickets as data: the row, the bodies of calls, what callers see, the states and the events (products.md 3.3)."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -53,7 +54,7 @@ class Source(StrEnum):
     EMAIL = "email"
 
 
-TRANSITIONS = {
+TRANSITIONS: Mapping[str, frozenset[str]] = {
     TicketStatus.NEW: frozenset({TicketStatus.OPEN, TicketStatus.PENDING, TicketStatus.RESOLVED}),
     TicketStatus.OPEN: frozenset({TicketStatus.PENDING, TicketStatus.RESOLVED}),
     TicketStatus.PENDING: frozenset({TicketStatus.OPEN, TicketStatus.RESOLVED}),
@@ -119,7 +120,9 @@ class TicketCreate(Body):
     priority: Priority = Priority.NORMAL
     source: Source
     call_id: Annotated[Reference | None, Field(description="The call that it came from.")] = None
-    body: Annotated[EntryText | None, Field(description="What the contact says. It becomes the thread's first entry.")] = None
+    body: Annotated[
+        EntryText | None, Field(description="What the contact says. It becomes the thread's first entry.")
+    ] = None
     evidence: Annotated[list[EvidenceCreate], Field(max_length=MAX_EVIDENCE_AT_ONCE)] = []
     owner_id: Annotated[Reference | None, Field(description="Null: as the routing rules say.")] = None
     metadata: Metadata = {}
@@ -206,7 +209,9 @@ class TicketReopened(TicketOut):
 
 
 CREATED = EventType("ticket.created", TicketCreated, "A ticket was created, from any door, with its evidence.")
-UPDATED = EventType("ticket.updated", TicketUpdated, "A ticket changed; `changes` says which fields, from what to what.")
+UPDATED = EventType(
+    "ticket.updated", TicketUpdated, "A ticket changed; `changes` says which fields, from what to what."
+)
 ASSIGNED = EventType("ticket.assigned", TicketAssigned, "A ticket has an owner, or another one, and left the queue.")
 STATUS_CHANGED = EventType("ticket.status_changed", TicketStatusChanged, "A ticket went from one status to another.")
 RESOLVED = EventType("ticket.resolved", TicketResolved, "A ticket was resolved with a note, and its contact notified.")
