@@ -25,6 +25,19 @@ from products.crm import (
     sequences,
 )
 from products.notifications import inbound
+from products.tickets import (
+    assignment,
+    evidence,
+    forms,
+    queue,
+    routing_rules,
+    sla_cycles,
+    sla_policies,
+    threads,
+    tickets,
+    transitions,
+    triage,
+)
 from spine.directory import api_keys, contacts, signup, users
 from spine.kernel import test_clock
 from spine.kernel.events import Catalogue
@@ -85,6 +98,16 @@ ROUTERS: tuple[APIRouter, ...] = (
     preferences.router,
     messages.router,
     inbound.router,
+    queue.router,
+    tickets.router,
+    assignment.router,
+    transitions.router,
+    triage.router,
+    threads.router,
+    evidence.router,
+    routing_rules.router,
+    sla_policies.router,
+    forms.router,
     resources.router,
     services.router,
     slots.router,
@@ -121,6 +144,7 @@ WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts
 """Functions that yield the first rows of a new workspace."""
 
 JOBS: Mapping[str, JobHandler] = {
+    sla_cycles.BREACH: sla_cycles.breach,
     reminders.REMIND: reminders.remind,
     reminders.WATCH: reminders.watch,
     call_sessions.ABANDON: call_sessions.abandon,

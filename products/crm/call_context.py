@@ -18,6 +18,8 @@ from products.crm.call_session_models import (
 )
 from products.crm.deals import DealOut, DealRow
 from products.crm.lead_models import LeadOut, LeadRow
+from products.tickets.ticket_models import TicketOut
+from products.tickets.tickets import open_tickets
 from spine.directory.contacts import CONTACT, ContactOut, ContactRow
 from spine.kernel import store
 from spine.kernel.routes import CurrentUnit, declares, new_router
@@ -50,6 +52,7 @@ class CallContext(BaseModel):
     open_deals: list[DealOut]
     timeline: list[TimelineEntry]
     upcoming_appointments: list[AppointmentOut] = Field(description="The next one first.")
+    open_tickets: list[TicketOut]
     fields_to_collect: list[FieldToCollect] = Field(description="Fields of the schema that nobody has given yet.")
     truncated: list[str] = Field(description="The parts that would have been too large, and are shown in part.")
 
@@ -81,6 +84,7 @@ async def get_call_context(id: str, unit: CurrentUnit) -> CallContext:
         open_deals=part("open_deals", await _open_deals(unit, row.id)),
         timeline=part("timeline", await _newest_entries(unit, row.id)),
         upcoming_appointments=part("upcoming_appointments", await upcoming_appointments(unit, row.id, MOST)),
+        open_tickets=part("open_tickets", await open_tickets(unit, row.id, MOST)),
         fields_to_collect=fields_to_collect(session, row),
         truncated=truncated,
     )
