@@ -9,7 +9,35 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from products.calendar import appointments, reminders, resources, services, slots
+from products.crm import (
+    call_context,
+    call_finalization,
+    call_sessions,
+    calls,
+    catalog_items,
+    deal_routes,
+    enrollments,
+    interests,
+    lead_moves,
+    leads,
+    sequence_steps,
+    sequences,
+)
 from products.notifications import inbound
+from products.tickets import (
+    assignment,
+    evidence,
+    forms,
+    queue,
+    routing_rules,
+    sla_cycles,
+    sla_policies,
+    threads,
+    tickets,
+    transitions,
+    triage,
+)
 from spine.directory import api_keys, contacts, signup, users
 from spine.kernel import test_clock
 from spine.kernel.events import Catalogue
@@ -70,6 +98,31 @@ ROUTERS: tuple[APIRouter, ...] = (
     preferences.router,
     messages.router,
     inbound.router,
+    queue.router,
+    tickets.router,
+    assignment.router,
+    transitions.router,
+    triage.router,
+    threads.router,
+    evidence.router,
+    routing_rules.router,
+    sla_policies.router,
+    forms.router,
+    resources.router,
+    services.router,
+    slots.router,
+    appointments.router,
+    catalog_items.router,
+    leads.router,
+    lead_moves.router,
+    interests.router,
+    deal_routes.router,
+    call_sessions.router,
+    call_context.router,
+    call_finalization.router,
+    calls.router,
+    sequences.router,
+    enrollments.router,
 )
 
 RESOURCES: tuple[Resource, ...] = tuple(
@@ -90,7 +143,16 @@ OTHER_EVENTS = (
 WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts,)
 """Functions that yield the first rows of a new workspace."""
 
-JOBS: Mapping[str, JobHandler] = {}
+JOBS: Mapping[str, JobHandler] = {
+    sla_cycles.BREACH: sla_cycles.breach,
+    reminders.REMIND: reminders.remind,
+    reminders.WATCH: reminders.watch,
+    call_sessions.ABANDON: call_sessions.abandon,
+    sequence_steps.RUN_STEP: sequence_steps.run_step,
+    sequence_steps.AWAIT_OUTCOME: sequence_steps.await_outcome,
+    sequences.RELEASE_HELD: sequences.release_held,
+    enrollments.STOP_ENROLLMENTS: enrollments.stop_enrollments,
+}
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
 CONSUMERS: Mapping[str, Sequence[str]] = {}
