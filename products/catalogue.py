@@ -9,6 +9,7 @@ from itertools import chain
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from products.calendar import appointments, reminders, resources, services, slots
 from products.notifications import inbound
 from spine.directory import api_keys, contacts, signup, users
 from spine.kernel import test_clock
@@ -70,6 +71,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     preferences.router,
     messages.router,
     inbound.router,
+    resources.router,
+    services.router,
+    slots.router,
+    appointments.router,
 )
 
 RESOURCES: tuple[Resource, ...] = tuple(
@@ -90,7 +95,10 @@ OTHER_EVENTS = (
 WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts,)
 """Functions that yield the first rows of a new workspace."""
 
-JOBS: Mapping[str, JobHandler] = {}
+JOBS: Mapping[str, JobHandler] = {
+    reminders.REMIND: reminders.remind,
+    reminders.WATCH: reminders.watch,
+}
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
 CONSUMERS: Mapping[str, Sequence[str]] = {}
