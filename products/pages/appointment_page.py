@@ -10,9 +10,9 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy import select
 
-from products.calendar.appointment_models import APPOINTMENT, AppointmentRow
+from products.calendar.appointment_changes import cancel_appointment
+from products.calendar.appointment_models import APPOINTMENT, AppointmentRow, CancelBody
 from products.calendar.booking_pages import BookingPageRow
-from products.calendar.cancelling import cancel
 from products.calendar.resources import CalendarResourceRow
 from products.calendar.services import find_services
 from products.pages import links, submissions
@@ -82,7 +82,7 @@ async def appointment_file(slug: str, link: str, request: Request) -> Response:
 
 
 @router.post("/b/{slug}/{link}/cancel", openapi_extra=PUBLIC)
-async def cancel_appointment(slug: str, link: str, request: Request) -> Response:
+async def submit_cancellation(slug: str, link: str, request: Request) -> Response:
     platform: Platform = request.app.state.platform
     await submissions.limit_submissions(request, platform)
     fields = await read_fields(request)
@@ -93,7 +93,7 @@ async def cancel_appointment(slug: str, link: str, request: Request) -> Response
     async def work(unit: UnitOfWork) -> str:
         row = await store.get(unit, APPOINTMENT, to.id)
         act_as(unit, row.contact_id)
-        await cancel(unit, row.id, reason)
+        await cancel_appointment(row.id, CancelBody(reason=reason), unit)
         return f"{site.path}/{link}"
 
     try:

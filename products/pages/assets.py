@@ -15,7 +15,9 @@ router = page_router()
 
 def _serve(asset: Asset, caching: str) -> Response:
     headers = {**protections(), "Cache-Control": caching, "ETag": f'"{asset.version}"'}
-    return Response(asset.body, headers=headers | {"Cross-Origin-Resource-Policy": "cross-origin"}, media_type=asset.media_type)
+    return Response(
+        asset.body, headers=headers | {"Cross-Origin-Resource-Policy": "cross-origin"}, media_type=asset.media_type
+    )
 
 
 @router.get("/pages/page.css", openapi_extra=PUBLIC)

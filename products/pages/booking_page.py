@@ -1,7 +1,7 @@
 """`/b/{slug}`: the booking page (requirements K-11 to K-13). It books with the function that every other door calls.
 
-    GET: services ─► free times and details ─► POST ─► 303 to the appointment's own page
-                                                └─ a time that was lost: the page again, 409, with what was typed and fresh times
+GET: services ─► free times and details ─► POST ─► 303 to the appointment's own page
+                                            └─ a time that was lost: the page again, 409, with what was typed and fresh times
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.responses import RedirectResponse
 
 from products.calendar.booking import book
-from products.calendar.booking_pages import find_page
+from products.calendar.booking_pages import BookingPageRow, find_page
 from products.pages import links, submissions
 from products.pages.framing import ANYWHERE, Framing
 from products.pages.links import Link
@@ -21,7 +21,7 @@ from products.pages.page_routes import PUBLIC, page_router
 from products.pages.page_times import zone_names
 from products.pages.render_tokens import Kind
 from products.pages.rendering import Look, html, protections
-from products.pages.sites import Site, no_page
+from products.pages.sites import Site, no_page, require_slug
 from products.pages.submissions import Returned, carry_out, issue_token, read_render, returned
 from products.pages.submitted_fields import read_fields, text_of
 from products.pages.visitor import Errors, Visitor, matched_contact, read_visitor
@@ -44,17 +44,26 @@ class BookingSite(Site):
     services: tuple[str, ...]
 
 
-async def find_site(platform: Platform, slug: str) -> BookingSite:
+async def find_site(request: Request, slug: str) -> BookingSite:
     """Return the active page with this slug. Raises NotFound."""
-    page = await find_page(platform.pool, slug)
-    if page is None:
+    require_slug(slug)
+    platform: Platform = request.app.state.platform
+    found = await find_page(platform.pool, slug)
+    if found is None:
+        raise no_page()
+
+    async def read(unit: UnitOfWork) -> BookingPageRow | None:
+        return await unit.session.get(BookingPageRow, (found.workspace_id, found.subject_id))
+
+    page = await read_in(request, found, read)
+    if page is None or page.status != "active":
         raise no_page()
     return BookingSite(
         Kind.BOOKING,
         slug,
-        page.workspace_id,
-        page.organisation_id,
-        page.env,
+        found.workspace_id,
+        found.organisation_id,
+        found.env,
         Look.of(page.brand),
         Framing(ANYWHERE),
         tuple(page.services),
@@ -65,7 +74,7 @@ async def find_site(platform: Platform, slug: str) -> BookingSite:
 async def booking_page(slug: str, request: Request) -> Response:
     platform: Platform = request.app.state.platform
     await submissions.limit_views(request, platform)
-    site = await find_site(platform, slug)
+    site = await find_site(request, slug)
     query = request.query_params
     values = {name: query.get(name, "")[:100] if name in ("service", "tz", "after") else "" for name in _VALUES}
     return await _show(request, site, values)
@@ -76,7 +85,7 @@ async def submit_booking(slug: str, request: Request) -> Response:
     platform: Platform = request.app.state.platform
     await submissions.limit_submissions(request, platform)
     fields = await read_fields(request)
-    site = await find_site(platform, slug)
+    site = await find_site(request, slug)
     values = {name: text_of(fields, name) for name in _VALUES}
     errors: Errors = {}
     try:
@@ -123,7 +132,13 @@ async def _show(
         if chosen is None:
             return {"services": services, "chosen": None, "days": [], "zone_name": "", "later": ""}
         times = await offered_times(unit, chosen.slug, values["after"], values["tz"])
-        return {"services": services, "chosen": chosen, "days": times.days, "zone_name": times.zone_name, "later": times.later}
+        return {
+            "services": services,
+            "chosen": chosen,
+            "days": times.days,
+            "zone_name": times.zone_name,
+            "later": times.later,
+        }
 
     shown = await read_in(request, site, read)
     return html(

@@ -44,7 +44,12 @@ def is_origin(text: str) -> bool:
         plain = parts.hostname is not None and text == f"{parts.scheme}://{parts.netloc}" and parts.port != 0
     except ValueError:
         return False
-    return plain and parts.scheme in ("http", "https") and not any(char in text for char in " ;,'\"@\\*") and text.isascii()
+    return (
+        plain
+        and parts.scheme in ("http", "https")
+        and not any(char in text for char in " ;,'\"@\\*")
+        and text.isascii()
+    )
 
 
 def own_origins(request: Request, platform: Platform) -> frozenset[str]:

@@ -33,17 +33,21 @@ def _place(kind: Kind, slug: str) -> Place:
 
 def seal(vault: Vault, kind: Kind, slug: str, link: Link) -> str:
     """Return the last part of the link's path."""
-    plain = " ".join((link.workspace_id, link.organisation_id, link.env, link.id))
+    plain = f"{link.workspace_id} {link.organisation_id} {link.env} {link.id}"
     return base64.urlsafe_b64encode(vault.seal(plain.encode(), _place(kind, slug))).decode().rstrip("=")
 
 
 def unseal(vault: Vault, kind: Kind, slug: str, token: str) -> Link:
     """Return what a link leads to. Raises NotFound for every text that is none of ours."""
+    if len(token) > _MAX_CHARS:
+        raise _leads_nowhere()
     try:
-        if len(token) > _MAX_CHARS:
-            raise Unsealable
         sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         workspace_id, organisation_id, env, id = vault.open(sealed, _place(kind, slug)).decode().split(" ")
     except (Unsealable, binascii.Error, ValueError) as error:
-        raise NotFound("this link leads nowhere") from error
+        raise _leads_nowhere() from error
     return Link(workspace_id, organisation_id, cast("Env", env), id)
+
+
+def _leads_nowhere() -> NotFound:
+    return NotFound("this link leads nowhere; take the whole of it")

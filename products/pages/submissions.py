@@ -30,9 +30,15 @@ from spine.kernel.platform import Platform
 from spine.kernel.unit_of_work import UnitOfWork
 
 TOKEN_FIELD: Final = "idempotency_key"  # noqa: S105 - the name of a field
-_EXPIRED: Final = f"This page was open for more than {int(MAX_AGE.total_seconds()) // 3600} hours. Please check it and send it again."
+_EXPIRED: Final = (
+    f"This page was open for more than {int(MAX_AGE.total_seconds()) // 3600} hours. Please check it and send it again."
+)
 _PROBLEMS: Final = {
     "slot_unavailable": "This time was taken while you were choosing. Please choose another one.",
+    "reference_not_found": "This cannot be booked. Please choose again.",
+    "service_mismatch": "This time is for something else. Please choose another one.",
+    "slot_too_short": "This time is too short. Please choose another one.",
+    "illegal_transition": "This is not possible any more.",
     "idempotency_key_reused": "You sent this page before, with other contents. To send it once more as it is now, send it again.",
     "idempotency_key_in_use": "Your page is still being sent. Please wait a moment and send it again: it will not count twice.",
     "backlog_full": "There is too much to do at the moment. Please send it again in a few seconds.",
@@ -80,7 +86,9 @@ async def limit_views(request: Request, platform: Platform) -> None:
 async def limit_submissions(request: Request, platform: Platform) -> None:
     """Count a submission of the client's address. Raises TooManyRequests `page_submission_limited`."""
     address = client_site(request, platform.http.trusted_proxies)
-    await platform.page_submissions.take(address, "There were too many submissions from your address. Please try again later.")
+    await platform.page_submissions.take(
+        address, "There were too many submissions from your address. Please try again later."
+    )
 
 
 def issue_token(platform: Platform, site: Site, subject: str = "") -> str:
@@ -88,7 +96,9 @@ def issue_token(platform: Platform, site: Site, subject: str = "") -> str:
     return RenderTokens(platform.vault).issue(site.kind, site.slug + subject, platform.clock.now())
 
 
-def read_render(request: Request, platform: Platform, site: Site, fields: Mapping[str, str], subject: str = "") -> Render:
+def read_render(
+    request: Request, platform: Platform, site: Site, fields: Mapping[str, str], subject: str = ""
+) -> Render:
     """Return the rendering that was submitted. Raises Forbidden `origin_not_allowed` or `render_required`, Conflict `render_expired`."""
     check_origin(request, platform, site.framing)
     token = text_of(fields, TOKEN_FIELD)
@@ -113,7 +123,7 @@ async def carry_out(
     Raises StoredRefusal for a refusal of the work, Conflict if the page was changed after it was sent or is being sent right now,
     TooManyRequests.
     """
-    await platform.page_slugs.take(f"{site.kind.value}/{site.slug}", "This page was sent too often by too many people. Please try again later.")
+    await platform.page_slugs.take(site.path, "This page is used too much at the moment. Please try again later.")
     platform.backpressure.refuse_when_full(site.workspace_id)
     await _wait_for_least_time(platform, render)
     unit = UnitOfWork(

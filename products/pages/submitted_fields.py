@@ -29,7 +29,7 @@ async def read_fields(request: Request) -> dict[str, str]:
 
 
 def parse_fields(body: bytes) -> dict[str, str]:
-    """Parse the body. Line ends become `\\n`. Raises InvalidBody for more than MAX_FIELDS fields, a repeated one or no UTF-8."""
+    """Parse the body. Raises InvalidBody for more than MAX_FIELDS fields, a repeated one or no UTF-8."""
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
     except UnicodeDecodeError as error:

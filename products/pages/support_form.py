@@ -13,7 +13,7 @@ from products.pages.links import Link
 from products.pages.page_routes import PUBLIC, page_router
 from products.pages.render_tokens import Kind
 from products.pages.rendering import Look, html, protections
-from products.pages.sites import Site, no_page
+from products.pages.sites import Site, no_page, require_slug
 from products.pages.submissions import Returned, carry_out, issue_token, read_render, returned
 from products.pages.submitted_fields import read_fields, text_of
 from products.pages.visitor import Errors, Visitor, matched_contact, read_text, read_visitor
@@ -52,6 +52,7 @@ class _Request:
 
 async def find_site(platform: Platform, slug: str) -> FormSite:
     """Return the active form with this slug. Raises NotFound."""
+    require_slug(slug)
     form = await find_form(platform.pool, slug)
     if form is None:
         raise no_page()
@@ -61,7 +62,7 @@ async def find_site(platform: Platform, slug: str) -> FormSite:
         form.workspace_id,
         form.organisation_id,
         form.env,
-        Look.of(form.brand),
+        Look.of(form.brand.model_dump()),
         Framing(tuple(origin.lower() for origin in form.allowed_origins)),
         form.id,
         form.title,

@@ -51,8 +51,12 @@ def read_text(fields: Mapping[str, str], field: str, missing: str, max_chars: in
     if not text:
         errors[field] = missing
     elif len(text) > max_chars:
-        errors[field] = f"This is too long: it has {len(text)} characters, and {max_chars} are possible."
+        errors[field] = _too_long(text, max_chars)
     return text
+
+
+def _too_long(text: str, max_chars: int) -> str:
+    return f"This is too long: it has {len(text)} characters, and {max_chars} are possible."
 
 
 def _address(
@@ -61,9 +65,10 @@ def _address(
     text = text_of(fields, field)
     if not text:
         return None
+    if len(text) > max_chars:
+        errors[field] = _too_long(text, max_chars)
+        return None
     try:
-        if len(text) > max_chars:
-            raise ValueError(f"it may have {max_chars} characters")
         return normalised(text)
     except ValueError as error:
         reason = str(error)

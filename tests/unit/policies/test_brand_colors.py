@@ -17,7 +17,12 @@ def test_text_on_any_colour_meets_aa(color: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other", "ratio"),
-    [("#000000", "#ffffff", 21.0), ("#ffffff", "#ffffff", 1.0), ("#777777", "#ffffff", 4.48), ("#ff0000", "#ffffff", 4.0)],
+    [
+        ("#000000", "#ffffff", 21.0),
+        ("#ffffff", "#ffffff", 1.0),
+        ("#777777", "#ffffff", 4.48),
+        ("#ff0000", "#ffffff", 4.0),
+    ],
 )
 def test_the_contrast_is_that_of_wcag(one: str, other: str, ratio: float) -> None:
     """The ratio agrees with published ones, whichever colour comes first."""

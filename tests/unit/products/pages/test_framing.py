@@ -5,7 +5,9 @@ import pytest
 from products.pages.framing import ANYWHERE, NOWHERE, Framing, is_origin
 
 
-@pytest.mark.parametrize("text", ["https://shop.example", "http://localhost:3000", "https://[::1]:8443", "https://a.b-c.example"])
+@pytest.mark.parametrize(
+    "text", ["https://shop.example", "http://localhost:3000", "https://[::1]:8443", "https://a.b-c.example"]
+)
 def test_an_origin_is_scheme_host_and_port(text: str) -> None:
     """Plain origins are taken."""
     assert is_origin(text)
