@@ -11,6 +11,19 @@ from pydantic import BaseModel
 
 from products.calendar import appointments, reminders, resources, services, slots
 from products.notifications import inbound
+from products.tickets import (
+    assignment,
+    evidence,
+    forms,
+    queue,
+    routing_rules,
+    sla_cycles,
+    sla_policies,
+    threads,
+    tickets,
+    transitions,
+    triage,
+)
 from spine.directory import api_keys, contacts, signup, users
 from spine.kernel import test_clock
 from spine.kernel.events import Catalogue
@@ -75,6 +88,16 @@ ROUTERS: tuple[APIRouter, ...] = (
     services.router,
     slots.router,
     appointments.router,
+    queue.router,
+    tickets.router,
+    assignment.router,
+    transitions.router,
+    triage.router,
+    threads.router,
+    evidence.router,
+    routing_rules.router,
+    sla_policies.router,
+    forms.router,
 )
 
 RESOURCES: tuple[Resource, ...] = tuple(
@@ -98,6 +121,7 @@ WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts
 JOBS: Mapping[str, JobHandler] = {
     reminders.REMIND: reminders.remind,
     reminders.WATCH: reminders.watch,
+    sla_cycles.BREACH: sla_cycles.breach,
 }
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 

@@ -63,6 +63,7 @@ TIME_COLUMNS: Final = (
     TimeColumn("sends_open", "due_at", "leased_by IS NULL", "send"),
     TimeColumn("sandbox_receipts", "due_at", "leased_by IS NULL", "send"),
     TimeColumn("jobs", "due_at", kind="job"),
+    TimeColumn("tickets", "sla_running_since"),
     # After each other as a reschedule locks them.
     TimeColumn("waitlist_entries", "offer_expires_at"),
     TimeColumn("appointments", "begins_at", "status = 'booked'"),

@@ -35,6 +35,8 @@ UNMOVED = {
     "ends_at": "end of a slot, likewise",
     "window_from": "start of the time that a waiting person wants; compared with times of slots, which are not moved either",
     "window_to": "end of it, likewise",
+    "resolved_at": "resolution of a ticket",
+    "sla_breached_at": "breach of a ticket's service level",
     "valid_from": "start of a subscription; compared with times of events, which are not moved either",
     "valid_to": "end of a subscription, likewise",
 }
