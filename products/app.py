@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS, SCHEMA_NAMES
 from products.error_handlers import install_error_handlers
+from products.pages.routers import PAGE_ROUTERS
 from products.platform import Connections, new_platform
 from products.reference_texts import EXAMPLES, TAGS, TITLES
 from products.mcp.endpoint import McpEndpoint
@@ -93,7 +94,7 @@ def build() -> FastAPI:
     )
     app.include_router(system_router)
     app.include_router(mcp_router)
-    for router in ROUTERS:
+    for router in (*ROUTERS, *PAGE_ROUTERS):
         app.include_router(router)
     install_error_handlers(app)
     app.add_middleware(RequestIds)

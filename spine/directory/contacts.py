@@ -150,11 +150,14 @@ async def create(unit: UnitOfWork, values: dict[str, Any]) -> ContactOut:
     return out
 
 
-async def match(unit: UnitOfWork, *, name: str | None, phone: str | None, email: str | None) -> tuple[ContactRow, bool]:
+async def match(
+    unit: UnitOfWork, *, name: str | None, phone: str | None, email: str | None, new_id: str | None = None
+) -> tuple[ContactRow, bool]:
     """Return the contact with this normalised phone or e-mail address, and False; else create one, and True (C-01, C-03).
 
-    The phone is looked up first. Of any number of concurrent calls exactly one creates the contact. Fields of a contact that
-    exists stay as they are. Raises Unprocessable if there is neither a phone nor an e-mail address.
+    A contact that is created has the id `new_id`, if one is given. The phone is looked up first. Of any number of concurrent
+    calls exactly one creates the contact. Fields of a contact that exists stay as they are. Raises Unprocessable if there is
+    neither a phone nor an e-mail address.
     """
     if phone is None and email is None:
         raise Unprocessable("give a phone or an email, so that the contact can be matched", param="contact")
@@ -164,7 +167,7 @@ async def match(unit: UnitOfWork, *, name: str | None, phone: str | None, email:
     values = {"name": name or phone or email, "phone_e164": phone, "email": email}
     try:
         async with unit.session.begin_nested():
-            row = await store.create(unit, CONTACT, **values)
+            row = await store.create(unit, CONTACT, id=new_id, **values)
     except Conflict:
         found = await _find(unit, phone, email)
         if found is None:

@@ -44,6 +44,11 @@ class Platform:
     limiter: RateLimiter
     signups: ActionLimiter
     confirmation_mails: ActionLimiter
+    page_views: ActionLimiter
+    page_submissions: ActionLimiter
+    page_slugs: ActionLimiter
+    page_reads: ReadLimits
+    """The reads of hosted pages: half of a workspace's, so that visitors of its pages leave room for its own."""
     mail: PlatformMail
     catalogue: Catalogue
     backpressure: Backpressure

@@ -63,6 +63,14 @@ class HttpSettings(TemplateSettings):
     """Whether a live key works only after its organisation confirmed the address that signed up."""
     signup_per_hour: int = Field(default=20, ge=1)
     """Signups, and confirmations, of one address in an hour."""
+    page_views_per_minute: int = Field(default=600, ge=1)
+    """Hosted pages that one address may look at in a minute."""
+    page_submissions_per_hour: int = Field(default=600, ge=1)
+    """Submissions of hosted pages from one address in an hour, refused ones included."""
+    page_submissions_per_slug: int = Field(default=6000, ge=1)
+    """Submissions of one hosted page in an hour that pass its checks, from all addresses."""
+    page_min_fill_s: float = Field(default=0.5, ge=0, le=10)
+    """A submission that comes sooner after its page was rendered waits for the rest of this time."""
     operator_token: SecretStr | None = None
     """The bearer token for /metrics. Without it they are for callers on this machine, with no proxy in front."""
     metrics_access: Literal["token", "local"] = "token"
