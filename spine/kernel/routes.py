@@ -60,12 +60,13 @@ def declares(
     sealed: bool = False,
     public: bool = False,
     listed_at: str | None = None,
+    tool: str | None = None,
 ) -> dict[str, Any]:
     """Return the `openapi_extra` of an operation: its scope and the events that it emits. `ApiRoute` reads it too.
 
     Events are types of the catalogue or, if callers choose the type, a pattern. `sealed` responses hold secrets and are
     stored encrypted. `public` operations take no key. `listed_at` is the path of the list that holds the created object,
-    if that is not the operation's own path.
+    if that is not the operation's own path. `tool` makes the operation an MCP tool of this name, `<product>_<verb>_<noun>`.
     """
     extra: dict[str, Any] = {} if public else {"x-scope": scope}
     if events:
@@ -76,6 +77,8 @@ def declares(
         extra["x-sealed"] = True
     if public:
         extra["security"] = []
+    if tool:
+        extra["x-mcp-tool"] = tool
     return extra
 
 

@@ -63,6 +63,10 @@ TIME_COLUMNS: Final = (
     TimeColumn("sends_open", "due_at", "leased_by IS NULL", "send"),
     TimeColumn("sandbox_receipts", "due_at", "leased_by IS NULL", "send"),
     TimeColumn("jobs", "due_at", kind="job"),
+    # After each other as a reschedule locks them.
+    TimeColumn("waitlist_entries", "offer_expires_at"),
+    TimeColumn("appointments", "begins_at", "status = 'booked'"),
+    TimeColumn("slots", "bookable_until", "bookable_until > now()"),
 )
 """Every column that the clock moves. A test compares this list with all columns of type timestamptz."""
 

@@ -31,6 +31,10 @@ UNMOVED = {
     "erased_at": "erasure",
     "last_used_at": "last use",
     "discard_before": "end of what is discarded; compared with times of events, which are not moved either",
+    "starts_at": "start of a slot as callers see it; rules compare `bookable_until` and `begins_at`",
+    "ends_at": "end of a slot, likewise",
+    "window_from": "start of the time that a waiting person wants; compared with times of slots, which are not moved either",
+    "window_to": "end of it, likewise",
     "valid_from": "start of a subscription; compared with times of events, which are not moved either",
     "valid_to": "end of a subscription, likewise",
 }

@@ -21,10 +21,11 @@ TENANT_TABLES = f"""
 """
 GLOBALLY_UNIQUE = {
     "api_key_hashes: (hash)",
+    "public_slugs: (kind, slug)",
     "workspaces: (organisation_id, env)",
     "workspaces: (organisation_id)",  # the foreign key to organisations, which have no workspace
 }
-"""Unique in the two directories alone: of the hashes of API keys, and of workspaces."""
+"""Unique in the three directories alone: of the hashes of API keys, of public slugs, and of workspaces."""
 
 
 async def rows(url: str, query: str, *values: object, role: str | None = None) -> list[asyncpg.Record]:

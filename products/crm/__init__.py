@@ -1,0 +1,1 @@
+"""CRM: leads, deals, catalog items, call sessions and sequences, beside the contacts of `spine.directory`."""
