@@ -151,7 +151,7 @@ CREATE TABLE spine.invoices (
     project_id text COLLATE "C" NOT NULL,
     milestone_id text COLLATE "C" NOT NULL,
     source_event_id text COLLATE "C" NOT NULL,
-    amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+    amount_minor bigint NOT NULL CHECK (amount_minor >= 0),
     currency text COLLATE "C" NOT NULL CHECK (currency ~ '^[A-Z]{{3}}$'),
     description text COLLATE "C",
     status text COLLATE "C" NOT NULL DEFAULT 'draft' CHECK (status IN ('draft', 'void')),
