@@ -16,6 +16,8 @@ from products.error_handlers import install_error_handlers
 from products.platform import Connections, new_platform
 from products.request_ids import RequestIds
 from products.system import router as system_router
+from products.works.live_queues import LiveQueues
+from products.works.queues import show_queue
 from spine import __version__
 from spine.kernel import garbage_collection
 from spine.kernel.database import open_engine, open_pool
@@ -71,6 +73,8 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         for background in backgrounds:
             stack.callback(asyncio.create_task(background).cancel)
         app.state.platform = platform
+        app.state.live_queues = LiveQueues(platform, show_queue)
+        stack.callback(app.state.live_queues.close)
         EVENT_TYPES.declare(CATALOGUE.types)
         yield
 

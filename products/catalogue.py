@@ -7,12 +7,26 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 
+from products.billing import invoices
 from products.notifications import inbound
+from products.works import (
+    milestone_actions,
+    milestone_board,
+    milestones,
+    overdue,
+    project_creation,
+    project_lifecycle,
+    projects,
+    queues,
+    task_actions,
+    task_routes,
+)
+from products.works import templates as project_templates
 from spine.directory import api_keys, contacts, signup, users
 from spine.kernel import test_clock
-from spine.kernel.events import Catalogue
+from spine.kernel.events import Catalogue, EventType
 from spine.kernel.jobs import JobHandler
 from spine.kernel.platform import WorkspaceSeed
 from spine.kernel.resource import Resource
@@ -70,6 +84,17 @@ ROUTERS: tuple[APIRouter, ...] = (
     preferences.router,
     messages.router,
     inbound.router,
+    project_templates.router,
+    projects.router,
+    project_creation.router,
+    project_lifecycle.router,
+    milestone_board.router,
+    milestones.router,
+    milestone_actions.router,
+    task_routes.router,
+    task_actions.router,
+    queues.router,
+    invoices.router,
 )
 
 RESOURCES: tuple[Resource, ...] = tuple(
@@ -90,13 +115,25 @@ OTHER_EVENTS = (
 WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts,)
 """Functions that yield the first rows of a new workspace."""
 
-JOBS: Mapping[str, JobHandler] = {}
+JOBS: Mapping[str, JobHandler] = {overdue.KIND: overdue.note_overdue, invoices.KIND: invoices.draft_invoice}
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
-CONSUMERS: Mapping[str, Sequence[str]] = {}
+CONSUMERS: Mapping[str, Sequence[str]] = {milestones.REACHED.name: (invoices.KIND,)}
 """The kinds of the jobs that follow an event, by its type."""
 
-CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS), CONSUMERS)
+
+class TemplateCreated(RootModel[templates.TemplateOut | project_templates.ProjectTemplateOut]):
+    """A template, of messages (`ntp_`) or of projects (`tpl_`)."""
+
+
+SHARED_EVENTS = (
+    EventType(templates.CREATED.name, TemplateCreated, "A version of a template was made, of messages or of projects."),
+)
+"""Event types that several products emit, each with data of its own."""
+
+CATALOGUE = Catalogue(
+    chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS), CONSUMERS, SHARED_EVENTS
+)
 
 SCHEMA_NAMES: dict[type[BaseModel], str] = {
     message_models.AttemptOut: "spine__messages__models__AttemptOut",

@@ -121,10 +121,17 @@ def _schemas(models: list[Any]) -> dict[str, Any]:
 
 
 def _emitted_by(paths: dict[str, Any], catalogue: Catalogue) -> list[EventType]:
-    """The types of the families that these operations emit: a family that one of them emits belongs to its product."""
-    names = [name for item in paths.values() for operation in item.values() for name in operation.get("x-events", ())]
-    families = {name.partition(".")[0] for name in names}
-    return [event for event in catalogue.types.values() if event.name.partition(".")[0] in families]
+    """The types of the families that these operations emit: a family that one of them emits belongs to its product.
+
+    A type that products share is in the documents of those that emit it, and tells nothing of its family.
+    """
+    names = {name for item in paths.values() for operation in item.values() for name in operation.get("x-events", ())}
+    families = {name.partition(".")[0] for name in names - catalogue.shared}
+    return [
+        event
+        for event in catalogue.types.values()
+        if (event.name in names if event.name in catalogue.shared else event.name.partition(".")[0] in families)
+    ]
 
 
 def _webhooks(chosen: list[EventType], schemas: dict[str, Any]) -> dict[str, Any]:
@@ -195,15 +202,17 @@ _PREFIX_BY_LIST: Final = {plural(noun): prefix for noun, prefix in ids.PREFIXES.
     "dead_letters": ids.PREFIXES["delivery"],
     "webhook-keys": ids.PREFIXES["webhook_endpoint"],
     "inbound": ids.PREFIXES["provider_account"],
+    "queues": ids.PREFIXES["user"],
+    "/works/v1/templates": ids.PREFIXES["project_template"],
 }
+"""The prefix of the ids in a list, by the name of the list or, where products have lists of one name, by its path."""
 
 
 def _add_id_pattern(path: str, parameter: dict[str, Any]) -> None:
     """Add the pattern of an id in a path, by the name of the list before it. The route does not validate it: it returns 404."""
-    list_name = re.search(r"/([^/{}]+)/\{" + parameter["name"] + r"\}", path)
-    prefix = (_PREFIX_BY_LIST.get(list_name[1]) if list_name else None) or ids.PREFIXES.get(
-        parameter["name"].removesuffix("_id")
-    )
+    before = re.search(r"^(.*/([^/{}]+))/\{" + parameter["name"] + r"\}", path)
+    of_list = (_PREFIX_BY_LIST.get(before[1]) or _PREFIX_BY_LIST.get(before[2])) if before else None
+    prefix = of_list or ids.PREFIXES.get(parameter["name"].removesuffix("_id"))
     if prefix is not None and parameter["name"].endswith("id"):
         parameter["schema"] = {**parameter["schema"], "pattern": ids.pattern(prefix)}
 

@@ -28,6 +28,7 @@ CREATE TABLE spine.project_templates (
     {RESOURCE_COLUMNS},
     CONSTRAINT project_templates_version UNIQUE (workspace_id, slug, version)
 );
+CREATE INDEX project_templates_of_slug ON spine.project_templates (workspace_id, slug, id);
 """
 
 PROJECTS = f"""
