@@ -20,6 +20,8 @@ from products.mcp.endpoint import McpEndpoint
 from products.mcp.routes import router as mcp_router
 from products.request_ids import RequestIds
 from products.system import router as system_router
+from products.works.live_queues import LiveQueues
+from products.works.queues import show_queue
 from spine import __version__
 from spine.kernel import garbage_collection
 from spine.kernel.database import open_engine, open_pool
@@ -77,6 +79,8 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
             stack.callback(asyncio.create_task(background).cancel)
         app.state.platform = platform
         app.state.mcp = McpEndpoint(app, McpSettings())
+        app.state.live_queues = LiveQueues(platform, show_queue)
+        stack.callback(app.state.live_queues.close)
         EVENT_TYPES.declare(CATALOGUE.types)
         yield
 

@@ -38,9 +38,26 @@ from products.tickets import (
     transitions,
     triage,
 )
+from pydantic import RootModel
+
+from products.billing import invoices
+from products.notifications import inbound
+from products.works import (
+    milestone_actions,
+    milestone_board,
+    milestones,
+    overdue,
+    project_creation,
+    project_lifecycle,
+    projects,
+    queues,
+    task_actions,
+    task_routes,
+)
+from products.works import templates as project_templates
 from spine.directory import api_keys, contacts, signup, users
 from spine.kernel import test_clock
-from spine.kernel.events import Catalogue
+from spine.kernel.events import Catalogue, EventType
 from spine.kernel.jobs import JobHandler
 from spine.kernel.platform import WorkspaceSeed
 from spine.kernel.resource import Resource
@@ -123,6 +140,17 @@ ROUTERS: tuple[APIRouter, ...] = (
     calls.router,
     sequences.router,
     enrollments.router,
+    project_templates.router,
+    projects.router,
+    project_creation.router,
+    project_lifecycle.router,
+    milestone_board.router,
+    milestones.router,
+    milestone_actions.router,
+    task_routes.router,
+    task_actions.router,
+    queues.router,
+    invoices.router,
 )
 
 RESOURCES: tuple[Resource, ...] = tuple(
@@ -152,13 +180,27 @@ JOBS: Mapping[str, JobHandler] = {
     sequence_steps.AWAIT_OUTCOME: sequence_steps.await_outcome,
     sequences.RELEASE_HELD: sequences.release_held,
     enrollments.STOP_ENROLLMENTS: enrollments.stop_enrollments,
+    overdue.KIND: overdue.note_overdue,
+    invoices.KIND: invoices.draft_invoice,
 }
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
-CONSUMERS: Mapping[str, Sequence[str]] = {}
+CONSUMERS: Mapping[str, Sequence[str]] = {milestones.REACHED.name: (invoices.KIND,)}
 """The kinds of the jobs that follow an event, by its type."""
 
-CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS), CONSUMERS)
+
+class TemplateCreated(RootModel[templates.TemplateOut | project_templates.ProjectTemplateOut]):
+    """A template, of messages (`ntp_`) or of projects (`tpl_`)."""
+
+
+SHARED_EVENTS = (
+    EventType(templates.CREATED.name, TemplateCreated, "A version of a template was made, of messages or of projects."),
+)
+"""Event types that several products emit, each with data of its own."""
+
+CATALOGUE = Catalogue(
+    chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS), CONSUMERS, SHARED_EVENTS
+)
 
 SCHEMA_NAMES: dict[type[Any], str] = {
     message_models.AttemptOut: "MessageAttemptOut",

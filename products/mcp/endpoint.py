@@ -18,10 +18,10 @@ from products.mcp.exchange import SCOPE, Exchange
 from products.mcp.in_process import request_in_process
 from products.mcp.origins import base_url, check_origin
 from products.mcp.tools import Tool, read_tools
-from spine.kernel.openapi.documents import SUITE
 from spine.kernel.authentication import Caller
 from spine.kernel.client_address import client_site
 from spine.kernel.errors import InvalidBody, NotFound, Unauthenticated
+from spine.kernel.openapi.documents import SUITE
 from spine.kernel.platform import Platform
 from spine.kernel.request_body import BodyRequest
 from spine.kernel.responses import JSON

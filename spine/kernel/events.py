@@ -95,14 +95,22 @@ class Catalogue:
     """All event types that Spine itself emits, and their consumers. Raises ValueError if a type is declared twice.
 
     `consumers`: the kinds of the jobs that follow an event, by its type (`spine.kernel.jobs`).
+    `shared`: types that several products emit, each with data of its own. What is declared here, with the data of any of
+    them, stands for the declarations of those products.
     """
 
     def __init__(
-        self, types: Iterable[EventType], consumers: Mapping[str, Sequence[str]] = MappingProxyType({})
+        self,
+        types: Iterable[EventType],
+        consumers: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        shared: Iterable[EventType] = (),
     ) -> None:
         self.consumers = consumers
-        self.types: dict[str, EventType] = {}
+        self.types: dict[str, EventType] = {type.name: type for type in shared}
+        self.shared = frozenset(self.types)
         for type in types:
+            if type.name in self.shared:
+                continue
             if type.name in self.types:
                 raise ValueError(f"event type {type.name} is declared twice")
             self.types[type.name] = type

@@ -10,7 +10,7 @@ Jobs that follow an event are scheduled by the transaction that emits it: the ca
 Their subject is the event (`read_event`).
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -25,6 +25,13 @@ _PUT: Final = text(
     "(:ws, :kind, :subject_id, cast(:args AS jsonb), coalesce(cast(:due_at AS timestamptz), now()), :message_id) "
     "ON CONFLICT (workspace_id, kind, subject_id) DO UPDATE SET args = EXCLUDED.args, due_at = EXCLUDED.due_at, "
     "message_id = EXCLUDED.message_id, failures = 0, error = NULL"
+)
+_PUT_MANY: Final = text(
+    "INSERT INTO spine.jobs (workspace_id, kind, subject_id, due_at) SELECT :ws, :kind, subject_id, due_at "
+    "FROM unnest(cast(:subject_ids AS text[]), cast(:due_at AS timestamptz[])) AS new (subject_id, due_at)"
+)
+_DELETE_MANY: Final = text(
+    "DELETE FROM spine.jobs WHERE workspace_id = :ws AND kind = :kind AND subject_id = ANY (cast(:subject_ids AS text[]))"
 )
 _DELETE: Final = text(
     "DELETE FROM spine.jobs WHERE workspace_id = :ws AND kind = :kind AND subject_id = :subject_id RETURNING due_at"
@@ -85,6 +92,23 @@ async def schedule(
     else:
         due_s = due_at.timestamp()
         unit.after_commit(lambda: unit.platform.wakeups.wake_at("job", [due_s]))
+
+
+async def schedule_many(unit: UnitOfWork, kind: str, due_at: Mapping[str, datetime]) -> None:
+    """Schedule the jobs of many subjects, which have none of this kind yet, at these times. One statement does it."""
+    if not due_at:
+        return
+    await unit.session.execute(
+        _PUT_MANY,
+        {"ws": unit.workspace_id, "kind": kind, "subject_ids": list(due_at), "due_at": list(due_at.values())},
+    )
+    due_times_s = [at.timestamp() for at in due_at.values()]
+    unit.after_commit(lambda: unit.platform.wakeups.wake_at("job", due_times_s))
+
+
+async def cancel_many(unit: UnitOfWork, kind: str, subject_ids: Sequence[str]) -> None:
+    """Delete the jobs of this kind of many subjects."""
+    await unit.session.execute(_DELETE_MANY, {"ws": unit.workspace_id, "kind": kind, "subject_ids": list(subject_ids)})
 
 
 async def cancel(unit: UnitOfWork, kind: str, subject_id: str) -> datetime | None:

@@ -106,6 +106,9 @@ class HttpSettings(TemplateSettings):
     """Connections of one API process."""
     max_connections_per_address: int = Field(default=256, ge=1)
     """Connections of one address, or of one IPv6 network of 64 bits, to one API process."""
+    max_streams: int = Field(default=256, ge=1)
+    """Streams of server-sent events that one API process holds open. Each is a connection."""
+    max_streams_per_workspace: int = Field(default=32, ge=1)
     trusted_proxies: Networks = ()
     """Proxies whose X-Forwarded-For names the client, and whose connections are not limited by address."""
 

@@ -1,6 +1,7 @@
-"""Timelines of contacts, messages and policies: what happened, in order, and who did it. Entries are only appended."""
+"""Timelines of contacts, projects, messages and others: what happened, in order, and who did it. Entries are only appended."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -53,6 +54,15 @@ class TimelineEntry(BaseModel):
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """An entry to append: what happened, the fields that changed, and what else belongs to it."""
+
+    kind: str
+    changes: Sequence[Change] = ()
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
 async def append(
     unit: UnitOfWork,
     subject_id: str,
@@ -62,18 +72,26 @@ async def append(
     detail: dict[str, Any] | None = None,
 ) -> None:
     """Append an entry to a subject's timeline, in the unit's transaction, with its caller as the actor."""
+    await append_all(unit, subject_id, [NewEntry(kind, changes, detail or {})])
+
+
+async def append_all(unit: UnitOfWork, subject_id: str, entries: Sequence[NewEntry]) -> None:
+    """Append entries to a subject's timeline in one batch, in this order."""
     await unit.session.execute(
         _INSERT,
-        {
-            "ws": unit.workspace_id,
-            "id": ids.mint(ids.PREFIXES["timeline_entry"]),
-            "subject_id": subject_id,
-            "kind": kind,
-            "actor": unit.caller.actor.model_dump_json(),
-            "changes": orjson.dumps([change.model_dump(mode="json") for change in changes]).decode(),
-            "detail": orjson.dumps(detail or {}).decode(),
-            "request_id": unit.request_id,
-        },
+        [
+            {
+                "ws": unit.workspace_id,
+                "id": ids.mint(ids.PREFIXES["timeline_entry"]),
+                "subject_id": subject_id,
+                "kind": entry.kind,
+                "actor": unit.caller.actor.model_dump_json(),
+                "changes": orjson.dumps([change.model_dump(mode="json") for change in entry.changes]).decode(),
+                "detail": orjson.dumps(entry.detail).decode(),
+                "request_id": unit.request_id,
+            }
+            for entry in entries
+        ],
     )
 
 

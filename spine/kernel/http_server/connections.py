@@ -52,6 +52,8 @@ class Connections:
         self._by_site: dict[str, set[Connection]] = {}
         self._all: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self.stopping = asyncio.Event()
+        """Set when the server begins to stop. Answers without an end, such as streams, end then (`spine.stopping`)."""
 
     def __len__(self) -> int:
         return len(self._all)

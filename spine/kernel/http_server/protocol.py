@@ -65,6 +65,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._write_refusal(refusal)
             stream.close()
 
+    def shutdown(self) -> None:
+        """The server stops: tell the answers that have no end of their own."""
+        self.limits.stopping.set()
+        super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self.limits.discard(self)
@@ -146,6 +151,7 @@ class HttpProtocol(HttpToolsProtocol):
         names = [name for name, _ in headers]
         check_head(self.url, headers, names, self.limits.settings)
         self._body_left = int(headers[names.index(b"content-length")][1]) if b"content-length" in names else 0
+        cast("dict[str, Any]", self.scope)["spine.stopping"] = self.limits.stopping
         upgrade = self.parser.should_upgrade()
         if upgrade and (self._body_left or b"transfer-encoding" in names):
             # The parser takes the body of such a request for the other protocol's bytes.

@@ -37,10 +37,16 @@ UNMOVED = {
     "window_to": "end of it, likewise",
     "resolved_at": "resolution of a ticket",
     "sla_breached_at": "breach of a ticket's service level",
+    "tasks.due_at": "due time of a task as callers see it; its job is moved",
+    "milestones.due_at": "due time of a milestone as callers see it; no rule compares it",
+    "overdue_at": "passing of a task's due time",
+    "completed_at": "completion of a task",
+    "reached_at": "reaching of a milestone",
+    "voided_at": "voiding of an invoice",
     "valid_from": "start of a subscription; compared with times of events, which are not moved either",
     "valid_to": "end of a subscription, likewise",
 }
-"""Columns that record when something happened. The test clock does not move them."""
+"""Columns that record when something happened, by name or by table and name. The test clock does not move them."""
 
 PARTLY_MODELLED = {"messages", "attempts"}
 """Tables with their own SQL; their row classes contain only the columns that the generic store needs."""
@@ -88,7 +94,8 @@ async def test_the_test_clock_covers_every_time_column(module_database: str) -> 
     times = {(row["table_name"], row["column_name"]) for row in found}
     moved = {(column.table, column.name) for column in TIME_COLUMNS}
     assert moved <= times
-    assert sorted((table, column) for table, column in times - moved if column not in UNMOVED) == []
+    unknown = {(table, column) for table, column in times - moved if not {column, f"{table}.{column}"} & UNMOVED.keys()}
+    assert sorted(unknown) == []
 
 
 async def test_payloads_are_compressed_with_lz4_if_supported(module_database: str) -> None:

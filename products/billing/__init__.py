@@ -1,0 +1,1 @@
+"""Billing: drafts of invoices, which follow the events of other products."""
