@@ -13,11 +13,11 @@ from fastapi import FastAPI
 
 from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS, SCHEMA_NAMES
 from products.error_handlers import install_error_handlers
+from products.mcp.endpoint import McpEndpoint
+from products.mcp.routes import router as mcp_router
 from products.pages.routers import PAGE_ROUTERS
 from products.platform import Connections, new_platform
 from products.reference_texts import EXAMPLES, TAGS, TITLES
-from products.mcp.endpoint import McpEndpoint
-from products.mcp.routes import router as mcp_router
 from products.request_ids import RequestIds
 from products.system import router as system_router
 from products.works.live_queues import LiveQueues

@@ -8,7 +8,9 @@ from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import RootModel
 
+from products.billing import invoices
 from products.calendar import appointments, reminders, resources, services, slots
 from products.crm import (
     call_context,
@@ -38,10 +40,6 @@ from products.tickets import (
     transitions,
     triage,
 )
-from pydantic import RootModel
-
-from products.billing import invoices
-from products.notifications import inbound
 from products.works import (
     milestone_actions,
     milestone_board,
