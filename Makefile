@@ -2,7 +2,7 @@
 #   make up      run Spine on this machine (Ctrl-C stops it)      make test    everything that CI runs
 #   make check   lint, types, layers                              make bench   the benchmarks (bench-quick: a short run)
 #   make chaos   the long fault run                               make lock    write the lock files again
-#   make openapi write openapi/*.json again
+#   make openapi write openapi/*.json again                       make demo    one story through all products (make up runs)
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -13,7 +13,7 @@ WHERE ?= tests
 LOCK := .venv/locking/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: up check test bench bench-quick chaos lock openapi
+.PHONY: up check test bench bench-quick chaos lock openapi demo
 
 up: $(RUN)
 	@exec $(PY) -m spine.supervisor
@@ -38,6 +38,9 @@ chaos: $(DEV)
 
 openapi: $(RUN)
 	@$(PY) -m products.openapi
+
+demo: $(RUN)
+	@.venv/bin/spine demo
 
 # uv is needed only to write the lock files, so it has an environment of its own.
 lock:

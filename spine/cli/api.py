@@ -28,6 +28,7 @@ class Api:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.url = url
+        self.key = key
         self._sleep = sleep
         self._http = httpx.Client(
             base_url=url,
@@ -52,6 +53,10 @@ class Api:
     def patch(self, path: str, body: dict[str, Any]) -> Any:
         """Change a resource."""
         return self._call("PATCH", path, json=body, headers=_idempotency_header(None))
+
+    def delete(self, path: str) -> None:
+        """Delete a resource."""
+        self._call("DELETE", path, headers=_idempotency_header(None))
 
     def first(self, path: str, count: int, **params: Any) -> dict[str, Any]:
         """Return the first `count` items of a list as `{data, has_more}`. Reads as many pages as necessary."""

@@ -48,6 +48,12 @@ def up() -> None:
     load("spine.supervisor.main:main")()
 
 
+@command(app, "demo")
+def demo(context: CommandContext) -> None:
+    """Play one story through all products of a running installation, over REST, hosted pages and MCP, in a test workspace."""
+    load("spine.cli.demo.command:play_demo")(context)
+
+
 @command(app, "migrate")
 def migrate(context: CommandContext) -> None:
     """Bring the database at DATABASE_URL up to date; needs its owning role."""
