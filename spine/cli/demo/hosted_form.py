@@ -42,6 +42,13 @@ def _read(page: httpx.Response) -> _FormReader:
     return reader
 
 
+def read_form(page: str) -> dict[str, str]:
+    """Return the fields of the page's form with their values, of radio buttons the first choice."""
+    reader = _FormReader()
+    reader.feed(page)
+    return reader.fields
+
+
 def submit(browser: httpx.Client, url: str, **typed: str) -> str:
     """Fill in the form at this address and send it. Returns the text of the page that follows. Raises Failure."""
     page = browser.get(url)
