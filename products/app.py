@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS, SCHEMA_NAMES, WORKSPACE_SEEDS
 from products.error_handlers import install_error_handlers
+from products.reference_pages import router as reference_router
 from products.reference_texts import EXAMPLES, TAGS, TITLES
 from products.request_ids import RequestIds
 from products.system import router as system_router
@@ -117,6 +118,7 @@ def build() -> FastAPI:
         redirect_slashes=False,
     )
     app.include_router(system_router)
+    app.include_router(reference_router)
     for router in ROUTERS:
         app.include_router(router)
     install_error_handlers(app)
