@@ -3,6 +3,7 @@
 #   make check   lint, types, layers                              make bench   the benchmarks (bench-quick: a short run)
 #   make chaos   the long fault run                               make lock    write the lock files again
 #   make openapi write openapi/*.json again                       make demo    one story through all products (make up runs)
+#   make release-openapi   take openapi/*.json as released: from then on `make check` refuses what breaks their callers
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -13,7 +14,7 @@ WHERE ?= tests
 LOCK := .venv/locking/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: up check test bench bench-quick chaos lock openapi demo
+.PHONY: up check test bench bench-quick chaos lock openapi release-openapi demo
 
 up: $(RUN)
 	@exec $(PY) -m spine.supervisor
@@ -23,6 +24,8 @@ check: $(DEV)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
+	$(PY) -m products.openapi --check
+	$(PY) -m products.openapi_changes
 
 test: check
 	$(PY) -m pytest -n 2 --dist loadfile -m "not long" --hypothesis-profile=thorough $(WHERE)
@@ -41,6 +44,9 @@ openapi: $(RUN)
 
 demo: $(RUN)
 	@.venv/bin/spine demo
+
+release-openapi: openapi
+	@$(PY) -m products.openapi_changes --release
 
 # uv is needed only to write the lock files, so it has an environment of its own.
 lock:

@@ -17,6 +17,7 @@ from products.mcp.endpoint import McpEndpoint
 from products.mcp.routes import router as mcp_router
 from products.pages.routers import PAGE_ROUTERS
 from products.platform import Connections, new_platform
+from products.reference_pages import router as reference_router
 from products.reference_texts import EXAMPLES, TAGS, TITLES
 from products.request_ids import RequestIds
 from products.system import router as system_router
@@ -98,6 +99,7 @@ def build() -> FastAPI:
     )
     app.include_router(system_router)
     app.include_router(mcp_router)
+    app.include_router(reference_router)
     for router in (*ROUTERS, *PAGE_ROUTERS):
         app.include_router(router)
     install_error_handlers(app)

@@ -1,5 +1,9 @@
-"""`python -m products.openapi`: write the OpenAPI documents that are committed under openapi/."""
+"""`python -m products.openapi`: write the OpenAPI documents that are committed under openapi/.
 
+With `--check` nothing is written: the exit code is 1 if a document differs from the code, and the output names it.
+"""
+
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +28,19 @@ def drifted() -> list[str]:
     return sorted(name for name in rendered.keys() | committed.keys() if rendered.get(name) != committed.get(name))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the documents, or check them."""
+    if "--check" in sys.argv[1:]:
+        names = drifted()
+        if names:
+            sys.exit(
+                f"openapi/ differs from the code: {', '.join(names)}; run `make openapi` and look at the difference"
+            )
+        return
     DIRECTORY.mkdir(exist_ok=True)
     for name, text in render_documents().items():
         (DIRECTORY / name).write_bytes(text)
+
+
+if __name__ == "__main__":
+    main()

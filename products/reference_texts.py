@@ -18,7 +18,7 @@ TITLES: Final = {
 
 TAGS: Final = {
     "signup": "An organisation, its test and its live workspace, and a key to each.",
-    "api_keys": "Keys, their scopes, how they are rolled and revoked.",
+    "api_keys": "API keys, their scopes, how they are rolled and revoked.",
     "users": "The people of a workspace, who own and are assigned things.",
     "webhook_endpoints": "Where events are delivered to.",
     "events": "What happened, in order: the feed, the catalogue, and events of your own.",
@@ -39,6 +39,7 @@ TAGS: Final = {
     "milestones": "Milestones, which may draft an invoice when they are reached.",
     "tasks": "Tasks and whose they are.",
     "queues": "The open tasks of a person.",
+    "messages": "Messages: sent once, over the first channel that works.",
     "templates": "Versioned templates: of messages in Notifications, of projects in Works.",
     "invoices": "Invoices.",
     "tickets": "Tickets and their guarded states.",
@@ -47,7 +48,6 @@ TAGS: Final = {
     "routing_rules": "Who gets a ticket of a topic.",
     "sla_policies": "How long a ticket may wait.",
     "forms": "Hosted support forms.",
-    "messages": "Messages: sent once, over the first channel that works.",
     "channel_policies": "The order of channels, as data, and what it would do.",
     "provider_accounts": "Accounts with providers, and their circuit breakers.",
     "quotas": "How much may be sent in a period.",

@@ -113,7 +113,7 @@ def _extract(
 ) -> dict[str, Any]:
     """Return the document of the paths under `prefixes` and of these events, with the components that they refer to."""
     title, summary = texts.titles[name]
-    paths = {path: item for path, item in suite["paths"].items() if path.startswith(prefixes)}
+    paths = {path: item for path, item in sorted(suite["paths"].items()) if path.startswith(prefixes)}
     webhooks = {event: item for event, item in suite["webhooks"].items() if event in events}
     used = {
         tag for _, _, operation in operations.operations({**paths, **webhooks}) for tag in operation.get("tags", ())
@@ -131,7 +131,11 @@ def _extract(
         },
         "servers": shared.SERVERS,
         "security": [{"bearer": []}],
-        "tags": [{"name": tag, "description": text} for tag, text in texts.tags.items() if tag in used],
+        "tags": [
+            {"name": tag, "x-displayName": tag.replace("_", " ").capitalize(), "description": text}
+            for tag, text in texts.tags.items()
+            if tag in used
+        ],
         "paths": paths,
         "webhooks": webhooks,
         "components": schemas.used_components({"paths": paths, "webhooks": webhooks}, suite["components"]),

@@ -74,7 +74,7 @@ def complete_operation(
     for media in operation.get("requestBody", {}).get("content", {}).values():
         without_titles(media.get("schema", {}))
         if example is not None:
-            media["example"] = example
+            media["examples"] = {"request": {"value": example}}
 
 
 def _shared_or_own(path: str, parameter: dict[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:

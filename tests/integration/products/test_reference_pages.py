@@ -1,0 +1,138 @@
+"""The reference as pages: served by the API, without anything from elsewhere."""
+
+import asyncio
+import gzip
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from products.catalogue import PRODUCTS
+from products.reference_pages import ASSETS, VIEWER, document_path
+from tests.api import Api, Organisation
+from tests.browser import Page, needs_browser, open_browser
+
+SHADOW = "document.querySelector('rapi-doc').shadowRoot"
+NAMES = ["spine", *PRODUCTS]
+
+
+def test_the_vendored_files_are_those_of_the_manifest() -> None:
+    """Each file that others wrote has its version in its name, its licence beside it, and the listed checksum."""
+    manifest = json.loads((ASSETS / "manifest.json").read_text())
+    assert VIEWER in manifest
+    for name, entry in manifest.items():
+        assert hashlib.sha256((ASSETS / name).read_bytes()).hexdigest() == entry["sha256"]
+        assert entry["version"] in name
+        assert entry["licence"] in (ASSETS / entry["licence_file"]).read_text()
+    own = {"manifest.json", "reference.css", *manifest, *(entry["licence_file"] for entry in manifest.values())}
+    assert {path.name for path in ASSETS.iterdir()} == own
+
+
+def test_the_index_leads_to_every_product(api: Api) -> None:
+    """/docs needs no key and links to the page and to the document of each product."""
+    answer = httpx.get(f"{api.url}/docs")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    for name in NAMES:
+        for link in (f"/docs/{name}", document_path(name)):
+            assert f'href="{link}"' in answer.text
+            assert httpx.get(f"{api.url}{link}").status_code == 200
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_names_no_other_host(name: str, api: Api) -> None:
+    """A page refers to files of this installation only, and its policy allows no others."""
+    answer = httpx.get(f"{api.url}/docs/{name}")
+    assert answer.status_code == 200
+    assert f'spec-url="{document_path(name)}"' in answer.text
+    assert not re.search(r"(?:https?:)?//\w", answer.text)
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["connect-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    assert "http" not in answer.headers["content-security-policy"]
+    for path in re.findall(r'(?:src|href)="(/docs/assets/[^"]+)"', answer.text):
+        assert httpx.get(f"{api.url}{path}").status_code == 200
+
+
+def test_what_has_not_changed_is_not_sent_again(api: Api) -> None:
+    """Pages are revalidated by their ETag. Files have a URL of their content and are kept for ever, packed for who asks."""
+    page = httpx.get(f"{api.url}/docs/crm")
+    assert page.headers["cache-control"] == "no-cache"
+    again = httpx.get(f"{api.url}/docs/crm", headers={"If-None-Match": f'"x", W/{page.headers["etag"]}'})
+    assert (again.status_code, again.content) == (304, b"")
+    script = re.search(r'src="([^"]+)"', page.text)
+    assert script is not None
+    packed = httpx.get(f"{api.url}{script[1]}", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert packed.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert packed.content == (ASSETS / VIEWER).read_bytes()
+    assert int(packed.headers["content-length"]) == len(gzip.compress((ASSETS / VIEWER).read_bytes(), mtime=0))
+    plain = httpx.get(f"{api.url}{script[1]}", headers={"Accept-Encoding": "identity"})
+    assert plain.content == packed.content
+    assert plain.headers["etag"] != packed.headers["etag"]
+
+
+def test_other_names_are_not_found(api: Api) -> None:
+    """There is no page of an unknown product, and no file but the listed ones in the listed version."""
+    for path in ("nothing", "assets/manifest.json", "assets/..%2Fapp.py", "assets/reference.css~0", "assets/"):
+        answer = httpx.get(f"{api.url}/docs/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
+
+
+async def render(page: Page, url: str) -> None:
+    """Open a page and wait until it shows operations."""
+    await page.open(url)
+    await page.wait_for(f"{SHADOW} && {SHADOW}.querySelectorAll('.section-endpoint, .observe-me').length > 0")
+
+
+@needs_browser
+async def test_a_page_shows_its_document_in_a_real_browser(api: Api, tmp_path: Path) -> None:
+    """Every operation and event of a product is shown; nothing is asked of another host, nothing forbidden is tried."""
+    documents = await asyncio.to_thread(api.app.state.documents)
+    async with open_browser(tmp_path) as page:
+        for name, document in documents.items():
+            await render(page, f"{api.url}/docs/{name}")
+            text = await page.evaluate(f"{SHADOW}.textContent")
+            for item in [*document["paths"].values(), *document["webhooks"].values()]:
+                for operation in item.values():
+                    assert operation["summary"] in text, (name, operation["operationId"])
+            assert all(url.startswith((f"{api.url}/", "data:")) for url in page.requests), page.requests
+            assert page.complaints == []
+
+
+@needs_browser
+async def test_a_page_is_usable_on_a_phone_and_by_keyboard(api: Api, tmp_path: Path) -> None:
+    """On a narrow screen nothing sticks out; from the index the page of a product is reached with Tab and Enter."""
+    async with open_browser(tmp_path) as page:
+        await page.resize(360, 740)
+        for path in ("/docs", "/docs/notifications"):
+            await page.open(f"{api.url}{path}")
+            if path != "/docs":
+                await render(page, f"{api.url}{path}")
+            assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+        await page.open(f"{api.url}/docs")
+        await page.press("Tab")
+        assert await page.evaluate("document.activeElement.getAttribute('href')") == "/docs/spine"
+        await page.press("Tab")
+        await page.press("Tab")
+        await page.press("Enter")
+        await page.wait_for("location.pathname !== '/docs' && document.querySelector('rapi-doc') !== null")
+        assert await page.evaluate("document.querySelector('[aria-current]') !== null")
+
+
+@needs_browser
+async def test_a_call_can_be_tried_from_the_page(api: Api, org: Organisation, tmp_path: Path) -> None:
+    """The page calls this installation with the reader's key, and shows the response."""
+    async with open_browser(tmp_path) as page:
+        await render(page, f"{api.url}/docs/crm")
+        element = "document.querySelector('rapi-doc')"
+        assert await page.evaluate(f"{element}.setApiKey('bearer', '{org.test.key}') !== undefined")
+        request = f"{SHADOW}.getElementById('get-/crm/v1/contacts').querySelector('api-request').shadowRoot"
+        await page.wait_for(f"{request}.querySelector('[part~=btn-try]') !== null")
+        await page.evaluate(f"{request}.querySelector('[part~=btn-try]').click()")
+        await page.wait_for(f"{request}.textContent.includes('has_more')")
+        assert f"{api.url}/crm/v1/contacts" in {url.partition("?")[0] for url in page.requests}
