@@ -36,16 +36,21 @@ COUNTED: Final = (
 )
 """Of each table: its name, the counts in a part of its blocks (`$1`, percent), and the counts in its first rows."""
 
-OLDEST: Final = """
-    SELECT (SELECT extract(epoch FROM now() - accepted_at) FROM spine.outbox ORDER BY seq LIMIT 1) AS outbox_age_s,
-           extract(epoch FROM now() - least(
+OLDEST: Final = (
+    "SELECT extract(epoch FROM now() - accepted_at) FROM spine.outbox ORDER BY seq LIMIT 1",
+    """
+    SELECT extract(epoch FROM now() - least(
                (SELECT due_at FROM spine.deliveries_open WHERE leased_by IS NULL AND state <> 'held' AND due_at <> 'infinity'
                  ORDER BY due_at LIMIT 1),
                (SELECT due_at FROM spine.deliveries_open WHERE leased_by IS NOT NULL AND state <> 'held' ORDER BY due_at LIMIT 1)
-           )) AS due_age_s,
-           (SELECT extract(epoch FROM now() - due_at) FROM spine.sends_open ORDER BY due_at LIMIT 1) AS sends_due_age_s
+           ))
+    """,
+    "SELECT extract(epoch FROM now() - due_at) FROM spine.sends_open ORDER BY due_at LIMIT 1",
+)
+"""How many seconds the first row of the outbox, of the deliveries and of the messages has waited; negative while it is not due.
+
+One statement for each table, so that what locks several of them never waits for a reader that waits for it.
 """
-"""How long the first row of each queue has waited, in seconds; negative while its first row is not due yet."""
 
 FAILING: Final = """
     WITH failing AS MATERIALIZED (

@@ -28,9 +28,9 @@ class QueueObserver:
         counts: dict[str, int] = {}
         for table, sample, first in queries.COUNTED:
             counts |= await _count(connection, table, sample, first)
-        (oldest,) = await connection.fetch(queries.OLDEST)
+        ages_s = [max(0.0, float(await connection.fetchval(age) or 0)) for age in queries.OLDEST]
         failing = await connection.fetch(queries.FAILING, list(map(float, FAILING_FOR.values())), _MAX_FAILING)
-        observe_queue(_stats(counts, dict(oldest), [row["endpoints"] for row in failing], self._dead_letters))
+        observe_queue(_stats(counts, ages_s, [row["endpoints"] for row in failing], self._dead_letters))
 
 
 async def _count(connection: Connection, table: str, sample: str, first: str) -> dict[str, int]:
@@ -53,30 +53,27 @@ async def _count(connection: Connection, table: str, sample: str, first: str) ->
 
 
 def _stats(
-    counts: Mapping[str, int], oldest: Mapping[str, float | None], failing: Sequence[int], dead_letters: int
+    counts: Mapping[str, int], ages_s: Sequence[float], failing: Sequence[int], dead_letters: int
 ) -> BacklogStats:
+    outbox_age_s, deliveries_age_s, sends_age_s = ages_s
     deliveries = QueueStats(
         open={state: counts[state] for state in ("pending", "retrying", "held")},
         due=counts["due"],
         leased=counts["leased"],
-        oldest_due_age_s=_age_s(oldest["due_age_s"]),
+        oldest_due_age_s=deliveries_age_s,
     )
     messages = QueueStats(
         open={"waiting": counts["sends"] - counts["sends_leased"], "sending": counts["sends_leased"]},
         due=counts["sends_due"],
         leased=counts["sends_leased"],
-        oldest_due_age_s=_age_s(oldest["sends_due_age_s"]),
+        oldest_due_age_s=sends_age_s,
     )
     return BacklogStats(
         outbox_rows=counts["outbox_rows"],
-        outbox_oldest_age_s=_age_s(oldest["outbox_age_s"]),
+        outbox_oldest_age_s=outbox_age_s,
         queues={"delivery": deliveries, "message": messages},
         parked=counts["parked"],
         dead_letters=dead_letters,
         endpoints_failing=dict(zip(FAILING_FOR, failing, strict=True)),
         endpoints_disabled=counts["disabled"],
     )
-
-
-def _age_s(seconds: float | None) -> float:
-    return max(0.0, float(seconds or 0))

@@ -77,7 +77,7 @@ async def test_a_long_queue_is_not_read(engine: Engine) -> None:
 async def test_what_is_not_sampled_walks_an_index(engine: Engine) -> None:
     """The oldest rows, the first rows of a table that has grown and the dead letters are found without a sequential scan."""
     statements: list[tuple[str, tuple[Any, ...]]] = [
-        (stat_queries.OLDEST, ()),
+        *((age, ()) for age in stat_queries.OLDEST),
         (stat_queries.DEAD_LETTERS, (10,)),
         *((first, ()) for _, _, first in stat_queries.COUNTED),
     ]
