@@ -2,12 +2,15 @@
 
 import time
 from datetime import datetime
+from typing import Final
 
 from policies.verdict import judge
 from spine.kernel.http_client import HttpClient
 from spine.kernel.metrics import first_byte, lateness_seconds
 from workers.webhooks.endpoint_cache import Endpoint
 from workers.webhooks.jobs import AttemptResult, DeliveryJob
+
+_first_late: Final = lateness_seconds("first")
 
 
 async def attempt(http_client: HttpClient, endpoint: Endpoint, job: DeliveryJob) -> AttemptResult:
@@ -43,4 +46,4 @@ def _observe_lateness(job: DeliveryJob, started_at: datetime) -> None:
     elif job.series == 1:
         late_s = (started_at - job.accepted_at).total_seconds()
         first_byte(late_s)
-        lateness_seconds("first").observe(late_s)
+        _first_late.observe(late_s)

@@ -60,6 +60,10 @@ class HeldBodies:
         held, free = use.bytes + planned, self.free
         return free > 0 and (held == 0 or size <= use.room(held, free, self._max))
 
+    def has_room(self, use: WorkspaceUse) -> bool:
+        """Whether a workspace may hold at least one byte more."""
+        return use.has_room(use.bytes, self.free, self._max)
+
     def add(self, use: WorkspaceUse, job: DeliveryJob) -> None:
         """Hold the body of a delivery. Deliveries of one event share one body."""
         shared = self._bodies.get(job.event_id)
