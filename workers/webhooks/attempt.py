@@ -36,7 +36,8 @@ async def attempt(http_client: HttpClient, endpoint: Endpoint, job: DeliveryJob)
         may_send=job.is_leased,
     )
     _observe_lateness(job, response.started_at)
-    return AttemptResult(job, response, judge(response.status, response.error, response.retry_after, response.ended_at))
+    now = response.started_at if response.retry_after is None else response.ended_at
+    return AttemptResult(job, response, judge(response.status, response.error, response.retry_after, now))
 
 
 def _observe_lateness(job: DeliveryJob, started_at: datetime) -> None:

@@ -69,8 +69,9 @@ class HeldBodies:
         shared = self._bodies.get(job.event_id)
         if shared is None:
             self._bodies[job.event_id] = (job.body, [1])
-            self.bytes += len(job.body)
-            use.bytes += len(job.body)
+            size = len(job.body)
+            self.bytes += size
+            use.bytes += size
         else:
             job.body = shared[0]
             shared[1][0] += 1
@@ -81,5 +82,6 @@ class HeldBodies:
         users[0] -= 1
         if users[0] == 0:
             del self._bodies[job.event_id]
-            self.bytes -= len(body)
-            use.bytes -= len(body)
+            size = len(body)
+            self.bytes -= size
+            use.bytes -= size

@@ -51,10 +51,11 @@ class LimitedResponseHandler(ResponseHandler):
             self._counted = self._parser
             self._received = self._informational = 0
             self._final = False
-        if self._final or len(data) > _HEAD_SLICE_BYTES:
+        size = len(data)
+        if self._final or size > _HEAD_SLICE_BYTES:
             self._parse_parts(data)
         else:
-            self._received += len(data)
+            self._received += size
             _parse(self, data)
             if self._informational or self._received > self._max_head_bytes:
                 self._judge()
