@@ -32,6 +32,14 @@ def room(held: int, free: int, *, live: bool) -> int:
     return max(allowed, 1 if held <= 0 else 0)
 
 
+def has_room(held: int, free: int, *, live: bool) -> bool:
+    """Return whether `room` is more than 0, with less arithmetic: this is asked several times for every delivery."""
+    if free <= 0:
+        return False
+    part, whole = _LIVE if live else _TEST
+    return held <= 0 or part * free - whole * held >= part + whole
+
+
 def is_over(held: int, free: int, *, live: bool) -> bool:
     """Return whether a workspace holds more than it may, because others have taken what was free. One unit it may hold."""
     part, whole = _LIVE if live else _TEST

@@ -129,9 +129,6 @@ def serve(database_url: str, redis_url: str, **settings: str) -> Iterator[Api]:
         "SPINE_SIGNUP_CONFIRMATION": "none",
         "SPINE_SIGNUP_PER_HOUR": "100000",
         "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
-        # Generated queries are longer than a URL may be; their refusal is tested in test_http_server.py.
-        "SPINE_MAX_HEADER_BYTES": "1048576",
-        "SPINE_MAX_URL_BYTES": "1000000",
         **settings,
     }
     app = build()

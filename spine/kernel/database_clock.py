@@ -39,7 +39,7 @@ class DatabaseClock:
 
     def now(self) -> datetime:
         """Return Postgres' time."""
-        return datetime.fromtimestamp(self.now_s(), UTC)
+        return datetime.fromtimestamp(self._base_s + time.monotonic(), UTC)
 
     @property
     def offset_s(self) -> float:

@@ -56,7 +56,7 @@ class EventIntake:
         for _ in range(_MAX_TRIES):
             types = await self._types.get(pool, caller.workspace_id)
             try:
-                types.check(request.platform.catalogue, events, batch=batch)
+                await types.check(request.platform.catalogue, events, batch=batch)
             except SpineError as error:
                 refused = await request.store_refusal(error)
                 if isinstance(refused, StoredResponse):

@@ -469,29 +469,3 @@ IDEMPOTENCY_DROP: Final = """
      WHERE ctid = ANY (ARRAY(SELECT ctid FROM spine.idempotency_keys WHERE expires_at < now() LIMIT $1)) AND expires_at < now()
 """
 SECRETS_DROP: Final = "DELETE FROM spine.endpoint_secrets WHERE expires_at < now()"
-
-QUEUE_STATS: Final = """
-    SELECT (SELECT count(*) FROM spine.outbox) AS outbox_rows,
-           (SELECT extract(epoch FROM now() - accepted_at) FROM spine.outbox ORDER BY seq LIMIT 1) AS outbox_age_s,
-           o.*, e.*, m.*
-      FROM (
-               SELECT count(*) FILTER (WHERE state = 'pending') AS pending, count(*) FILTER (WHERE state = 'retrying') AS retrying,
-                      count(*) FILTER (WHERE state = 'held') AS held, count(*) FILTER (WHERE due_at <= now()) AS due,
-                      count(*) FILTER (WHERE leased_by IS NOT NULL) AS leased, count(*) FILTER (WHERE due_at = 'infinity') AS parked,
-                      extract(epoch FROM now() - min(due_at) FILTER (WHERE due_at <= now())) AS due_age_s
-                 FROM spine.deliveries_open
-           ) o,
-           (SELECT count(*) FILTER (WHERE status = 'disabled') AS disabled FROM spine.webhook_endpoints WHERE deleted_at IS NULL) e,
-           (
-               SELECT count(*) AS sends, count(*) FILTER (WHERE leased_by IS NOT NULL) AS sends_leased,
-                      count(*) FILTER (WHERE due_at <= now()) AS sends_due,
-                      extract(epoch FROM now() - min(due_at) FILTER (WHERE due_at <= now())) AS sends_due_age_s
-                 FROM spine.sends_open
-           ) m
-"""
-FAILING_SINCE: Final = """
-    SELECT extract(epoch FROM now() - h.failing_since) AS seconds
-      FROM spine.endpoint_health h JOIN spine.webhook_endpoints w ON w.workspace_id = h.workspace_id AND w.id = h.endpoint_id
-     WHERE h.failing_since < now() - interval '5 min' AND w.status = 'enabled' AND w.deleted_at IS NULL
-"""
-DEAD_LETTERS: Final = "SELECT count(*) FROM spine.deliveries_closed WHERE state = 'dead'"

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
-from jsonschema.protocols import Validator
 
 from spine.kernel.errors import Conflict, FieldError, Unprocessable
 from spine.kernel.events import Catalogue
-from spine.webhooks import schemas
+from spine.webhooks.schema_check import Budget, BudgetExceeded
+from spine.webhooks.schemas import CompiledSchema
 
 _MAX_WORKSPACES: Final = 10_000
 
@@ -30,11 +30,11 @@ class RegisteredTypes:
 
     version: int
     archived: frozenset[str]
-    schemas: dict[str, Validator]
+    schemas: dict[str, CompiledSchema]
 
-    def check(self, catalogue: Catalogue, events: Sequence[IncomingEvent], *, batch: bool) -> None:
+    async def check(self, catalogue: Catalogue, events: Sequence[IncomingEvent], *, batch: bool) -> None:
         """Check types and data. Raises Conflict for a reserved or archived type, Unprocessable for data that violates its schema."""
-        schemas.reset_budget()
+        budget = Budget()
         for n, event in enumerate(events):
             prefix = f"events.{n}." if batch else ""
             if catalogue.is_reserved(event.type):
@@ -43,9 +43,9 @@ class RegisteredTypes:
                 raise Conflict(
                     f"the event type {event.type} is archived", code="event_type_archived", param=f"{prefix}type"
                 )
-            validator = self.schemas.get(event.type)
-            if validator is not None:
-                _check_data(validator, event, prefix)
+            schema = self.schemas.get(event.type)
+            if schema is not None:
+                await _check_data(schema, event, prefix, budget)
 
 
 class RegisteredTypesCache:
@@ -81,7 +81,7 @@ async def _load(pool: "asyncpg.Pool[asyncpg.Record]", workspace_id: str) -> Regi
     return RegisteredTypes(
         version=version,
         archived=frozenset(row["name"] for row in rows if row["archived"]),
-        schemas={row["name"]: schemas.compile_schema(row["schema"]) for row in rows if row["schema"] is not None},
+        schemas={row["name"]: CompiledSchema(row["schema"]) for row in rows if row["schema"] is not None},
     )
 
 
@@ -94,10 +94,10 @@ def reserved_type_error(name: str, param: str) -> Conflict:
     )
 
 
-def _check_data(validator: Validator, event: IncomingEvent, prefix: str) -> None:
+async def _check_data(schema: CompiledSchema, event: IncomingEvent, prefix: str, budget: Budget) -> None:
     try:
-        errors = schemas.find_errors(validator, event.data)
-    except schemas.BudgetExceeded as error:
+        errors = await schema.find_errors(event.data, budget)
+    except BudgetExceeded as error:
         raise Unprocessable(
             f"checking {prefix}data against the schema of {event.type} takes too many steps",
             code="event_data_too_costly",

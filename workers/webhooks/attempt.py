@@ -2,12 +2,15 @@
 
 import time
 from datetime import datetime
+from typing import Final
 
 from policies.verdict import judge
 from spine.kernel.http_client import HttpClient
 from spine.kernel.metrics import first_byte, lateness_seconds
 from workers.webhooks.endpoint_cache import Endpoint
 from workers.webhooks.jobs import AttemptResult, DeliveryJob
+
+_first_late: Final = lateness_seconds("first")
 
 
 async def attempt(http_client: HttpClient, endpoint: Endpoint, job: DeliveryJob) -> AttemptResult:
@@ -33,7 +36,8 @@ async def attempt(http_client: HttpClient, endpoint: Endpoint, job: DeliveryJob)
         may_send=job.is_leased,
     )
     _observe_lateness(job, response.started_at)
-    return AttemptResult(job, response, judge(response.status, response.error, response.retry_after, response.ended_at))
+    now = response.started_at if response.retry_after is None else response.ended_at
+    return AttemptResult(job, response, judge(response.status, response.error, response.retry_after, now))
 
 
 def _observe_lateness(job: DeliveryJob, started_at: datetime) -> None:
@@ -43,4 +47,4 @@ def _observe_lateness(job: DeliveryJob, started_at: datetime) -> None:
     elif job.series == 1:
         late_s = (started_at - job.accepted_at).total_seconds()
         first_byte(late_s)
-        lateness_seconds("first").observe(late_s)
+        _first_late.observe(late_s)

@@ -14,6 +14,7 @@ class CallSlots:
 
     def __init__(self, max_calls: int) -> None:
         self._max = max_calls
+        self._half = max(1, max_calls // 2)
         self._calls = [0, 0]  # of fast queues, of slow queues
 
     @property
@@ -23,7 +24,7 @@ class CallSlots:
 
     def has_free(self, use: WorkspaceUse, *, slow: bool) -> bool:
         """Whether the workspace may start one more call of a slow queue, or of a fast one."""
-        return use.room(use.calls[slow], self._free(slow), max(1, self._max // 2) if slow else self._max) > 0
+        return use.has_room(use.calls[slow], self._free(slow), self._half if slow else self._max)
 
     def take(self, queue: EndpointQueue) -> None:
         """Count a call that starts."""
@@ -39,11 +40,11 @@ class CallSlots:
         self._add(queue, slow, queue.in_flight)
 
     def _free(self, slow: bool) -> int:
-        half = max(1, self._max // 2)
+        of_fast, of_slow = self._calls
         if slow:
-            return min(half - self._calls[True], self._max - self.in_flight)
+            return min(self._half - of_slow, self._max - of_fast - of_slow)
         # Queues that have just become slow may have more than half in flight; that must not reduce the other half.
-        return self._max - self._calls[False] - min(self._calls[True], self._max // 2)
+        return self._max - of_fast - min(of_slow, self._max // 2)
 
     def _add(self, queue: EndpointQueue, slow: bool, count: int) -> None:
         self._calls[slow] += count

@@ -34,7 +34,7 @@ REBALANCE_S: Final = 0.1
 _FULL_PAUSE_S: Final = 0.004
 _CLAIMS_HELD: Final = 32
 """A claim waits until this part of what the process may hold is free: claims are small, but worth a round trip."""
-_FULL_MAX_S: Final = 0.05
+_FULL_MAX_S: Final = 0.1
 _FULL_MIN_S: Final = 0.01
 """How long the relay waits for room at least. A wakeup may be its own: it wakes the other workers while events wait."""
 _EVICT_S: Final = 60.0
@@ -66,7 +66,7 @@ class Dispatcher:
         )
         self.cache = EndpointCache(pool, context.vault, self.sender.on_endpoint_loaded)
         self.sender.cache = self.cache
-        self.relay = Relay(pool, self.queues, context.wakeups, work, context.worker_id, self.sender.start_new)
+        self.relay = Relay(pool, self.queues, context.wakeups, work, context.heartbeat, self.sender.start_new)
         self.claimer = Claimer(pool, self.queues, work, context.heartbeat, self.recorder.put, self.sender.start_ready)
 
     def on_wakeup(self, kind: WakeupKind) -> None:

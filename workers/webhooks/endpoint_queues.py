@@ -5,8 +5,7 @@ parked in Postgres behind it. All slow queues together get at most half of the c
 workspace at most half of its share. A queue whose endpoint has not responded yet starts with a few calls. So receivers
 that hang cannot take the capacity of the others.
 
-A workspace holds as many deliveries, and bytes of their bodies, as are still free (`policies.fair_share`). What exceeds
-that stays due in Postgres. So one workspace cannot take the capacity of the others, however many endpoints it has.
+A workspace holds as many deliveries, and bytes, as are still free (`policies.fair_share`). What exceeds that stays due.
 """
 
 from collections import OrderedDict
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from workers.heartbeat import Heartbeat
-from workers.webhooks.endpoint_cache import Endpoint, EndpointKey
+from workers.webhooks.endpoint_cache import EndpointKey
 from workers.webhooks.endpoint_queue import EndpointQueue
 from workers.webhooks.held_bodies import HeldBodies
 from workers.webhooks.jobs import DeliveryJob, EndpointLimits, Placement
@@ -23,7 +22,8 @@ from workers.webhooks.workspace_use import WorkspaceUse, WorkspaceUses
 _IDLE_S: Final = 600.0
 _WORTH_CLAIMING: Final = 8
 _WORTH_RELAYING: Final = 3
-"""A workspace gets more deliveries when it has room for this part of what it holds: batches of the relay are larger."""
+_BATCH: Final = 128
+"""A workspace gets more deliveries when it has room for this part of what it holds, or for a batch of so many."""
 
 
 class EndpointQueues:
@@ -68,23 +68,23 @@ class EndpointQueues:
         free = min(self._max_held - len(self._held), self._max_held - self._max_held // 4 - held)
         return max(0, free - self._reserved)
 
-    def room(self, use: WorkspaceUse, free: int, worth: int = _WORTH_CLAIMING) -> int:
-        """How many more deliveries a workspace may hold while `free` places of the process are unused.
+    def room(self, use: WorkspaceUse, capacity: int, worth: int = _WORTH_CLAIMING) -> int:
+        """How many more deliveries a workspace may hold while the process may lease `capacity` more of their kind.
 
         0 also if that is little beside what it holds: a batch of a few deliveries is not worth its round trips.
         """
-        room = use.room(use.held, free, self._max_held)
-        return room if room >= use.held // worth and self.bodies.admits(use, 1) else 0
+        room = min(capacity, use.room(use.held, self._free, self._max_held))
+        return room if room >= min(use.held // worth, _BATCH) and self.bodies.has_room(use) else 0
 
     def relay_room(self, workspace_id: str) -> int:
         """How many more new deliveries a workspace may hold."""
-        free, use = self.capacity(claimed=False), self._uses.find(workspace_id)
-        return free if use is None else self.room(use, free, _WORTH_RELAYING)
+        capacity, use = self.capacity(claimed=False), self._uses.find(workspace_id)
+        return capacity if use is None else self.room(use, capacity, _WORTH_RELAYING)
 
     def full_workspaces(self, *, claimed: bool) -> list[str]:
         """The workspaces that may hold no more deliveries, or no more bytes, until some of theirs have ended."""
-        free = self.capacity(claimed=claimed)
-        return [use.id for use in self._uses.holding if self.room(use, free) <= 0]
+        capacity = self.capacity(claimed=claimed)
+        return [use.id for use in self._uses.holding if self.room(use, capacity) <= 0]
 
     def queue(self, limits: EndpointLimits) -> EndpointQueue:
         """The queue of an endpoint, created if missing. Limits of a newer endpoint version replace the present ones.
@@ -107,10 +107,6 @@ class EndpointQueues:
         """The queue of an endpoint; None if it has none."""
         return self._queues.get(key)
 
-    def update_endpoint(self, endpoint: Endpoint) -> None:
-        """Apply the limits of an endpoint that was just loaded."""
-        self.queue(endpoint.limits)
-
     def rebalance(self) -> None:
         """Compute the shares of the active queues again after a change of the list of live workers."""
         for queue in self:
@@ -128,8 +124,7 @@ class EndpointQueues:
             queue.parked = True
             return Placement.PARKED
         use = queue.workspace
-        free = self._max_held - len(self._held) - self._reserved
-        if use.room(use.held, free, self._max_held) <= 0 or not self.bodies.admits(use, 1):
+        if not use.has_room(use.held, self._free, self._max_held) or not self.bodies.has_room(use):
             return Placement.DUE
         queue.reserved += 1
         self._reserved += 1
@@ -144,6 +139,11 @@ class EndpointQueues:
             use = queue.workspace
             capacity = min(capacity, use.room(use.slow_held, self._slow_free, self._max_held // 2))
         return capacity
+
+    @property
+    def _free(self) -> int:
+        """Places that are neither held nor reserved."""
+        return self._max_held - len(self._held) - self._reserved
 
     @property
     def _slow_free(self) -> int:

@@ -60,13 +60,18 @@ class HeldBodies:
         held, free = use.bytes + planned, self.free
         return free > 0 and (held == 0 or size <= use.room(held, free, self._max))
 
+    def has_room(self, use: WorkspaceUse) -> bool:
+        """Whether a workspace may hold at least one byte more."""
+        return use.has_room(use.bytes, self.free, self._max)
+
     def add(self, use: WorkspaceUse, job: DeliveryJob) -> None:
         """Hold the body of a delivery. Deliveries of one event share one body."""
         shared = self._bodies.get(job.event_id)
         if shared is None:
             self._bodies[job.event_id] = (job.body, [1])
-            self.bytes += len(job.body)
-            use.bytes += len(job.body)
+            size = len(job.body)
+            self.bytes += size
+            use.bytes += size
         else:
             job.body = shared[0]
             shared[1][0] += 1
@@ -77,5 +82,6 @@ class HeldBodies:
         users[0] -= 1
         if users[0] == 0:
             del self._bodies[job.event_id]
-            self.bytes -= len(body)
-            use.bytes -= len(body)
+            size = len(body)
+            self.bytes -= size
+            use.bytes -= size

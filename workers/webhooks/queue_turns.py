@@ -31,14 +31,16 @@ class QueueTurns:
 
     def pop(self, may_take: Callable[[WorkspaceUse], bool]) -> EndpointQueue | None:
         """Remove and return the next queue of the next workspace that may take its turn; None if none was found."""
-        for _ in range(min(len(self._turns), _CHECKED)):
-            use = next(iter(self._turns))
-            self._turns.move_to_end(use)
+        turns = self._turns
+        waiting = len(turns)
+        for _ in range(min(waiting, _CHECKED)):
+            use, queues = next(iter(turns.items()))
+            if waiting > 1:
+                turns.move_to_end(use)
             if may_take(use):
-                queues = self._turns[use]
-                queue = queues.pop()
-                if not queues:
-                    del self._turns[use]
+                queue, more = queues.pop()
+                if not more:
+                    del turns[use]
                 return queue
         return None
 
@@ -76,8 +78,10 @@ class _Queues:
             self._busy.pop(queue, None)
             self._idle[queue] = None
 
-    def pop(self) -> EndpointQueue:
-        return (self._idle or self._busy).popitem(last=False)[0]
+    def pop(self) -> tuple[EndpointQueue, bool]:
+        """Remove and return the next queue, and whether others wait."""
+        queue = (self._idle or self._busy).popitem(last=False)[0]
+        return queue, bool(self._idle or self._busy)
 
     def remove(self, queue: EndpointQueue) -> bool:
         waited = queue in self._idle or queue in self._busy

@@ -25,7 +25,7 @@ from spine.kernel.wakeups import Wakeups
 from workers.connection import DedicatedConnection
 from workers.database_errors import is_conflict, is_refusal, is_timeout
 from workers.webhooks.endpoint_cache import EndpointKey
-from workers.webhooks.jobs import AttemptResult, DeliveryJob, DeliveryResult
+from workers.webhooks.jobs import DeliveryJob, DeliveryResult, Discarded
 from workers.webhooks.result_batch import ResultBatch, sort_results
 from workers.webhooks.set_apart import OUTCOMES, set_apart
 from workers.webhooks.write_results import Committed, commit
@@ -39,6 +39,7 @@ _CONFLICTS_MAX: Final = 3
 _TIMEOUTS_MAX: Final = 3
 """Timeouts after which a single result counts as refused."""
 
+_delivered_seconds: Final = metrics.attempt_seconds("delivered")
 _log = structlog.get_logger(__name__)
 
 
@@ -181,8 +182,7 @@ class Recorder:
         self._committing -= len(results)
         for result in results:
             self._on_committed(result.job)
-            if isinstance(result, AttemptResult):
-                _observe_attempt(result)
+        _observe_attempts(results)
         for job, _, _ in batch.dead:
             metrics.dead(job.type).inc()
         for job, _, _ in batch.failed:
@@ -200,11 +200,18 @@ class Recorder:
             metrics.messages_accepted("webhooks").inc(committed.system_mails)
 
 
-def _observe_attempt(result: AttemptResult) -> None:
-    if isinstance(result.verdict, Delivered):
-        metrics.delivered(result.job.type).inc()
-        metrics.attempt_seconds("delivered").observe(result.response.duration_s)
-    else:
-        metrics.failed(result.job.type).inc()
-        metrics.attempt_errors(result.verdict.code).inc()
-        metrics.attempt_seconds("failed").observe(result.response.duration_s)
+def _observe_attempts(results: list[DeliveryResult]) -> None:
+    delivered: dict[str, int] = {}
+    for result in results:
+        if isinstance(result, Discarded):
+            continue
+        duration_s, verdict, event_type = result.response.duration_s, result.verdict, result.job.type
+        if isinstance(verdict, Delivered):
+            delivered[event_type] = delivered.get(event_type, 0) + 1
+            _delivered_seconds.observe(duration_s)
+        else:
+            metrics.failed(event_type).inc()
+            metrics.attempt_errors(verdict.code).inc()
+            metrics.attempt_seconds("failed").observe(duration_s)
+    for event_type, count in delivered.items():
+        metrics.delivered(event_type).inc(count)

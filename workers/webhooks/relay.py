@@ -22,6 +22,7 @@ from spine.kernel.settings import WorkSettings
 from spine.kernel.wakeups import Wakeups
 from spine.webhooks import queries
 from workers.connection import DedicatedConnection
+from workers.heartbeat import Heartbeat
 from workers.webhooks.endpoint_queue import EndpointQueue
 from workers.webhooks.endpoint_queues import EndpointQueues
 from workers.webhooks.jobs import DeliveryJob, Placement
@@ -45,14 +46,14 @@ class Relay:
         queues: EndpointQueues,
         wakeups: Wakeups,
         work: WorkSettings,
-        worker_id: str,
+        heartbeat: Heartbeat,
         start_new: Callable[[EndpointQueue], None],
     ) -> None:
         self._db = DedicatedConnection(pool, async_commit=True)
         self._queues = queues
         self._wakeups = wakeups
         self._lease = timedelta(seconds=work.lease_s)
-        self._worker_id = worker_id
+        self._heartbeat = heartbeat
         self._start_new = start_new
         self._turns = WorkspaceTurns(queues)
         self.has_backlog = False
@@ -62,7 +63,7 @@ class Relay:
 
     @property
     def waits_for_room(self) -> bool:
-        """Whether every workspace that had events at the last batch holds all that it may here, still."""
+        """Whether every workspace that the last batch left events of holds all that it may here."""
         full = self._turns.full
         return bool(full) and all(self._queues.relay_room(workspace) <= 0 for workspace in full)
 
@@ -103,8 +104,8 @@ class Relay:
         self._load_leased(deliveries, lease_ends_s)
         if any(one.placement is Placement.DUE for one in deliveries):
             self._wakeups.wake("deliver")
-        if more and plan.size:
-            self._wakeups.wake("relay")
+        if more and plan.size and len(self._heartbeat.live_workers) > 1:
+            self._wakeups.wake("relay")  # the others: this one goes on
         return more
 
     async def _plan_oldest(self, connection: Any, plan: Plan, room: int) -> bool:
@@ -135,7 +136,7 @@ class Relay:
         rows = await connection.fetch(
             queries.OUTBOX_DONE,
             [event["seq"] for event in plan.events],
-            self._worker_id,
+            self._heartbeat.worker_id,
             self._lease,
             *plan.columns,
             [event["seq"] for event, _ in plan.parts],

@@ -140,9 +140,12 @@ class Planner:
         subscribers, last = self._subscribers.of(event)
         if not self._locked and (last is not None or event["after_endpoint_id"] is not None):
             return 0
-        payload = filters.Payload(event["body"])
-        matching = [one for one in subscribers if not one[2] or payload.meets(one[2])]
-        plan.filter_steps += payload.spent
+        matching, steps = subscribers, 0
+        if any(one[2] for one in subscribers):
+            payload = filters.Payload(event["body"])
+            matching = [one for one in subscribers if not one[2] or payload.meets(one[2])]
+            steps = payload.spent
+            plan.filter_steps += steps
         if last is None:
             plan.events.append(event)
         else:
@@ -151,7 +154,7 @@ class Planner:
             self._add_delivery(event, subscriber)
         size = 0 if event["body"] is None else len(event["body"])
         cost = 1 + len(matching) + len(subscribers) // _SUBSCRIBERS_OF_ONE_COST
-        cost += size // _BYTES_OF_ONE_COST + payload.spent // _STEPS_OF_ONE_COST
+        cost += size // _BYTES_OF_ONE_COST + steps // _STEPS_OF_ONE_COST
         plan.cost += cost
         return cost
 

@@ -52,7 +52,7 @@ class WorkspaceTurns:
         self._planned: dict[str, int] = {}
         """How many events the last batch planned of each workspace of which it left some."""
         self.full: tuple[str, ...] = ()
-        """The workspaces that had events at the last batch, if all of them were full."""
+        """The workspaces that may have events after the last batch: it may be worth to wait until one of them has room."""
 
     async def plan(self, connection: Any, plan: Plan, room: int, *, newest: bool, as_due: bool) -> bool:
         """Lock events with payloads of `room` bytes, and plan them. Returns whether more may wait.
@@ -90,6 +90,12 @@ class WorkspaceTurns:
             subscribers = Subscribers(await find_subscribers(connection, batch.events, page), page)
             left = self._plan_in_turn(batch, Planner(self._queues, subscribers, plan, locked=True))
         self._note(batch, left)
+        if len(all_waiting) < most:
+            self.full = tuple(
+                workspace
+                for workspace in all_waiting
+                if workspace in left or workspace in batch.unfinished or workspace not in batch.taken
+            )
         all_looked_at = len(batch.taken) == len(all_waiting) < most
         return bool(left or plan.parts or batch.unfinished or batch.left_out) or not all_looked_at
 

@@ -55,6 +55,8 @@ class Sender:
         self._release = release
         self._on_half_empty = on_half_empty
         self._waiting = {True: StartOrder(), False: StartOrder()}
+        self._starts = tuple((self._waiting[slow], partial(self._slots.has_free, slow=slow)) for slow in (True, False))
+        """The queues that wait, the slow ones and the others, each with whether a workspace has a free call of their kind."""
         self._calls: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._priority_ends_s = 0.0
@@ -92,9 +94,8 @@ class Sender:
 
     def on_endpoint_loaded(self, endpoint: Endpoint) -> None:
         """Apply an endpoint that was just loaded: start the calls of its queue, or release or discard its jobs."""
-        self._queues.update_endpoint(endpoint)
-        queue = self._queues.find(endpoint.key)
-        if queue is None or not queue.jobs:
+        queue = self._queues.queue(endpoint.limits)
+        if not queue.jobs:
             return
         if endpoint.deleted:
             for job in self._queues.clear(queue):
@@ -138,15 +139,15 @@ class Sender:
         for job in self._queues.clear(queue):
             self._release(job, placement)
 
-    def _next_job(self, queue: EndpointQueue) -> DeliveryJob | None:
-        """Take the next job of the queue and count it as in flight; None if no call may start."""
+    def _next_job(self, queue: EndpointQueue, *, has_call: bool = False) -> DeliveryJob | None:
+        """Take the next job and count it as in flight; None if no call may start. `has_call`: a call and a start are free."""
         now_s = time.monotonic()
         while queue.jobs and queue.in_flight < queue.max_calls and not self._stopping:
             if queue.jobs[0].lease_ends_s <= now_s:
                 # The lease was not renewed in time, so another worker may have the row.
                 self._queues.release(self._queues.pop_oldest(queue))
                 continue
-            if not self._may_start(queue, now_s):
+            if not self._may_start(queue, now_s, has_call=has_call):
                 return None
             job = queue.jobs.popleft()
             queue.in_flight += 1
@@ -165,7 +166,7 @@ class Sender:
         self._new_starts_left = STARTS_PER_TURN - self._starts_left
         self._start_waiting()
 
-    def _may_start(self, queue: EndpointQueue, now_s: float) -> bool:
+    def _may_start(self, queue: EndpointQueue, now_s: float, *, has_call: bool) -> bool:
         endpoint = self.cache.find(queue.key, now_s)
         if endpoint is None or not endpoint.is_callable:
             return False  # `on_endpoint_loaded` continues
@@ -173,7 +174,7 @@ class Sender:
         if now_s < queue.next_start_s:
             self._start_later(queue, queue.next_start_s - now_s)
             return False
-        if self._starts_left <= 0 or not self._slots.has_free(queue.workspace, slow=queue.slow):
+        if not has_call and (self._starts_left <= 0 or not self._slots.has_free(queue.workspace, slow=queue.slow)):
             self._waiting[queue.slow].add(queue)
             return False
         if queue.rate_per_s is not None:
@@ -191,10 +192,9 @@ class Sender:
         self.start_ready(queue)
 
     def _start_waiting(self) -> None:
-        for slow, waiting in self._waiting.items():
-            may_start = partial(self._slots.has_free, slow=slow)
-            while self._starts_left > 0 and (queue := waiting.pop(may_start)) is not None:
-                if (job := self._next_job(queue)) is None:
+        for waiting, may_start in self._starts:
+            while self._starts_left > 0 and waiting and (queue := waiting.pop(may_start)) is not None:
+                if (job := self._next_job(queue, has_call=True)) is None:
                     continue
                 self._start(queue, job)
                 if queue.jobs and queue.in_flight < queue.max_calls:
@@ -210,7 +210,7 @@ class Sender:
     async def _send_jobs(self, queue: EndpointQueue, job: DeliveryJob | None) -> None:
         while job is not None:
             await self._send(queue, job)
-            if self._waiting[False] or self._waiting[True]:
+            if self._starts_left > 0:
                 self._start_waiting()
             job = self._next_job(queue)
 

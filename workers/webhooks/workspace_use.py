@@ -36,6 +36,14 @@ class WorkspaceUse:
         alone = 0 if self._uses.live_holding else fair_share.room(held, free - _left_by_tests(capacity), live=True)
         return alone or fair_share.room(held, free, live=False)
 
+    def has_room(self, held: int, free: int, capacity: int) -> bool:
+        """Whether `room` is more than 0."""
+        if fair_share.has_room(held, free, live=self.live):
+            return True
+        if self.live or self._uses.live_holding:
+            return False
+        return fair_share.has_room(held, free - _left_by_tests(capacity), live=True)
+
     def is_over(self, held: int, free: int, capacity: int) -> bool:
         """Whether it holds more than it may, because others have taken what was free."""
         if (

@@ -3,12 +3,12 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import aiohttp
 import httpx
@@ -47,11 +47,12 @@ class NotSentError(Exception):
 class _Request(aiohttp.ClientRequest):
     """A request that asks `may_send` before it writes."""
 
-    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+    def send(self, conn: aiohttp.connector.Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        """Return what writes the request. Raises NotSentError."""
         may_send = _MAY_SEND.get()
         if may_send is not None and not may_send():
             raise NotSentError
-        return await super().send(conn)
+        return super().send(conn)
 
 
 def _utc_now() -> datetime:

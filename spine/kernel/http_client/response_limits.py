@@ -23,6 +23,9 @@ READ_BUFFER_BYTES: Final = 64 * 1024
 # Until the final head, the parser gets so much at a time: one read of 256 KiB may hold 10,000 informational responses.
 _HEAD_SLICE_BYTES: Final = 4096
 
+_parse: Final = ResponseHandler.data_received
+_feed: Final = DataQueue.feed_data
+
 
 class InvalidBodyError(aiohttp.ClientPayloadError):
     """The head arrived, but the rest is not valid HTTP or is past a limit."""
@@ -48,10 +51,14 @@ class LimitedResponseHandler(ResponseHandler):
             self._counted = self._parser
             self._received = self._informational = 0
             self._final = False
-        if self._final or len(data) > _HEAD_SLICE_BYTES:
+        size = len(data)
+        if self._final or size > _HEAD_SLICE_BYTES:
             self._parse_parts(data)
         else:
-            self._parse(data)
+            self._received += size
+            _parse(self, data)
+            if self._informational or self._received > self._max_head_bytes:
+                self._judge()
 
     def feed_data(self, data: Any, size: int = 0) -> None:
         """Count a parsed head, before the call gets it."""
@@ -62,7 +69,7 @@ class LimitedResponseHandler(ResponseHandler):
             self._final = True
         else:
             self._informational += 1
-        DataQueue.feed_data(self, data, size)
+        _feed(self, data, size)
 
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Fail the call. After the head its reader waits for the body, which aiohttp would end as a lost connection."""
@@ -90,7 +97,7 @@ class LimitedResponseHandler(ResponseHandler):
 
     def _parse(self, data: bytes) -> None:
         self._received += len(data)
-        ResponseHandler.data_received(self, data)
+        _parse(self, data)
         if self._informational or self._received > self._max_head_bytes:
             self._judge()
 

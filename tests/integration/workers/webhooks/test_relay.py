@@ -131,7 +131,7 @@ class _PausedRelay(Relay):
         self.queues = EndpointQueues(heartbeat, MAX_HELD, 10**9)
         self.read = asyncio.Event()
         self.resume = asyncio.Event()
-        super().__init__(engine.pool, self.queues, wakeups, WorkSettings(), name, lambda _: None)
+        super().__init__(engine.pool, self.queues, wakeups, WorkSettings(), heartbeat, lambda _: None)
 
     @property
     def loaded(self) -> list[str]:

@@ -28,7 +28,9 @@ async def relaying(engine: Engine, name: str = "me") -> AsyncIterator[Relay]:
     heartbeat = Heartbeat(engine.pool, name)
     heartbeat.live_workers = frozenset({name})
     queues = EndpointQueues(heartbeat, 10**6, 10**9)
-    relay = Relay(engine.pool, queues, create_autospec(Wakeups, instance=True), WorkSettings(), name, lambda _: None)
+    relay = Relay(
+        engine.pool, queues, create_autospec(Wakeups, instance=True), WorkSettings(), heartbeat, lambda _: None
+    )
     try:
         yield relay
     finally:
