@@ -9,7 +9,18 @@ from itertools import chain
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from products.calendar import appointments, reminders, resources, services, slots
+from products.calendar import (
+    appointment_changes,
+    appointments,
+    booking_pages,
+    reminders,
+    resources,
+    services,
+    slot_models,
+    slots,
+    waitlist,
+    waitlist_offers,
+)
 from products.notifications import inbound
 from spine.directory import api_keys, contacts, signup, users
 from spine.kernel import test_clock
@@ -75,6 +86,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     services.router,
     slots.router,
     appointments.router,
+    appointment_changes.router,
+    waitlist.router,
+    booking_pages.router,
 )
 
 RESOURCES: tuple[Resource, ...] = tuple(
@@ -98,10 +112,15 @@ WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts
 JOBS: Mapping[str, JobHandler] = {
     reminders.REMIND: reminders.remind,
     reminders.WATCH: reminders.watch,
+    waitlist_offers.FOLLOW: waitlist_offers.follow_release,
+    waitlist_offers.OFFER: waitlist_offers.offer,
+    waitlist_offers.EXPIRE: waitlist_offers.expire,
 }
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
-CONSUMERS: Mapping[str, Sequence[str]] = {}
+CONSUMERS: Mapping[str, Sequence[str]] = {
+    slot_models.RELEASED.name: (waitlist_offers.FOLLOW,),
+}
 """The kinds of the jobs that follow an event, by its type."""
 
 CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS), CONSUMERS)
