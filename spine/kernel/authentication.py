@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -23,6 +24,12 @@ _NOT_CONFIRMED: Final = (
     "a live key works once the address that signed up is confirmed: follow the mail to it, or ask the operator for"
     " `spine organisations confirm`; the test key works meanwhile"
 )
+
+INCLUDED_IN: Final[Mapping[str, tuple[str, ...]]] = {
+    "tickets:triage": ("tickets:write",),
+    "tickets:read": ("tickets:triage",),
+}
+"""The scopes that include a scope. Who triages reads the tickets; who writes them may triage too (T-12)."""
 
 _log = structlog.get_logger(__name__)
 
@@ -46,8 +53,8 @@ class Caller:
         return Actor(type="api_key", id=self.key_id)
 
     def may(self, scope: str) -> bool:
-        """True if the key has the scope, its whole family (`crm:*`) or everything (`*`)."""
-        return bool({"*", scope, scope.partition(":")[0] + ":*"} & self.scopes)
+        """True if the key has the scope, one that includes it, its whole family (`crm:*`) or everything (`*`)."""
+        return bool({"*", scope, scope.partition(":")[0] + ":*", *INCLUDED_IN.get(scope, ())} & self.scopes)
 
     def require(self, scope: str) -> None:
         """Raises Forbidden unless the key has the scope."""
