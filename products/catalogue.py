@@ -10,7 +10,35 @@ from fastapi import APIRouter
 from pydantic import BaseModel, RootModel
 
 from products.billing import invoices
+from products.calendar import appointments, reminders, resources, services, slots
+from products.crm import (
+    call_context,
+    call_finalization,
+    call_sessions,
+    calls,
+    catalog_items,
+    deal_routes,
+    enrollments,
+    interests,
+    lead_moves,
+    leads,
+    sequence_steps,
+    sequences,
+)
 from products.notifications import inbound
+from products.tickets import (
+    assignment,
+    evidence,
+    forms,
+    queue,
+    routing_rules,
+    sla_cycles,
+    sla_policies,
+    threads,
+    tickets,
+    transitions,
+    triage,
+)
 from products.works import (
     milestone_actions,
     milestone_board,
@@ -84,6 +112,31 @@ ROUTERS: tuple[APIRouter, ...] = (
     preferences.router,
     messages.router,
     inbound.router,
+    queue.router,
+    tickets.router,
+    assignment.router,
+    transitions.router,
+    triage.router,
+    threads.router,
+    evidence.router,
+    routing_rules.router,
+    sla_policies.router,
+    forms.router,
+    resources.router,
+    services.router,
+    slots.router,
+    appointments.router,
+    catalog_items.router,
+    leads.router,
+    lead_moves.router,
+    interests.router,
+    deal_routes.router,
+    call_sessions.router,
+    call_context.router,
+    call_finalization.router,
+    calls.router,
+    sequences.router,
+    enrollments.router,
     project_templates.router,
     projects.router,
     project_creation.router,
@@ -115,7 +168,18 @@ OTHER_EVENTS = (
 WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts,)
 """Functions that yield the first rows of a new workspace."""
 
-JOBS: Mapping[str, JobHandler] = {overdue.KIND: overdue.note_overdue, invoices.KIND: invoices.draft_invoice}
+JOBS: Mapping[str, JobHandler] = {
+    sla_cycles.BREACH: sla_cycles.breach,
+    reminders.REMIND: reminders.remind,
+    reminders.WATCH: reminders.watch,
+    call_sessions.ABANDON: call_sessions.abandon,
+    sequence_steps.RUN_STEP: sequence_steps.run_step,
+    sequence_steps.AWAIT_OUTCOME: sequence_steps.await_outcome,
+    sequences.RELEASE_HELD: sequences.release_held,
+    overdue.KIND: overdue.note_overdue,
+    invoices.KIND: invoices.draft_invoice,
+    enrollments.STOP_ENROLLMENTS: enrollments.stop_enrollments,
+}
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
 CONSUMERS: Mapping[str, Sequence[str]] = {milestones.REACHED.name: (invoices.KIND,)}

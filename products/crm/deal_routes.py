@@ -17,7 +17,7 @@ from products.crm.deals import (
     tell_of_deal,
     update_terms,
 )
-from products.crm.leads import LEAD, LeadRow
+from products.crm.lead_models import LEAD, LeadRow
 from products.crm.list_filters import filtered_page
 from products.crm.references import Reference
 from spine.kernel import store, timeline

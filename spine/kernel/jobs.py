@@ -36,6 +36,9 @@ _DELETE_MANY: Final = text(
 _DELETE: Final = text(
     "DELETE FROM spine.jobs WHERE workspace_id = :ws AND kind = :kind AND subject_id = :subject_id RETURNING due_at"
 )
+_LOCK: Final = text(
+    "SELECT 1 FROM spine.jobs WHERE workspace_id = :ws AND kind = :kind AND subject_id = :subject_id FOR UPDATE"
+)
 _TAKE: Final = text(
     "DELETE FROM spine.jobs WHERE ctid = (SELECT ctid FROM spine.jobs WHERE workspace_id = :ws AND kind = :kind "
     "AND subject_id = :subject_id AND due_at <= now() FOR UPDATE SKIP LOCKED) RETURNING args"
@@ -114,6 +117,14 @@ async def cancel(unit: UnitOfWork, kind: str, subject_id: str) -> datetime | Non
         _DELETE, {"ws": unit.workspace_id, "kind": kind, "subject_id": subject_id}
     )
     return due_at
+
+
+async def lock(unit: UnitOfWork, kind: str, subject_id: str) -> None:
+    """Lock the subject's job of this kind, if there is one: whoever will move or cancel it locks it before its subject.
+
+    A worker that runs a job has its row before the handler locks the subject. In the other order the two would deadlock.
+    """
+    await unit.session.execute(_LOCK, {"ws": unit.workspace_id, "kind": kind, "subject_id": subject_id})
 
 
 async def take(unit: UnitOfWork, kind: str, subject_id: str) -> Job | None:

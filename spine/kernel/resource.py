@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -152,6 +152,14 @@ class ResourceOut(Out):
     updated_at: datetime
     version: int
     metadata: dict[str, str] = Field(validation_alias="meta")
+
+
+class DeletedOut(BaseModel):
+    """What is left of a deleted resource."""
+
+    id: str
+    object: str
+    deleted: Literal[True] = True
 
 
 def plural(noun: str) -> str:

@@ -81,6 +81,8 @@ class HttpSettings(TemplateSettings):
     """Events of all workspaces in the outbox beyond which everybody gets 429 for new ones."""
     max_endpoints: int = Field(default=10_000, ge=1)
     """Webhook endpoints of one workspace."""
+    call_session_ttl_s: int = Field(default=1800, ge=60, le=86_400)
+    """Seconds after which an open call session is abandoned."""
     max_header_bytes: int = Field(default=64 * 1024, ge=8192, le=1024 * 1024)
     """Bytes of a request's head, and of chunk extensions or trailers between two parts of a body."""
     max_headers: int = Field(default=100, ge=10)

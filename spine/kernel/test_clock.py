@@ -62,7 +62,9 @@ TIME_COLUMNS: Final = (
     # After `messages`: every transaction locks in this order.
     TimeColumn("sends_open", "due_at", "leased_by IS NULL", "send"),
     TimeColumn("sandbox_receipts", "due_at", "leased_by IS NULL", "send"),
+    TimeColumn("call_sessions", "expires_at", "status = 'open'"),
     TimeColumn("jobs", "due_at", kind="job"),
+    TimeColumn("tickets", "sla_running_since"),
     # After each other as a reschedule locks them.
     TimeColumn("waitlist_entries", "offer_expires_at"),
     TimeColumn("appointments", "begins_at", "status = 'booked'"),

@@ -6,13 +6,13 @@ from sqlalchemy import text
 
 from spine.kernel import store
 from spine.kernel.errors import IllegalTransition
+from spine.kernel.resource import DeletedOut
 from spine.kernel.routes import CurrentUnit, declares, new_router
 from spine.webhooks.endpoint_deliveries import follow_endpoint
 from spine.webhooks.endpoint_models import (
     DELETED,
     ENDPOINT,
     UPDATED,
-    DeletedOut,
     EnableBody,
     EndpointOut,
     EndpointStatus,

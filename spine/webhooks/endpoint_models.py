@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Double, LargeBinary, Text
@@ -140,14 +140,6 @@ class EndpointWithSecret(EndpointOut):
     public_key: str | None = Field(
         description="For v1a: `whpk_…`, also at /.well-known/webhook-keys/{id}. Null for v1."
     )
-
-
-class DeletedOut(BaseModel):
-    """What is left of a deleted resource."""
-
-    id: str
-    object: str
-    deleted: Literal[True] = True
 
 
 class RotateBody(Body):

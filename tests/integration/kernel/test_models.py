@@ -35,6 +35,8 @@ UNMOVED = {
     "ends_at": "end of a slot, likewise",
     "window_from": "start of the time that a waiting person wants; compared with times of slots, which are not moved either",
     "window_to": "end of it, likewise",
+    "resolved_at": "resolution of a ticket",
+    "sla_breached_at": "breach of a ticket's service level",
     "tasks.due_at": "due time of a task as callers see it; its job is moved",
     "milestones.due_at": "due time of a milestone as callers see it; no rule compares it",
     "overdue_at": "passing of a task's due time",

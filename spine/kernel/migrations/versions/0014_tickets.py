@@ -42,8 +42,7 @@ CREATE TABLE spine.forms (
     brand jsonb NOT NULL,
     allowed_origins text[] COLLATE "C" NOT NULL,
     status text COLLATE "C" NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'disabled')),
-    {RESOURCE_COLUMNS},
-    CONSTRAINT forms_slug UNIQUE (workspace_id, slug)
+    {RESOURCE_COLUMNS}
 );
 CREATE INDEX forms_active ON spine.forms (workspace_id) WHERE status = 'active';
 """

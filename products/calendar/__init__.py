@@ -1,0 +1,1 @@
+"""The calendar product: resources, services, slots, appointments, the waitlist and booking pages."""

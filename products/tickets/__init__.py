@@ -1,0 +1,1 @@
+"""Tickets: from any door to an owner and a resolution, with routing, SLA and public forms."""

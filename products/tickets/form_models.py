@@ -1,0 +1,104 @@
+"""Public forms as data: their look, their topics, and the pages that may frame them (T-13)."""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from sqlalchemy import Text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from products.tickets.ticket_models import Topic
+from spine.kernel.resource import Body, Metadata, Name, PatchBody, ResourceOut, TenantRow
+
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+
+
+def _origin(text: str) -> str:
+    """Return the origin in lower case, as browsers send it. Raises ValueError for anything else."""
+    origin = text.lower().removesuffix("/")
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError("give an origin: scheme, host and port if it has one, such as https://www.example.com")
+    return origin
+
+
+def _distinct(values: list[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+Slug = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$"),
+    Field(description="The end of the form's address: small letters, digits, - and _. It is unique among all forms."),
+]
+Origin = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(_origin)]
+Topics = Annotated[
+    list[Topic], Field(max_length=50, description="What the visitor can choose."), AfterValidator(_distinct)
+]
+Origins = Annotated[
+    list[Origin],
+    Field(max_length=50, description="Pages that may embed the form, by their origin."),
+    AfterValidator(_distinct),
+]
+
+
+class Brand(BaseModel):
+    """How a public form looks."""
+
+    name: Name
+    color: Annotated[str, StringConstraints(pattern=r"^#[0-9A-Fa-f]{6}$"), Field(description="Such as #1A73E8.")]
+    logo_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s\"'<>\\]+$", max_length=2048)] | None = None
+
+
+class BrandIn(Brand, Body):
+    """How a public form is to look."""
+
+    color: Annotated[str, StringConstraints(pattern=r"^#[0-9A-Fa-f]{6}$"), Field(description="Such as #1A73E8.")] = (
+        "#1A73E8"
+    )
+
+
+class FormStatus(StrEnum):
+    """A disabled form is not served."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class FormRow(TenantRow):
+    __tablename__ = "forms"
+    slug: Mapped[str]
+    title: Mapped[str]
+    topics: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    brand: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    allowed_origins: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    status: Mapped[str] = mapped_column(default=FormStatus.ACTIVE)
+
+
+class FormCreate(Body):
+    slug: Slug
+    title: Name
+    topics: Topics = []
+    brand: Annotated[BrandIn | None, Field(description="Null: the title as the name.")] = None
+    allowed_origins: Origins = []
+    metadata: Metadata = {}
+
+
+class FormUpdate(PatchBody):
+    title: Name = ""
+    topics: Topics = []
+    brand: BrandIn = BrandIn(name="-")
+    allowed_origins: Origins = []
+    metadata: Metadata = {}
+
+
+class FormOut(ResourceOut):
+    object: str = "form"
+    slug: str
+    url: str = Field(default="", description="The form's public address.")
+    title: str
+    topics: list[str]
+    brand: Brand
+    allowed_origins: list[str]
+    status: FormStatus

@@ -1,0 +1,84 @@
+"""The queue: tickets without an owner, the most urgent first, then the oldest. A ticket's position is derived (T-06)."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+from sqlalchemy import CTE, func, select
+
+from products.tickets.ticket_models import TICKET, Priority, TicketOut, TicketRow, TicketStatus, Topic
+from spine.kernel.routes import CurrentUnit, declares, new_router
+from spine.kernel.unit_of_work import UnitOfWork
+
+router = new_router("/tickets/v1/tickets", TICKET.plural)
+
+
+class TicketQueue(BaseModel):
+    """The front of the queue. It has no cursor, because priorities change: take tickets from it and read it again."""
+
+    data: list[TicketOut]
+    has_more: bool = Field(description="True if more tickets wait behind these.")
+
+
+def _positions(unit: UnitOfWork) -> CTE:
+    """Return the ids in the queue with their positions, from an index alone, as far as one page may scan."""
+    order = (TicketRow.priority_rank, TicketRow.id)
+    waiting = (
+        TicketRow.workspace_id == unit.workspace_id,
+        TicketRow.owner_id.is_(None),
+        TicketRow.status != TicketStatus.RESOLVED,
+    )
+    numbered = select(TicketRow.id, func.row_number().over(order_by=order).label("position")).where(*waiting)
+    return numbered.order_by(*order).limit(unit.platform.http.max_scan).cte("queue")
+
+
+async def shown(unit: UnitOfWork, rows: Sequence[TicketRow]) -> list[TicketOut]:
+    """Return what callers see of tickets. One query derives the positions of all that wait in the queue."""
+    waiting = [row.id for row in rows if row.is_queued]
+    found: dict[str, int] = {}
+    if waiting:
+        queue = _positions(unit)
+        query = select(queue.c.id, queue.c.position).where(queue.c.id.in_(waiting))
+        found = dict((await unit.session.execute(query)).all())
+    beyond = unit.platform.http.max_scan + 1
+    return [
+        TicketOut.model_validate(row).model_copy(
+            update={"queue_position": found.get(row.id, beyond) if row.is_queued else None}
+        )
+        for row in rows
+    ]
+
+
+async def shown_one(unit: UnitOfWork, row: TicketRow) -> TicketOut:
+    """Return what callers see of a ticket."""
+    return (await shown(unit, [row]))[0]
+
+
+@router.get(
+    "/queue",
+    openapi_extra=declares("tickets:read", tool="tickets_list_queue"),
+    summary="List tickets that wait for an owner, the next one first",
+)
+async def list_queue(
+    unit: CurrentUnit,
+    topic: Topic | None = None,
+    priority: Priority | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> TicketQueue:
+    queue = _positions(unit)
+    conditions: list[Any] = [TicketRow.workspace_id == unit.workspace_id]
+    conditions += [
+        column == value
+        for column, value in ((TicketRow.topic, topic), (TicketRow.priority, priority))
+        if value is not None
+    ]
+    query = select(TicketRow, queue.c.position).join(queue, queue.c.id == TicketRow.id).where(*conditions)
+    rows = (await unit.session.execute(query.order_by(queue.c.position).limit(limit + 1))).all()
+    return TicketQueue(
+        data=[
+            TicketOut.model_validate(row).model_copy(update={"queue_position": position})
+            for row, position in rows[:limit]
+        ],
+        has_more=len(rows) > limit,
+    )
