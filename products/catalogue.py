@@ -138,6 +138,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     services.router,
     slots.router,
     appointments.router,
+    appointment_changes.router,
+    waitlist.router,
+    booking_pages.router,
     catalog_items.router,
     leads.router,
     lead_moves.router,
@@ -160,9 +163,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     task_actions.router,
     queues.router,
     invoices.router,
-    appointment_changes.router,
-    waitlist.router,
-    booking_pages.router,
 )
 
 RESOURCES: tuple[Resource, ...] = tuple(
@@ -194,15 +194,15 @@ JOBS: Mapping[str, JobHandler] = {
     sequence_steps.RUN_STEP: sequence_steps.run_step,
     sequence_steps.AWAIT_OUTCOME: sequence_steps.await_outcome,
     sequences.RELEASE_HELD: sequences.release_held,
-    enrollments.STOP_ENROLLMENTS: enrollments.stop_enrollments,
     overdue.KIND: overdue.note_overdue,
     invoices.KIND: invoices.draft_invoice,
+    enrollments.STOP_ENROLLMENTS: enrollments.stop_enrollments,
 }
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
 CONSUMERS: Mapping[str, Sequence[str]] = {
-    milestones.REACHED.name: (invoices.KIND,),
     slot_models.RELEASED.name: (waitlist_offers.FOLLOW,),
+    milestones.REACHED.name: (invoices.KIND,),
 }
 """The kinds of the jobs that follow an event, by its type."""
 

@@ -14,7 +14,7 @@ from tests.api import Account
 
 @dataclass(frozen=True, slots=True)
 class OneOfEach:
-    """An id of each kind, by the name of its collection in paths."""
+    """An id of each kind, by the name of its collection in paths, or by its path where two collections have one name."""
 
     by_collection: dict[str, str]
 
@@ -23,7 +23,7 @@ class OneOfEach:
         before, brace, _ = template.partition("/{")
         if not brace:
             return template
-        name = before.rpartition("/")[2]
+        name = before if before in self.by_collection else before.rpartition("/")[2]
         start, end = template.index("{"), template.index("}")
         return template[:start] + self.by_collection[name] + template[end + 1 :]
 
@@ -93,6 +93,40 @@ def _calendar(http: httpx.Client, contact_id: str) -> dict[str, str]:
     }
 
 
+def _works(http: httpx.Client, user_id: str) -> dict[str, str]:
+    """Create a template, a project, and in it a milestone and a task of the user."""
+
+    def post(path: str, **body: object) -> str:
+        answer = http.post(f"/works/v1/{path}", json=body)
+        assert answer.status_code == 201, answer.text
+        made: str = answer.json()["id"]
+        return made
+
+    project_id = post("projects", name="Site fit-out", owner_id=user_id)
+    return {
+        "/works/v1/templates": post("templates", slug="fitout_v2", milestones=[{"name": "Design", "offset_days": 7}]),
+        "projects": project_id,
+        "milestones": post("milestones", project_id=project_id, name="Handover", position=1),
+        "tasks": post("tasks", project_id=project_id, title="Paint", assignee_id=user_id),
+        "queues": user_id,
+    }
+
+
+async def _draft_invoice(database_url: str, workspace_id: str, works: dict[str, str]) -> str:
+    """Insert an invoice, as the consumer of `milestone.reached` does."""
+    made = ids.mint("inv")
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(
+            "INSERT INTO spine.invoices (workspace_id, id, project_id, milestone_id, source_event_id, amount_minor, currency) "
+            "VALUES ($1, $2, $3, $4, $5, 100000, 'INR')",
+            *(workspace_id, made, works["projects"], works["milestones"], ids.mint("evt")),
+        )
+    finally:
+        await connection.close()
+    return made
+
+
 def create_one_of_each(account: Account, database_url: str) -> OneOfEach:
     """Create one resource of each kind in the account's workspace."""
     with account.client() as http:
@@ -116,5 +150,7 @@ def create_one_of_each(account: Account, database_url: str) -> OneOfEach:
             **_messages(http),
         }
         made |= _calendar(http, made["contacts"])
+        works = _works(http, made["users"])
     dead, _ = asyncio.run(_close_deliveries(database_url, account.workspace_id, event_id, endpoint_id))
+    made |= works | {"invoices": asyncio.run(_draft_invoice(database_url, account.workspace_id, works))}
     return OneOfEach({**made, "deliveries": dead, "dead_letters": dead})

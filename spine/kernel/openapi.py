@@ -127,11 +127,9 @@ def _emitted_by(paths: dict[str, Any], catalogue: Catalogue) -> list[EventType]:
     """
     names = {name for item in paths.values() for operation in item.values() for name in operation.get("x-events", ())}
     families = {name.partition(".")[0] for name in names - catalogue.shared}
-    return [
-        event
-        for event in catalogue.types.values()
-        if (event.name in names if event.name in catalogue.shared else event.name.partition(".")[0] in families)
-    ]
+    own = catalogue.types.keys() - catalogue.shared
+    found = names & catalogue.shared | {name for name in own if name.partition(".")[0] in families}
+    return [event for event in catalogue.types.values() if event.name in found]
 
 
 def _webhooks(chosen: list[EventType], schemas: dict[str, Any]) -> dict[str, Any]:
@@ -186,6 +184,9 @@ def _complete_operation(path: str, operation: dict[str, Any], mutating: bool) ->
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"},
             }
         )
+    if "itemSchema" in (stream := responses.get("200", {}).get("content", {}).get("text/event-stream", {})):
+        stream.clear()  # FastAPI describes its items as OpenAPI 3.2 does; in 3.1 a stream is a text
+        stream["schema"] = {"type": "string"}
     responses.pop("422", None)
     responses |= {status: {"$ref": f"#/components/responses/Problem{status}"} for status in _PROBLEMS}
     for parameter in parameters:

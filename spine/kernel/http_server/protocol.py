@@ -16,12 +16,13 @@ from typing import Any, Final, cast
 
 import httptools
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from spine.kernel.errors import BadRequest, RequestTimeout, SpineError
 from spine.kernel.http_server.connections import Connections
 from spine.kernel.http_server.flow_control import FlowControl
 from spine.kernel.http_server.refusals import check_head, not_http, refusal_response, too_many_bytes
+from spine.kernel.http_server.stopping import StoppingProtocol
 
 PIECE: Final = 4096
 """Bytes that are fed to the parser at once, unless they are known to belong to one body."""
@@ -36,10 +37,8 @@ class _Phase(Enum):
     BODY = "body"
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(StoppingProtocol):
     """One connection. `limited_protocol` makes the class that uvicorn is given."""
-
-    limits: Connections
 
     def __init__(self, config: Config, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
@@ -64,11 +63,6 @@ class HttpProtocol(HttpToolsProtocol):
             self._refusal = refusal
             self._write_refusal(refusal)
             stream.close()
-
-    def shutdown(self) -> None:
-        """The server stops: tell the answers that have no end of their own."""
-        self.limits.stopping.set()
-        super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
@@ -151,7 +145,6 @@ class HttpProtocol(HttpToolsProtocol):
         names = [name for name, _ in headers]
         check_head(self.url, headers, names, self.limits.settings)
         self._body_left = int(headers[names.index(b"content-length")][1]) if b"content-length" in names else 0
-        cast("dict[str, Any]", self.scope)["spine.stopping"] = self.limits.stopping
         upgrade = self.parser.should_upgrade()
         if upgrade and (self._body_left or b"transfer-encoding" in names):
             # The parser takes the body of such a request for the other protocol's bytes.

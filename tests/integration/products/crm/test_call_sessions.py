@@ -178,9 +178,7 @@ def test_the_context_has_all_that_is_known(crm: NotificationsClient, http: httpx
     crm.post(f"/crm/v1/deals/{won}/win", {}, status=200)
     calendar = Calendar(http)
     appointment = calendar.book(calendar.slot(), contact)
-    ticket = crm.post(
-        "/tickets/v1/tickets", {"contact_id": contact, "subject": "No cooling", "source": "voice"}
-    )
+    ticket = crm.post("/tickets/v1/tickets", {"contact_id": contact, "subject": "No cooling", "source": "voice"})
     schema = [{"name": name} for name in ("name", "city", "email", "size", "budget")]
     session = opened(crm, field_schema=schema)
     collect(http, session["id"], {"size": "1.5T", "budget": None})
