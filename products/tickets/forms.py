@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
-import orjson
 from sqlalchemy import text
 
 from products.tickets.default_route import require_default_route
@@ -83,7 +82,7 @@ async def find_form(pool: "asyncpg.Pool[asyncpg.Record]", slug: str) -> PublicFo
         slug=row["slug"],
         title=row["title"],
         topics=tuple(row["topics"]),
-        brand=Brand.model_validate(orjson.loads(row["brand"])),
+        brand=Brand.model_validate(row["brand"]),
         allowed_origins=tuple(row["allowed_origins"]),
     )
 
