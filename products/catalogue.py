@@ -9,7 +9,18 @@ from itertools import chain
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from products.calendar import appointments, reminders, resources, services, slots
+from products.calendar import (
+    appointment_changes,
+    appointments,
+    booking_pages,
+    reminders,
+    resources,
+    services,
+    slot_models,
+    slots,
+    waitlist,
+    waitlist_offers,
+)
 from products.notifications import inbound
 from products.tickets import (
     assignment,
@@ -98,6 +109,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     routing_rules.router,
     sla_policies.router,
     forms.router,
+    appointment_changes.router,
+    waitlist.router,
+    booking_pages.router,
 )
 
 RESOURCES: tuple[Resource, ...] = tuple(
@@ -122,10 +136,15 @@ JOBS: Mapping[str, JobHandler] = {
     reminders.REMIND: reminders.remind,
     reminders.WATCH: reminders.watch,
     sla_cycles.BREACH: sla_cycles.breach,
+    waitlist_offers.FOLLOW: waitlist_offers.follow_release,
+    waitlist_offers.OFFER: waitlist_offers.offer,
+    waitlist_offers.EXPIRE: waitlist_offers.expire,
 }
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
-CONSUMERS: Mapping[str, Sequence[str]] = {}
+CONSUMERS: Mapping[str, Sequence[str]] = {
+    slot_models.RELEASED.name: (waitlist_offers.FOLLOW,),
+}
 """The kinds of the jobs that follow an event, by its type."""
 
 CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS), CONSUMERS)
