@@ -61,7 +61,7 @@ async def ticket_page(slug: str, link: str, request: Request) -> Response:
         test=to.env == "test",
         subject=ticket.subject,
         topic=ticket.topic,
-        status=ticket.status,
+        state_name=ticket.status,
         state=_STATES[TicketStatus(ticket.status)],
         owner=owner,
         reference=ticket.id,
