@@ -60,11 +60,22 @@ def read_tools(document: Mapping[str, Any]) -> dict[str, Tool]:
     for path, item in document["paths"].items():
         for method, operation in item.items():
             if "x-mcp-tool" in operation:
-                tool = _tool(path, method, operation, document["components"]["schemas"])
+                parameters = [
+                    _shared(parameter, document["components"]) for parameter in operation.get("parameters", ())
+                ]
+                tool = _tool(path, method, operation | {"parameters": parameters}, document["components"]["schemas"])
                 if tool.name in tools:
                     raise ValueError(f"the tool {tool.name} is declared twice")
                 tools[tool.name] = tool
     return tools
+
+
+def _shared(parameter: Mapping[str, Any], components: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the parameter that operations share, if this refers to one."""
+    shared: Mapping[str, Any] = (
+        components["parameters"][parameter["$ref"].rpartition("/")[2]] if "$ref" in parameter else parameter
+    )
+    return shared
 
 
 def _tool(path: str, method: str, operation: Mapping[str, Any], components: Mapping[str, Schema]) -> Tool:
@@ -118,7 +129,7 @@ def _parameters(operation: Mapping[str, Any]) -> tuple[list[_Described], list[_D
     """Return the arguments that go into the path and the query, and those that go into headers."""
     url: list[_Described] = []
     headers: list[_Described] = []
-    for parameter in operation.get("parameters", ()):
+    for parameter in operation["parameters"]:
         name, place = parameter["name"], parameter["in"]
         schema: Schema = {key: value for key, value in parameter["schema"].items() if key != "title"}
         if "description" in parameter:

@@ -55,7 +55,7 @@ class Story:
         self._tell(
             "REST",
             "the voice agent reads who calls",
-            {"name": context["contact"]["name"], "open leads": len(context["leads"])},
+            {"name": context["contact"]["name"], "open leads": len(context["open_leads"])},
         )
         self._api.patch(f"/crm/v1/call_sessions/{session['id']}/fields", {"name": "Priya Raghavan", "rooms": 3})
         call: dict[str, Any] = self._api.post(
