@@ -69,7 +69,7 @@ class ProjectTemplateCreate(Body):
 class BillingOut(Out):
     amount_minor: int
     currency: str
-    description: str | None
+    description: str | None = None
 
 
 class TemplateMilestoneOut(Out):

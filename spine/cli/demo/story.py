@@ -20,6 +20,8 @@ _WAIT_S: Final = 30.0
 _REMINDER_S: Final = 26 * 3600
 """How far the clock is moved: the visit is two days ahead, and its first reminder a day before it."""
 
+_SETTLED: Final = {"delivered", "read", "failed", "cancelled"}
+
 Tell = Callable[[str, str, dict[str, Any]], None]
 """Prints one step: the door, what happened, and the ids that it made."""
 
@@ -148,6 +150,7 @@ class Story:
 
     def _remind(self, call: dict[str, Any]) -> None:
         """A day passes: the reminder goes out, arrives, and the person replies."""
+        self._until(self._all_settled, "messages were not delivered")
         self._api.post("/v1/test_helpers/clock", {"advance_s": _REMINDER_S})
         sent = self._until(
             lambda: self._events("appointment.reminder_sent", call["appointment_id"]), "no reminder was sent"
@@ -160,6 +163,11 @@ class Story:
             "a day passes: the reminder arrives, and the person replies",
             {"message": message_id, "channel": message["channel"]},
         )
+
+    def _all_settled(self) -> list[Any]:
+        """Whether every message has reached its end: the clock would move the ends of their waits."""
+        messages = self._api.first("/notifications/v1/messages", 20)["data"]
+        return messages if all(message["status"] in _SETTLED for message in messages) else []
 
     def _events(self, type: str, subject_id: str) -> list[dict[str, Any]]:
         found: Iterable[dict[str, Any]] = self._api.first("/v1/events", 1000, type=type)["data"]
