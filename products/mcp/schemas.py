@@ -28,7 +28,7 @@ def object_schema(alternatives: Iterable[Schema], components: Mapping[str, Schem
     """Return one schema of type object for these alternatives. Older revisions of MCP demand the type at the root."""
     found = list(alternatives)
     if len(found) == 1:
-        return with_definitions(resolved(found[0], components), components)
+        return with_definitions({"type": "object"} | resolved(found[0], components), components)
     return with_definitions({"type": "object", "anyOf": found}, components)
 
 
