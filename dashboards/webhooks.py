@@ -132,6 +132,19 @@ _ENDPOINTS: Final = Row(
             width=8,
             text="Steps of replays and of changed endpoints that failed and are repeated later.",
         ),
+        Panel(
+            "Jobs of products",
+            (Query(rate("spine_jobs_total", "kind, outcome"), "{{kind}} {{outcome}}"),),
+            width=12,
+            text="Reminders, overdue tasks, SLA breaches, drafts of invoices and the like. A failed job is repeated later.",
+        ),
+        Panel(
+            "Oldest due job",
+            (Query(shared("spine_jobs_late_seconds"), "late"),),
+            "s",
+            width=12,
+            red=60,
+        ),
     ),
 )
 

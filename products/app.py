@@ -11,30 +11,24 @@ from typing import Any, Final
 import uvicorn
 from fastapi import FastAPI
 
-from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS, SCHEMA_NAMES, WORKSPACE_SEEDS
+from products.catalogue import CATALOGUE, PRODUCTS, ROUTERS, SCHEMA_NAMES
 from products.error_handlers import install_error_handlers
+from products.platform import Connections, new_platform
 from products.reference_pages import router as reference_router
 from products.reference_texts import EXAMPLES, TAGS, TITLES
 from products.request_ids import RequestIds
 from products.system import router as system_router
 from spine import __version__
 from spine.kernel import garbage_collection
-from spine.kernel.authentication import Authenticator
-from spine.kernel.backpressure import Backpressure
-from spine.kernel.cursors import Cursors
-from spine.kernel.database import cluster_epoch, open_engine, open_pool
+from spine.kernel.database import open_engine, open_pool
 from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.http_client import HttpClient
 from spine.kernel.http_server import server_config
-from spine.kernel.idempotency import KeyLocks
 from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
 from spine.kernel.openapi.documents import Texts, build_documents
 from spine.kernel.partitions import watch_partitions
-from spine.kernel.platform import Platform
 from spine.kernel.platform_mail import PlatformMail
-from spine.kernel.rate_limits import ActionLimiter, RateLimiter
-from spine.kernel.read_limits import ReadLimits
 from spine.kernel.redis_client import open_redis
 from spine.kernel.settings import (
     DatabaseSettings,
@@ -47,9 +41,6 @@ from spine.kernel.settings import (
 from spine.kernel.vault import Vault
 from spine.kernel.wakeups import Wakeups
 
-_HOUR_S: Final = 3600
-_MAILS_PER_DAY: Final = 3
-"""Confirmations that are mailed to one address in a day, whoever signs up with it."""
 _OTHER_FILES: Final = 256
 """Open files beside the callers' connections: database, Redis, logs, outgoing calls."""
 
@@ -71,37 +62,17 @@ async def _platform(app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(wakeups.close)
         mail = PlatformMail(MailSettings())
         stack.push_async_callback(mail.close)
-        authenticator = Authenticator(pool, clock)
-        backpressure = Backpressure(pool, http)
+        http_client = await stack.enter_async_context(HttpClient(EgressSettings()))
+        platform = await new_platform(Connections(pool, engine, redis, http_client, wakeups, clock, mail), http, vault)
         backgrounds = (
-            authenticator.track_key_use(),
-            backpressure.watch(),
+            platform.authenticator.track_key_use(),
+            platform.backpressure.watch(),
             clock.follow(pool),
             watch_partitions(pool),
         )
         for background in backgrounds:
             stack.callback(asyncio.create_task(background).cancel)
-        app.state.platform = Platform(
-            http=http,
-            http_client=await stack.enter_async_context(HttpClient(EgressSettings())),
-            pool=pool,
-            engine=engine,
-            vault=vault,
-            redis=redis,
-            wakeups=wakeups,
-            clock=clock,
-            cursors=Cursors(vault.derive(b"cursor"), await cluster_epoch(pool)),
-            authenticator=authenticator,
-            limiter=RateLimiter(redis, http.rate_limit_requests),
-            signups=ActionLimiter(redis, "signup", http.signup_per_hour, _HOUR_S),
-            confirmation_mails=ActionLimiter(redis, "confirmation_mail", _MAILS_PER_DAY, 24 * _HOUR_S),
-            mail=mail,
-            catalogue=CATALOGUE,
-            backpressure=backpressure,
-            key_locks=KeyLocks(),
-            read_limits=ReadLimits(http.max_reads, http.read_timeout_s),
-            workspace_seeds=WORKSPACE_SEEDS,
-        )
+        app.state.platform = platform
         EVENT_TYPES.declare(CATALOGUE.types)
         yield
 

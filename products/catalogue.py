@@ -3,6 +3,7 @@
 A new resource costs two lines here: the import of its module and its router in ROUTERS.
 """
 
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,6 +13,7 @@ from products.notifications import inbound
 from spine.directory import api_keys, contacts, signup, users
 from spine.kernel import test_clock
 from spine.kernel.events import Catalogue
+from spine.kernel.jobs import JobHandler
 from spine.kernel.platform import WorkspaceSeed
 from spine.kernel.resource import Resource
 from spine.kernel.routes import ResourceRouter
@@ -88,7 +90,13 @@ OTHER_EVENTS = (
 WORKSPACE_SEEDS: tuple[WorkspaceSeed, ...] = (provider_accounts.sandbox_accounts,)
 """Functions that yield the first rows of a new workspace."""
 
-CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS))
+JOBS: Mapping[str, JobHandler] = {}
+"""The handlers of jobs, by kind: `<product>.<what it does>`."""
+
+CONSUMERS: Mapping[str, Sequence[str]] = {}
+"""The kinds of the jobs that follow an event, by its type."""
+
+CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS), CONSUMERS)
 
 SCHEMA_NAMES: dict[type[Any], str] = {
     message_models.AttemptOut: "MessageAttemptOut",

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from spine.kernel.database_errors import to_spine_error
 from spine.kernel.errors import (
     BadRequest,
     FieldError,
@@ -19,7 +20,6 @@ from spine.kernel.errors import (
     SpineError,
 )
 from spine.kernel.responses import PROBLEM
-from spine.kernel.unit_of_work import to_spine_error
 
 _LOCATIONS: Final = {"body", "query", "path", "header", "cookie"}
 _log = structlog.get_logger(__name__)

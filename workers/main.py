@@ -5,30 +5,48 @@ arq receives wakeups; the pipelines listed in `PIPELINES` do the work in this pr
 
 import asyncio
 import contextlib
+import functools
 import resource
 import signal
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Final
 
 import arq.worker
 import uvloop
 from arq.connections import RedisSettings
 
-from products.catalogue import CATALOGUE
+from products.catalogue import CATALOGUE, JOBS
 from spine.kernel import garbage_collection
 from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
+from spine.kernel.platform import Platform
 from spine.kernel.redis_client import redis_settings
-from spine.kernel.settings import DatabaseSettings, EgressSettings, VaultSettings, WakeupSettings, WorkSettings
+from spine.kernel.settings import (
+    DatabaseSettings,
+    EgressSettings,
+    HttpSettings,
+    MailSettings,
+    VaultSettings,
+    WakeupSettings,
+    WorkSettings,
+)
 from spine.kernel.wakeups import WAKEUP_QUEUE, WakeupKind, deserialize, serialize
+from workers.job_platform import open_job_platform
+from workers.jobs import JobRunner
 from workers.maintenance import Maintenance
 from workers.notifications.dispatch import MessageDispatcher
 from workers.notifications.receipts import ReceiptPipeline
-from workers.pipeline import PipelineFactory, WakeupStatus
+from workers.pipeline import PipelineFactory, WakeupStatus, WorkerContext
 from workers.runtime import Runtime
 from workers.wakeups import WakeupWorker
 from workers.webhooks.dispatch import Dispatcher
 from workers.webhooks.endpoint_transitions import EndpointTransitions
 from workers.webhooks.replay import ReplayRunner
+
+
+def _job_platform(context: WorkerContext) -> AbstractAsyncContextManager[Platform]:
+    return open_job_platform(context, DatabaseSettings(), WakeupSettings(), HttpSettings(), MailSettings())
+
 
 PIPELINES: Final[tuple[PipelineFactory, ...]] = (
     Dispatcher,
@@ -36,6 +54,7 @@ PIPELINES: Final[tuple[PipelineFactory, ...]] = (
     ReplayRunner,
     MessageDispatcher,
     ReceiptPipeline,
+    functools.partial(JobRunner, handlers=JOBS, open_platform=_job_platform),
     Maintenance,
 )
 """Every kind of work of a worker. A new pipeline is added here and nowhere else."""
@@ -68,6 +87,11 @@ async def deliver(ctx: dict[str, Any]) -> None:
 async def send(ctx: dict[str, Any]) -> None:
     """Job: messages may be due."""
     await _receive_job(ctx, "send")
+
+
+async def job(ctx: dict[str, Any]) -> None:
+    """Job: jobs of products may be due."""
+    await _receive_job(ctx, "job")
 
 
 async def startup(ctx: dict[str, Any]) -> None:
@@ -127,7 +151,7 @@ def _redis() -> RedisSettings:
 class WorkerSettings:
     """The settings that arq reads. Jobs are wakeups and end at once; attempts and results are in Postgres."""
 
-    functions: ClassVar = [relay, deliver, send]
+    functions: ClassVar = [relay, deliver, send, job]
     queue_name = WAKEUP_QUEUE
     redis_settings: RedisSettings = _redis()
     job_serializer = serialize

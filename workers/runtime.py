@@ -51,7 +51,7 @@ class Runtime:
         self._vault = Vault.from_text(vault.encryption_key.get_secret_value())
         self._wakeup_status = wakeup_status
         wakeup_status.on_wakeup = self._receive
-        wakeup_status.on_reconnect = lambda: self._wake_pipelines("relay", "deliver", "send")
+        wakeup_status.on_reconnect = lambda: self._wake_pipelines("relay", "deliver", "send", "job")
         self._factories = pipelines
         self._pipelines: list[Pipeline] = []
         self._resources = AsyncExitStack()

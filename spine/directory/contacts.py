@@ -10,7 +10,7 @@ from spine.directory.addresses import Email, Phone
 from spine.directory.users import USER, UserRow
 from spine.kernel import ids, store, timeline
 from spine.kernel.crud import crud_router
-from spine.kernel.errors import Conflict
+from spine.kernel.errors import Conflict, Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Metadata, Name, PatchBody, Resource, ResourceOut, TenantRow
 from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, version_of
@@ -148,6 +148,41 @@ async def create(unit: UnitOfWork, values: dict[str, Any]) -> ContactOut:
     await timeline.append(unit, row.id, "contact.created")
     out: ContactOut = await store.emit_event(unit, CONTACT, row, "created")
     return out
+
+
+async def match(unit: UnitOfWork, *, name: str | None, phone: str | None, email: str | None) -> tuple[ContactRow, bool]:
+    """Return the contact with this normalised phone or e-mail address, and False; else create one, and True (C-01, C-03).
+
+    The phone is looked up first. Of any number of concurrent calls exactly one creates the contact. Fields of a contact that
+    exists stay as they are. Raises Unprocessable if there is neither a phone nor an e-mail address.
+    """
+    if phone is None and email is None:
+        raise Unprocessable("give a phone or an email, so that the contact can be matched", param="contact")
+    found = await _find(unit, phone, email)
+    if found is not None:
+        return found, False
+    values = {"name": name or phone or email, "phone_e164": phone, "email": email}
+    try:
+        async with unit.session.begin_nested():
+            row = await store.create(unit, CONTACT, **values)
+    except Conflict:
+        found = await _find(unit, phone, email)
+        if found is None:
+            raise
+        return found, False
+    await timeline.append(unit, row.id, "contact.created")
+    await store.emit_event(unit, CONTACT, row, "created")
+    return row, True
+
+
+async def _find(unit: UnitOfWork, phone: str | None, email: str | None) -> ContactRow | None:
+    for column, value in ((ContactRow.phone_e164, phone), (ContactRow.email, email)):
+        if value is not None:
+            query = select(ContactRow).where(ContactRow.workspace_id == unit.workspace_id, column == value)
+            found: ContactRow | None = await unit.session.scalar(query)
+            if found is not None:
+                return found
+    return None
 
 
 @router.post("", status_code=201, openapi_extra=declares("crm:write", CREATED), summary="Create a contact")

@@ -51,6 +51,23 @@ class Caller:
             raise Forbidden(f"this key lacks the scope {scope}; it has: {', '.join(sorted(self.scopes)) or 'none'}")
 
 
+@dataclass(frozen=True, slots=True)
+class InternalCaller(Caller):
+    """A caller without a key: a job, or a person on a hosted page. Its actor says who it is."""
+
+    acts_as: Actor
+
+    @property
+    def actor(self) -> Actor:
+        """The actor of events and timeline entries."""
+        return self.acts_as
+
+
+def internal_caller(workspace_id: str, organisation_id: str, env: Env, actor: Actor) -> Caller:
+    """Return a caller in this workspace that has no key and no scopes. Only code of ours may act for it."""
+    return InternalCaller(actor.id, workspace_id, organisation_id, env, frozenset(), None, True, actor)
+
+
 class Authenticator:
     """Reads callers by their keys, caches them for CACHE_S seconds, and records when keys are used."""
 

@@ -1,8 +1,9 @@
 """Event types, declared once each, and the event body that is signed and sent."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Literal
 
 import orjson
@@ -91,9 +92,15 @@ def event_body(
 
 
 class Catalogue:
-    """All event types that Spine itself emits. Raises ValueError if a type is declared twice."""
+    """All event types that Spine itself emits, and their consumers. Raises ValueError if a type is declared twice.
 
-    def __init__(self, types: Iterable[EventType]) -> None:
+    `consumers`: the kinds of the jobs that follow an event, by its type (`spine.kernel.jobs`).
+    """
+
+    def __init__(
+        self, types: Iterable[EventType], consumers: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> None:
+        self.consumers = consumers
         self.types: dict[str, EventType] = {}
         for type in types:
             if type.name in self.types:

@@ -11,9 +11,10 @@ from sqlalchemy.orm.attributes import flag_modified
 
 from spine.kernel import ids
 from spine.kernel.cursors import Position
+from spine.kernel.database_errors import constraint
 from spine.kernel.errors import Conflict, IllegalTransition, NotFound, SpineError, Unprocessable
 from spine.kernel.resource import Body, Resource, ResourceOut, TenantRow
-from spine.kernel.unit_of_work import UnitOfWork, constraint
+from spine.kernel.unit_of_work import UnitOfWork
 
 T = TypeVar("T")
 

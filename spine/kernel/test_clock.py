@@ -62,6 +62,7 @@ TIME_COLUMNS: Final = (
     # After `messages`: every transaction locks in this order.
     TimeColumn("sends_open", "due_at", "leased_by IS NULL", "send"),
     TimeColumn("sandbox_receipts", "due_at", "leased_by IS NULL", "send"),
+    TimeColumn("jobs", "due_at", kind="job"),
 )
 """Every column that the clock moves. A test compares this list with all columns of type timestamptz."""
 
@@ -98,7 +99,7 @@ async def advance_clock(body: ClockBody, unit: CurrentUnit) -> ClockOut:
             due_times_s = [due_s for (due_s,) in moved]
             unit.after_commit(partial(unit.platform.wakeups.wake_at, column.kind, due_times_s))
     unit.after_commit(unit.platform.authenticator.clear_cache)
-    for kind in ("deliver", "send"):
+    for kind in ("deliver", "send", "job"):
         unit.wake(kind)
     out = ClockOut(advance_s=body.advance_s)
     unit.emit(ADVANCED, out, sequence=1)

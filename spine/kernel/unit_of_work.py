@@ -10,17 +10,16 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Final
 
-import asyncpg
 import structlog
 from pydantic import BaseModel
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from spine.kernel import ids
 from spine.kernel.authentication import Caller
-from spine.kernel.errors import SpineError, Unavailable, Unprocessable
+from spine.kernel.database_errors import LOCK_TIMEOUT, RETRYABLE, sqlstate
+from spine.kernel.errors import SpineError
 from spine.kernel.events import Actor, EventType, NewEvent, check_data_size, event_body
 from spine.kernel.idempotency import KEY_TTL, Claim, StoredResponse, in_use, replay, response_place
 from spine.kernel.metrics import idempotent_replay
@@ -31,48 +30,15 @@ _CLAIM: Final = text("SELECT * FROM spine.idempotency_claim(:ws, :key, :fingerpr
 _SET_WORKSPACE: Final = text("SELECT set_config('app.ws', :ws, true)")
 _BEGIN_READ: Final = text("SELECT set_config('app.ws', :ws, true), set_config('statement_timeout', :timeout, true)")
 _NOW: Final = text("SELECT now()")
+_CONSUME: Final = text(
+    "INSERT INTO spine.jobs (workspace_id, kind, subject_id, due_at) SELECT current_setting('app.ws'), kind, event_id, now() "
+    "FROM unnest(cast(:kinds AS text[]), cast(:event_ids AS text[])) AS c (kind, event_id)"
+)
 _FINISH: Final = text(
     "SELECT spine.unit_finish(:key, cast(:status AS smallint), :location, :body, :sealed, "
     "cast(:ids AS text[]), cast(:types AS text[]), cast(:bodies AS bytea[]))"
 )
-_RETRYABLE: Final = {"40001", "40P01"}
-_NUL: Final = {"22021", "22P05"}
-_LOCK_TIMEOUT: Final = "55P03"
-# A lost connection, a server that stops or is out of resources, a statement timeout, a read-only standby.
-_UNAVAILABLE: Final = ("08", "57P", "53", "57014", "25P03", "25006")
-
 _log = structlog.get_logger(__name__)
-
-
-def sqlstate(error: BaseException) -> str:
-    """Return the SQLSTATE of a database error, or an empty text."""
-    if isinstance(error, DBAPIError):
-        return str(getattr(error.orig, "sqlstate", None) or "")
-    return str(getattr(error, "sqlstate", None) or "")
-
-
-def constraint(error: DBAPIError) -> str:
-    """Return the name of the violated constraint, or an empty text."""
-    cause = getattr(error.orig, "__cause__", None)
-    return str(getattr(cause, "constraint_name", None) or "")
-
-
-def to_spine_error(error: Exception) -> SpineError | None:
-    """Return the API error for a database error, or None if the cause is a bug of ours."""
-    state = sqlstate(error)
-    if state in _NUL:
-        return Unprocessable("texts must not hold the character U+0000", code="invalid_character")
-    if state in _RETRYABLE or state == _LOCK_TIMEOUT or state.startswith(_UNAVAILABLE):
-        return Unavailable()
-    if isinstance(getattr(getattr(error, "orig", error), "__cause__", None) or error, ValueError):
-        return None  # the parameter does not fit its column: our models should have refused it
-    if isinstance(
-        error, (PoolTimeout, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, InterfaceError)
-    ) or (isinstance(error, OperationalError) and not state):
-        return Unavailable()
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return Unavailable()
-    return None
 
 
 class UnitOfWork:
@@ -171,7 +137,7 @@ class UnitOfWork:
         try:
             return await self._transaction(work, render, sealed)
         except DBAPIError as error:
-            if sqlstate(error) not in _RETRYABLE:
+            if sqlstate(error) not in RETRYABLE:
                 raise
             _log.info("transaction retried", sqlstate=sqlstate(error))
             return await self._transaction(work, render, sealed)
@@ -211,7 +177,7 @@ class UnitOfWork:
                 _CLAIM, {"ws": self.workspace_id, "key": claim.key, "fingerprint": claim.fingerprint, "keep": KEY_TTL}
             )
         except DBAPIError as error:
-            if sqlstate(error) == _LOCK_TIMEOUT:
+            if sqlstate(error) == LOCK_TIMEOUT:
                 raise in_use() from error
             raise
         row = found.mappings().one()
@@ -220,6 +186,7 @@ class UnitOfWork:
     async def _finish(self, stored: StoredResponse, sealed: bool) -> None:
         if self.claim is None and not self._events:
             return
+        await self._schedule_consumers()
         await self.session.execute(
             _FINISH,
             {
@@ -233,6 +200,15 @@ class UnitOfWork:
                 "bodies": [event.body for event in self._events],
             },
         )
+
+    async def _schedule_consumers(self) -> None:
+        """Schedule a job for each consumer of each event of this transaction (`spine.kernel.jobs`)."""
+        consumers = self.platform.catalogue.consumers
+        found = [(kind, event.id) for event in self._events for kind in consumers.get(event.type, ())]
+        if found:
+            kinds, event_ids = zip(*found, strict=True)
+            await self.session.execute(_CONSUME, {"kinds": list(kinds), "event_ids": list(event_ids)})
+            self._wakeups.add("job")
 
     def _seal(self, body: bytes) -> bytes:
         assert self.claim is not None  # a route whose response is sealed requires an Idempotency-Key

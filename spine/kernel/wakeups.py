@@ -26,7 +26,7 @@ from ulid import ULID
 from spine.kernel.database_clock import DatabaseClock
 from spine.kernel.metrics import wakeups_sent
 
-WakeupKind = Literal["relay", "deliver", "send"]
+WakeupKind = Literal["relay", "deliver", "send", "job"]
 
 WAKEUP_QUEUE: Final = "spine:wakeups"
 WAKEUP_LISTS: Final[dict[WakeupKind, str]] = {kind: f"spine:wakeup:{kind}" for kind in get_args(WakeupKind)}

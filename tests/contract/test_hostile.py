@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from spine.kernel.unit_of_work import to_spine_error
+from spine.kernel.database_errors import to_spine_error
 from tests.api import Api, Organisation
 from tests.contract.specification import AUTHENTICATED, OPERATIONS, SPINE, Operation
 from tests.one_of_each import OneOfEach, create_one_of_each

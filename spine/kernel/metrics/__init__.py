@@ -117,6 +117,8 @@ _transitions: Final = shared_gauge(
 steps_put_off: Final = counter(
     "spine_steps_put_off_total", "Steps of long work that failed and are repeated later, by the work", "work"
 )
+jobs_run: Final = counter("spine_jobs_total", "Jobs of products, by kind and outcome (done, failed)", "kind", "outcome")
+jobs_late_s: Final = shared_gauge("spine_jobs_late_seconds", "How long the oldest due job of a product has been due")
 results_set_apart: Final = counter(
     "spine_results_set_apart_total",
     "Results that Postgres refused to store, by what was done (reduced, put_off, dead)",

@@ -43,6 +43,15 @@ def tenant_table(table: str, *, app: str, worker: str, own: str = OWN_WORKSPACE)
     """
 
 
+def product_table(table: str, *, app: str, worker: str = "SELECT, INSERT, UPDATE, DELETE") -> str:
+    """Return the row-level security of a product's table: jobs, as the worker role, see only their own workspace too."""
+    return (
+        tenant_table(table, app=app, worker=worker)
+        + f"ALTER POLICY every_workspace ON {table} USING ({OWN_WORKSPACE}) WITH CHECK ({OWN_WORKSPACE});"
+        + f"ALTER POLICY every_workspace ON {table} RENAME TO own_workspace_of_job;"
+    )
+
+
 def compressed(table: str, column: str) -> str:
     """Return SQL that compresses large values of a column with lz4, if the server supports it.
 

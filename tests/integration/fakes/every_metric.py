@@ -54,6 +54,8 @@ def update_process_metrics() -> None:
     metrics.recorded(20, 0.003)
     metrics.results_set_apart("reduced").inc()
     metrics.steps_put_off("replay").inc()
+    metrics.jobs_run("billing.draft_invoice", "done").inc()
+    metrics.jobs_late_s().set(0.0)
     metrics.observe_transitions(2)
     metrics.wakeups_sent("relay").inc()
     metrics.wakeups_received("relay").inc()
