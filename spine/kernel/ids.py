@@ -38,6 +38,7 @@ PREFIXES: Final[dict[str, str]] = {
     "sequence": "seq",
     "enrollment": "enr",
     "project": "prj",
+    "project_template": "tpl",  # `template` in paths and events; the noun alone would be that of messages
     "milestone": "mst",
     "task": "tsk",
     "invoice": "inv",

@@ -49,7 +49,7 @@ def build_documents(
     owners = event_products(catalogue, routers)
     documents = {SUITE: _extract(suite, ("/",), set(owners), SUITE, texts)}
     for name, prefixes in products.items():
-        own = {event for event, product in owners.items() if product == name}
+        own = {event for event, found in owners.items() if name in found}
         documents[name] = _extract(suite, prefixes, own, name, texts)
     return documents
 

@@ -1,6 +1,5 @@
 """The reference as pages: served by the API, without anything from elsewhere."""
 
-import asyncio
 import gzip
 import hashlib
 import json
@@ -92,7 +91,7 @@ async def render(page: Page, url: str) -> None:
 @needs_browser
 async def test_a_page_shows_its_document_in_a_real_browser(api: Api, tmp_path: Path) -> None:
     """Every operation and event of a product is shown; nothing is asked of another host, nothing forbidden is tried."""
-    documents = await asyncio.to_thread(api.app.state.documents)
+    documents = {name: document() for name, document in api.app.state.documents.items()}
     async with open_browser(tmp_path) as page:
         for name, document in documents.items():
             await render(page, f"{api.url}/docs/{name}")
