@@ -120,7 +120,7 @@ def test_what_is_written_once_is_in_every_document(name: str) -> None:
     document = read(name)
     components = document["components"]
     assert {"Error", "Page", "Event", "FieldError", "Actor"} <= components["schemas"].keys()
-    assert components["parameters"].keys() >= {"IdempotencyKey", "Cursor", "Limit", "IfMatch", "WebhookSignature"}
+    assert components["parameters"].keys() >= {"IdempotencyKey", "Cursor", "Limit", "WebhookSignature"}
     assert components["headers"] == SPINE["components"]["headers"]
     assert components["responses"] == SPINE["components"]["responses"]
     assert components["securitySchemes"] == {"bearer": SPINE["components"]["securitySchemes"]["bearer"]}

@@ -34,6 +34,14 @@ def operations(paths: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
             yield path, method, operation
 
 
+def parameters_of(operation: Mapping[str, Any], document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the parameters of an operation of a finished document, the shared ones too."""
+    shared_ones = document["components"]["parameters"]
+    return [
+        shared_ones[one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in operation.get("parameters", ())
+    ]
+
+
 def name_operations(paths: Mapping[str, Any]) -> None:
     """Give each operation its public id: the name of its route, such as `list_contacts`.
 
