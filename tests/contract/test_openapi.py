@@ -16,7 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from products.app import app
 from products.catalogue import CATALOGUE, PRODUCTS, RESOURCES, ROUTERS
 from products.openapi import DIRECTORY, drifted
-from products.reference_texts import EXAMPLES
+from products.reference_texts import EXAMPLES, TAGS, TITLES
 from spine.kernel.ids import PREFIXES
 from spine.kernel.openapi.operations import product_of
 from spine.kernel.routes import ResourceRouter
@@ -132,12 +132,13 @@ def test_what_is_written_once_is_in_every_document(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_tag_is_described(name: str) -> None:
-    """The tags of a document are those of its operations, each with a sentence."""
+    """The tags of a document are those of its operations, each with a sentence of its own; so is its title."""
     document = read(name)
+    assert (document["info"]["title"], document["info"]["summary"]) == TITLES[name]
     items = [*document["paths"].values(), *document["webhooks"].values()]
     used = {tag for item in items for operation in item.values() for tag in operation["tags"]}
     assert {tag["name"] for tag in document["tags"]} == used
-    assert all(tag["description"].endswith(".") for tag in document["tags"])
+    assert all(tag["description"] == TAGS[tag["name"]] for tag in document["tags"])
 
 
 @pytest.mark.parametrize("name", NAMES)
