@@ -6,7 +6,7 @@ import functools
 import resource
 import socket
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -31,7 +31,7 @@ from spine.kernel.http_client import HttpClient
 from spine.kernel.http_server import server_config
 from spine.kernel.logs import configure_log
 from spine.kernel.metrics import EVENT_TYPES
-from spine.kernel.openapi.documents import Texts, build_documents
+from spine.kernel.openapi.documents import SUITE, Texts, build_documents
 from spine.kernel.partitions import watch_partitions
 from spine.kernel.platform_mail import PlatformMail
 from spine.kernel.redis_client import open_redis
@@ -47,6 +47,7 @@ from spine.kernel.settings import (
 from spine.kernel.vault import Vault
 from spine.kernel.wakeups import Wakeups
 
+_TEXTS: Final = Texts(TITLES, TAGS, EXAMPLES, SCHEMA_NAMES)
 _OTHER_FILES: Final = 256
 """Open files beside the callers' connections: database, Redis, logs, outgoing calls."""
 
@@ -104,13 +105,10 @@ def build() -> FastAPI:
         app.include_router(router)
     install_error_handlers(app)
     app.add_middleware(RequestIds)
-    app.state.documents = functools.cache(lambda: _documents(app))
+    # The OpenAPI documents, each a function that returns it. They are built at their first use: it would make the start too slow.
+    documents = functools.cache(lambda: build_documents(app, CATALOGUE, ROUTERS, PRODUCTS, _TEXTS))
+    app.state.documents = {name: lambda name=name: documents()[name] for name in (SUITE, *PRODUCTS)}
     return app
-
-
-def _documents(app: FastAPI) -> dict[str, dict[str, Any]]:
-    """Build the OpenAPI documents by name. This is done on first use, because it would make the start too slow."""
-    return build_documents(app, CATALOGUE, ROUTERS, PRODUCTS, Texts(TITLES, TAGS, EXAMPLES, SCHEMA_NAMES))
 
 
 app = build()

@@ -4,6 +4,7 @@ With `--check` nothing is written: the exit code is 1 if a document differs from
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +17,9 @@ DIRECTORY: Final = Path(__file__).parent.parent / "openapi"
 
 def render_documents() -> dict[str, bytes]:
     """Return the text of each document, by file name."""
-    documents: dict[str, dict[str, Any]] = build().state.documents()
+    documents: dict[str, Callable[[], dict[str, Any]]] = build().state.documents
     option = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-    return {f"{name}.json": orjson.dumps(document, option=option) for name, document in documents.items()}
+    return {f"{name}.json": orjson.dumps(document(), option=option) for name, document in documents.items()}
 
 
 def drifted() -> list[str]:

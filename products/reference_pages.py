@@ -8,6 +8,7 @@ import asyncio
 import functools
 import gzip
 import hashlib
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -107,8 +108,8 @@ def _head(title: str) -> str:
 
 
 async def _documents(request: Request) -> dict[str, dict[str, Any]]:
-    documents: dict[str, dict[str, Any]] = await asyncio.to_thread(request.app.state.documents)
-    return documents
+    documents: dict[str, Callable[[], dict[str, Any]]] = request.app.state.documents
+    return await asyncio.to_thread(lambda: {name: document() for name, document in documents.items()})
 
 
 @functools.cache

@@ -41,7 +41,7 @@ TAGS: Final = {
     "queues": "The open tasks of a person.",
     "messages": "Messages: sent once, over the first channel that works.",
     "templates": "Versioned templates of messages.",
-    "project_templates": "Templates of projects: versions of milestones and tasks that a new project begins with.",
+    "project_templates": "Versioned templates of projects: milestones and tasks.",
     "invoices": "Invoices.",
     "tickets": "Tickets and their guarded states.",
     "thread_entries": "The append-only thread of a ticket.",

@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -89,10 +90,10 @@ def _observe_pools(platform: Platform) -> None:
 
 
 async def _document(request: Request, name: str) -> Response:
-    documents: dict[str, dict[str, Any]] = await asyncio.to_thread(request.app.state.documents)
+    documents: dict[str, Callable[[], dict[str, Any]]] = request.app.state.documents
     if name not in documents:
         raise NotFound("there is no such path")
-    return Response(orjson.dumps(documents[name]), media_type=JSON)
+    return Response(orjson.dumps(await asyncio.to_thread(documents[name])), media_type=JSON)
 
 
 @router.get("/openapi.json")

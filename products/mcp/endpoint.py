@@ -97,8 +97,8 @@ class McpEndpoint:
         if self._tools is None:
             async with self._loading:
                 if self._tools is None:
-                    documents: dict[str, dict[str, Any]] = await asyncio.to_thread(self._app.state.documents)
-                    self._tools = read_tools(documents[SUITE])
+                    document: dict[str, Any] = await asyncio.to_thread(self._app.state.documents[SUITE])
+                    self._tools = read_tools(document)
         return self._tools
 
     async def _loaded_server(self) -> ASGIApp:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from products.mcp.schemas import Schema, object_schema, resolved, with_definitions, without_null
 from spine.kernel.idempotency import HEADER
+from spine.kernel.openapi.operations import parameters_of
 
 IDEMPOTENCY_KEY: Final = "idempotency_key"
 _KEY_TEXT: Final = (
@@ -60,22 +61,12 @@ def read_tools(document: Mapping[str, Any]) -> dict[str, Tool]:
     for path, item in document["paths"].items():
         for method, operation in item.items():
             if "x-mcp-tool" in operation:
-                parameters = [
-                    _shared(parameter, document["components"]) for parameter in operation.get("parameters", ())
-                ]
-                tool = _tool(path, method, operation | {"parameters": parameters}, document["components"]["schemas"])
+                whole = {**operation, "parameters": parameters_of(operation, document)}
+                tool = _tool(path, method, whole, document["components"]["schemas"])
                 if tool.name in tools:
                     raise ValueError(f"the tool {tool.name} is declared twice")
                 tools[tool.name] = tool
     return tools
-
-
-def _shared(parameter: Mapping[str, Any], components: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the parameter that operations share, if this refers to one."""
-    shared: Mapping[str, Any] = (
-        components["parameters"][parameter["$ref"].rpartition("/")[2]] if "$ref" in parameter else parameter
-    )
-    return shared
 
 
 def _tool(path: str, method: str, operation: Mapping[str, Any], components: Mapping[str, Schema]) -> Tool:

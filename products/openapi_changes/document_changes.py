@@ -39,9 +39,9 @@ class _Documents:
         yield from (f"{name}: the schema is gone, and with it the type in generated clients" for name in sorted(gone))
 
     def _operation_changes(self, old: Document, new: Document, place: str) -> Iterator[str]:
-        for key, text in (("operationId", "method name"), ("x-scope", "scope")):
-            if old.get(key) != new.get(key):
-                yield f"{place}: the {text} was {old.get(key)}, is {new.get(key)}"
+        for key, text in (("operationId", "method name"), ("x-scope", "scope"), ("x-mcp-tool", "tool name")):
+            if old.get(key) is not None and old[key] != new.get(key):
+                yield f"{place}: the {text} was {old[key]}, is {new.get(key)}"
         if old.get("security") == [] and new.get("security") != []:
             yield f"{place}: a key became necessary"
         for event in old.get("x-events", ()):

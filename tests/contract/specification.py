@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from products.openapi import DIRECTORY
 from spine.kernel import ids
+from spine.kernel.openapi.operations import parameters_of
 from spine.webhooks.schema_examples import example
 
 MUTATING: Final = frozenset({"post", "put", "patch", "delete"})
@@ -98,13 +99,9 @@ class Operation:
 
 def operations(document: Document = SPINE) -> Iterator[Operation]:
     """Yield every operation of a document, with its shared parameters written out."""
-    shared = document["components"]["parameters"]
     for path, item in document["paths"].items():
         for method, spec in item.items():
-            parameters = [
-                shared[one["$ref"].split("/")[-1]] if "$ref" in one else one for one in spec.get("parameters", [])
-            ]
-            yield Operation(path, method, {**spec, "parameters": parameters})
+            yield Operation(path, method, {**spec, "parameters": parameters_of(spec, document)})
 
 
 OPERATIONS: Final = tuple(operations())

@@ -49,7 +49,7 @@ def build_documents(
     owners = event_products(catalogue, routers)
     documents = {SUITE: _extract(suite, ("/",), set(owners), SUITE, texts)}
     for name, prefixes in products.items():
-        own = {event for event, product in owners.items() if product == name}
+        own = {event for event, found in owners.items() if name in found}
         documents[name] = _extract(suite, prefixes, own, name, texts)
     return documents
 
@@ -112,15 +112,9 @@ def _extract(
     suite: dict[str, Any], prefixes: tuple[str, ...], events: set[str], name: str, texts: Texts
 ) -> dict[str, Any]:
     """Return the document of the paths under `prefixes` and of these events, with the components that they refer to."""
-    title, summary = texts.titles[name]
     paths = {path: item for path, item in sorted(suite["paths"].items()) if path.startswith(prefixes)}
     webhooks = {event: item for event, item in suite["webhooks"].items() if event in events}
-    used = {
-        tag for _, _, operation in operations.operations({**paths, **webhooks}) for tag in operation.get("tags", ())
-    }
-    missing = used - texts.tags.keys()
-    if missing:
-        raise ValueError(f"no description of the tags {', '.join(sorted(missing))}")
+    title, summary = texts.titles.get(name, (f"Spine {name.capitalize()}", f"The operations of {name}."))
     return {
         "openapi": suite["openapi"],
         "info": {
@@ -131,12 +125,19 @@ def _extract(
         },
         "servers": shared.SERVERS,
         "security": [{"bearer": []}],
-        "tags": [
-            {"name": tag, "x-displayName": tag.replace("_", " ").capitalize(), "description": text}
-            for tag, text in texts.tags.items()
-            if tag in used
-        ],
+        "tags": _tags({**paths, **webhooks}, texts),
         "paths": paths,
         "webhooks": webhooks,
         "components": schemas.used_components({"paths": paths, "webhooks": webhooks}, suite["components"]),
     }
+
+
+def _tags(items: Mapping[str, Any], texts: Texts) -> list[dict[str, str]]:
+    """Return the tags that these operations have, in the order of the texts; those without a text come last."""
+    used = {tag for _, _, operation in operations.operations(items) for tag in operation.get("tags", ())}
+    ordered = [tag for tag in texts.tags if tag in used] + sorted(used - texts.tags.keys())
+    names = {tag: tag.replace("_", " ").capitalize() for tag in ordered}
+    return [
+        {"name": tag, "x-displayName": names[tag], "description": texts.tags.get(tag, f"{names[tag]}.")}
+        for tag in ordered
+    ]

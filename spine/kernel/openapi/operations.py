@@ -15,7 +15,10 @@ _PREFIX_BY_LIST: Final = {plural(noun): prefix for noun, prefix in ids.PREFIXES.
     "dead_letters": ids.PREFIXES["delivery"],
     "webhook-keys": ids.PREFIXES["webhook_endpoint"],
     "inbound": ids.PREFIXES["provider_account"],
+    "queues": ids.PREFIXES["user"],
+    "/works/v1/templates": ids.PREFIXES["project_template"],
 }
+"""The prefix of the ids in a list, by the name of the list or, where products have lists of one name, by its path."""
 
 
 def product_of(path: str) -> str:
@@ -29,6 +32,14 @@ def operations(paths: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     for path, item in paths.items():
         for method, operation in item.items():
             yield path, method, operation
+
+
+def parameters_of(operation: Mapping[str, Any], document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the parameters of an operation of a finished document, the shared ones too."""
+    shared_ones = document["components"]["parameters"]
+    return [
+        shared_ones[one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in operation.get("parameters", ())
+    ]
 
 
 def name_operations(paths: Mapping[str, Any]) -> None:
@@ -69,6 +80,10 @@ def complete_operation(
         names += ["IdempotentReplayed"] if mutating and not public else []
         response["headers"] = shared.headers(*names, *(["Location"] if status == "201" and not public else []))
         for media in response.get("content", {}).values():
+            if media.pop("itemSchema", None):
+                media["schema"] = {
+                    "type": "string"
+                }  # OpenAPI 3.2 describes a stream's items; in 3.1 a stream is a text
             without_titles(media.get("schema", {}))
     responses |= {status: {"$ref": f"#/components/responses/Problem{status}"} for status in shared.PROBLEMS}
     for media in operation.get("requestBody", {}).get("content", {}).values():
@@ -90,10 +105,9 @@ def _shared_or_own(path: str, parameter: dict[str, Any], common: Mapping[str, An
 
 def _add_id_pattern(path: str, parameter: dict[str, Any]) -> None:
     """Add the pattern of an id in a path, by the name of the list before it. The route does not validate it: it returns 404."""
-    list_name = re.search(r"/([^/{}]+)/\{" + parameter["name"] + r"\}", path)
-    prefix = (_PREFIX_BY_LIST.get(list_name[1]) if list_name else None) or ids.PREFIXES.get(
-        parameter["name"].removesuffix("_id")
-    )
+    before = re.search(r"^(.*/([^/{}]+))/\{" + parameter["name"] + r"\}", path)
+    of_list = (_PREFIX_BY_LIST.get(before[1]) or _PREFIX_BY_LIST.get(before[2])) if before else None
+    prefix = of_list or ids.PREFIXES.get(parameter["name"].removesuffix("_id"))
     if prefix is not None and parameter["name"].endswith("id"):
         parameter["schema"] = {**parameter["schema"], "pattern": ids.pattern(prefix)}
 

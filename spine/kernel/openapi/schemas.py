@@ -95,7 +95,7 @@ def share_page_envelope(schemas: dict[str, Any]) -> None:
     for key, schema in schemas.items():
         if key.startswith("PageOf"):
             rows = {"type": "object", "properties": {"data": schema["properties"]["data"]}, "required": ["data"]}
-            schemas[key] = {"allOf": [{"$ref": f"{REF}Page"}, rows]}
+            schemas[key] = {"type": "object", "allOf": [{"$ref": f"{REF}Page"}, rows]}
     page = schemas["Page"]
     page["properties"].pop("data")
     page["required"].remove("data")

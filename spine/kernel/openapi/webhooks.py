@@ -49,28 +49,29 @@ def webhook_item(event: EventType, data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def event_products(catalogue: Catalogue, routers: Iterable[APIRouter]) -> dict[str, str]:
-    """Return the product of each event type, so that each type stands in one document.
+def event_products(catalogue: Catalogue, routers: Iterable[APIRouter]) -> dict[str, set[str]]:
+    """Return the products in whose documents each event type stands.
 
-    It is the product of the resource that declares the type. Other types belong to the product of their family, or else of
-    the first operation that emits them. Raises ValueError for a type without a product.
+    These are the products of the resources that declare it: mostly one. Other types belong to the product of their
+    family, or else of the first operation that emits them. Raises ValueError for a type without a product.
     """
-    declared: dict[str, str] = {}
+    declared: dict[str, set[str]] = {}
     emitted: dict[str, str] = {}
     for router in routers:
         resource = router.resource if isinstance(router, ResourceRouter) else None
         for event in resource.events if resource else ():
-            declared.setdefault(event.name, product_of(router.prefix))
+            declared.setdefault(event.name, set()).add(product_of(router.prefix))
         for route in router.routes:
             if isinstance(route, ApiRoute):
                 for name in (route.openapi_extra or {}).get("x-events", ()):
                     emitted.setdefault(name, product_of(route.path))
-    families = {_family(name): product for name, product in {**emitted, **declared}.items()}
-    products = {name: declared.get(name) or families.get(_family(name)) for name in catalogue.types}
-    orphans = sorted(name for name, product in products.items() if product is None)
+    families = {_family(name): {product} for name, product in emitted.items()}
+    families |= {_family(name): products for name, products in declared.items() if len(products) == 1}
+    products = {name: declared.get(name) or families.get(_family(name), set()) for name in catalogue.types}
+    orphans = sorted(name for name, found in products.items() if not found)
     if orphans:
         raise ValueError(f"no operation emits {', '.join(orphans)}; list them in the events of a resource")
-    return {name: product for name, product in products.items() if product}
+    return products
 
 
 def _family(name: str) -> str:

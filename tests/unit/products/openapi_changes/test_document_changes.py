@@ -32,6 +32,7 @@ DOCUMENT: Final[Document] = {
                 "operationId": "create_thing",
                 "x-scope": "things:write",
                 "x-events": ["thing.created"],
+                "x-mcp-tool": "things_create",
                 "requestBody": {
                     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ThingCreate"}}}
                 },
@@ -203,6 +204,7 @@ NAMED: Final[dict[str, Mutation]] = {
     "GET /open: the operation is gone": lambda p: p.paths.pop("/open"),
     "the method name was list_things, is read_things": lambda p: p.listing.update(operationId="read_things"),
     "the scope was things:read, is all:read": lambda p: p.listing.update({"x-scope": "all:read"}),
+    "the tool name was things_create, is things_make": lambda p: p.creating.update({"x-mcp-tool": "things_make"}),
     "GET /open: a key became necessary": lambda p: p.paths["/open"]["get"].pop("security"),
     "thing.created is no longer emitted": lambda p: p.creating.update({"x-events": []}),
     "thing.created: the event type is gone": lambda p: p.webhooks.clear(),
@@ -236,6 +238,7 @@ ADDITIONS: Final[dict[str, Mutation]] = {
     "a narrower limit in a response": lambda p: p.told["properties"]["name"].update(maxLength=100, minLength=1),
     "integers for numbers in a response": lambda p: p.told["properties"]["size"].update(type="integer"),
     "an operation": lambda p: p.paths.update({"/new": {"get": {"operationId": "new", "responses": {}}}}),
+    "a tool": lambda p: p.listing.update({"x-mcp-tool": "things_list"}),
     "a parameter": lambda p: p.listing["parameters"].append({"name": "new", "in": "query", "schema": {}}),
     "an event type": lambda p: p.webhooks.update({"thing.lost": {}}),
     "an emitted event": lambda p: p.creating["x-events"].append("thing.lost"),
