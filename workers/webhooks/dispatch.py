@@ -53,6 +53,7 @@ class Dispatcher:
         self._full_since_s: float | None = None
         self._worth_a_claim = max(1, work.max_held // _CLAIMS_HELD)
         self._wake_relay = asyncio.Event()
+        self._wake_beside = asyncio.Event()
         self._wake_due = asyncio.Event()
         self._wake_parked = asyncio.Event()
         self._wake_flush = asyncio.Event()
@@ -73,6 +74,8 @@ class Dispatcher:
         """Query soon for the work of this kind."""
         if kind == "relay":
             self._wake_relay.set()
+            if self.relay.has_backlog:
+                self._wake_beside.set()
         elif kind == "deliver":
             self._wake_due.set()
         if kind in ("relay", "send") and not self.relay.has_backlog:
@@ -85,6 +88,7 @@ class Dispatcher:
         self._wake_due.set()
         steps: dict[str, Callable[[], Awaitable[None]]] = {
             "relay": self._relay,
+            "relay beside a backlog": self._relay_beside,
             "claim due": self._claim_due,
             "claim parked": self._claim_parked,
             "find parked": self._find_parked,
@@ -133,6 +137,12 @@ class Dispatcher:
         except BaseException:
             self._wake_relay.set()
             raise
+
+    async def _relay_beside(self) -> None:
+        await self._wake_beside.wait()
+        self._wake_beside.clear()
+        if not self.queues.stopping and await self.relay.relay_beside():
+            self.sender.prioritise_new()
 
     async def _wait_for_room(self) -> bool:
         """Wait until new deliveries can be leased as they are written, or until a wakeup tells of new events.
