@@ -50,7 +50,8 @@ class Dispatcher:
         self.leases = Leases(pool, self.queues, context.wakeups, context.worker_id, work.lease_s)
         clock = context.heartbeat.clock
         self.recorder = Recorder(pool, context.wakeups, clock, work.commit_gap_s, self.queues.release, self._on_gone)
-        self._full_since_s: float | None = None
+        self._full_since: tuple[float, int] | None = None
+        """Since when the relay has waited for room, and how many deliveries were held then."""
         self._worth_a_claim = max(1, work.max_held // _CLAIMS_HELD)
         self._wake_relay = asyncio.Event()
         self._wake_beside = asyncio.Event()
@@ -147,18 +148,18 @@ class Dispatcher:
     async def _wait_for_room(self) -> bool:
         """Wait until new deliveries can be leased as they are written, or until a wakeup tells of new events.
 
-        Returns True after `_FULL_MAX_S`: they are written as due then. Usually the wait is short, and leasing them costs less
-        than a claim. But deliveries that hang must not keep events in the outbox.
+        Returns True after `_FULL_MAX_S`, or after half of it if none has ended: they are written as due then. Usually the wait is
+        short, and leasing them costs less than a claim. But deliveries that hang must not keep events in the outbox.
         """
         start_s = time.monotonic()
-        since_s = self._full_since_s or start_s
-        self._full_since_s = None
+        since_s, held = self._full_since or (start_s, self.queues.held)
+        self._full_since = None
         while self.relay.waits_for_room and not self.queues.stopping:
             now_s = time.monotonic()
-            if now_s >= since_s + _FULL_MAX_S:
+            if now_s >= since_s + (_FULL_MAX_S if self.queues.held < held else _FULL_MAX_S / 2):
                 return True
             if self._wake_relay.is_set() and now_s >= start_s + _FULL_MIN_S:
-                self._full_since_s = since_s
+                self._full_since = since_s, held
                 break
             await asyncio.sleep(_FULL_PAUSE_S)
         return False
