@@ -34,9 +34,10 @@ REBALANCE_S: Final = 0.1
 _FULL_PAUSE_S: Final = 0.004
 _CLAIMS_HELD: Final = 32
 """A claim waits until this part of what the process may hold is free: claims are small, but worth a round trip."""
-_FULL_MAX_S: Final = 0.1
+_STUCK_MAX_S: Final = 0.05
+_FULL_MAX_S: Final = 0.25
 _FULL_MIN_S: Final = 0.01
-"""How long the relay waits for room at least. A wakeup may be its own: it wakes the other workers while events wait."""
+"""How long the relay waits for room at least. Wakeups may be those of other workers' batches."""
 _EVICT_S: Final = 60.0
 
 
@@ -148,15 +149,15 @@ class Dispatcher:
     async def _wait_for_room(self) -> bool:
         """Wait until new deliveries can be leased as they are written, or until a wakeup tells of new events.
 
-        Returns True after `_FULL_MAX_S`, or after half of it if none has ended: they are written as due then. Usually the wait is
-        short, and leasing them costs less than a claim. But deliveries that hang must not keep events in the outbox.
+        Returns True after `_FULL_MAX_S`, or after `_STUCK_MAX_S` if no delivery has ended: they are written as due then. Usually the
+        wait is short, and leasing them costs less than a claim. But deliveries that hang must not keep events in the outbox.
         """
         start_s = time.monotonic()
         since_s, held = self._full_since or (start_s, self.queues.held)
         self._full_since = None
         while self.relay.waits_for_room and not self.queues.stopping:
             now_s = time.monotonic()
-            if now_s >= since_s + (_FULL_MAX_S if self.queues.held < held else _FULL_MAX_S / 2):
+            if now_s >= since_s + (_FULL_MAX_S if self.queues.held < held else _STUCK_MAX_S):
                 return True
             if self._wake_relay.is_set() and now_s >= start_s + _FULL_MIN_S:
                 self._full_since = since_s, held
