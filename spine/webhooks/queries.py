@@ -54,11 +54,28 @@ endpoints. The relay compares the time of each event. With comparisons of rows i
 the wanted order, whatever the planner believes of the tables.
 """
 
-OUTBOX_READ: Final = f"""
-    WITH sized AS (
+_WAITING: Final = """
+    WITH RECURSIVE turn (workspace_id, n, wrapped) AS (
+        SELECT {after}::text COLLATE "C", 0, false
+        UNION ALL
+        SELECT next.workspace_id, turn.n + 1, next.wrapped
+          FROM turn CROSS JOIN LATERAL (
+                   (SELECT o.workspace_id, turn.wrapped FROM spine.outbox o
+                     WHERE o.workspace_id > turn.workspace_id ORDER BY o.workspace_id LIMIT 1)
+                   UNION ALL
+                   (SELECT o.workspace_id, true FROM spine.outbox o WHERE NOT turn.wrapped ORDER BY o.workspace_id LIMIT 1)
+                   LIMIT 1
+               ) next
+         WHERE turn.n < {most} AND NOT (next.wrapped AND next.workspace_id > {after})
+    )
+"""
+"""The next `most` workspaces that have rows, after workspace `after` and then from the first one on: one probe each."""
+
+_READ: Final = f"""
+    sized AS (
         SELECT p.*, e.body, coalesce(sum(octet_length(e.body)) OVER
                (ORDER BY p.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-          FROM (SELECT * FROM spine.outbox ORDER BY seq LIMIT $1) p {_BODIES}
+          FROM ({{rows}}) p {_BODIES}
     ), picked AS MATERIALIZED (SELECT * FROM sized WHERE before < $4::bigint)
     SELECT p.workspace_id, p.type, p.seq, p.event_id, p.accepted_at, p.not_endpoint_id, p.after_endpoint_id, p.body,
            NULL::text AS pattern, NULL::text AS endpoint_id, NULL::text AS filter,
@@ -72,28 +89,35 @@ OUTBOX_READ: Final = f"""
       FROM ({_SUBSCRIBERS.format(events="picked WHERE (SELECT count(*) FROM picked) <= $2", page="($3::bigint)")}) l
      ORDER BY seq
 """
+OUTBOX_READ: Final = "WITH" + _READ.format(rows="SELECT * FROM spine.outbox ORDER BY seq LIMIT $1")
 """The `$1` oldest rows with their payloads, until these have `$4` bytes; at least one. Lengths are read without the payloads. After
 them come the subscribers, without a `seq`, if there are at most `$2` rows.
 """
 
-OUTBOX_WAITING: Final = """
-    WITH RECURSIVE turn (workspace_id, n, wrapped) AS (
-        SELECT $1::text COLLATE "C", 0, false
-        UNION ALL
-        SELECT next.workspace_id, turn.n + 1, next.wrapped
-          FROM turn CROSS JOIN LATERAL (
-                   (SELECT o.workspace_id, turn.wrapped FROM spine.outbox o
-                     WHERE o.workspace_id > turn.workspace_id ORDER BY o.workspace_id LIMIT 1)
-                   UNION ALL
-                   (SELECT o.workspace_id, true FROM spine.outbox o WHERE NOT turn.wrapped ORDER BY o.workspace_id LIMIT 1)
-                   LIMIT 1
-               ) next
-         WHERE turn.n < $2 AND NOT (next.wrapped AND next.workspace_id > $1)
+OUTBOX_READ_BESIDE: Final = (
+    _WAITING.format(after="$5", most="$6")
+    + ","
+    + _READ.format(
+        rows="""
+            SELECT o.* FROM turn CROSS JOIN LATERAL (
+                       SELECT * FROM spine.outbox o
+                        WHERE (o.workspace_id, o.seq) > (turn.workspace_id, 0) AND o.workspace_id <= turn.workspace_id
+                        ORDER BY o.workspace_id, o.seq LIMIT 8
+                   ) o
+             WHERE turn.n > 0 AND turn.workspace_id <> ALL ($7::text[]) LIMIT $1
+        """
     )
+)
+"""Like OUTBOX_READ, but of the next `$6` workspaces after `$5`, except the workspaces `$7`: the 8 oldest rows of each."""
+
+OUTBOX_WAITING: Final = (
+    _WAITING.format(after="$1", most="$2")
+    + """
     SELECT turn.workspace_id, s.env = 'live' AS live
       FROM turn CROSS JOIN LATERAL (SELECT env FROM spine.workspaces s WHERE s.workspace_id = turn.workspace_id LIMIT 1) s
      WHERE turn.n > 0 ORDER BY turn.n
 """
+)
 """The next `$2` workspaces that have rows, after workspace `$1` and then from the first one on: one probe of the index each."""
 
 OUTBOX_TAKE: Final = f"""

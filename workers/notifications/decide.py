@@ -127,6 +127,7 @@ class MessageDecider:
         started: list[_Started] = []
         broken: list[MessageKey] = []
         planned: Counter[str] = Counter()
+        turns = Turns()
         for key, message in messages.items():
             accounts = [row for row in rows if row["workspace_id"] == key[0]]
 
@@ -142,6 +143,7 @@ class MessageDecider:
             if attempt is not None:
                 planned[attempt.provider_account_id] += 1
                 started.append(_Started(message, attempt, by_id[attempt.provider_account_id]))
+            await turns.give()
         await changes.write(connection, self._worker_id)
         if broken:
             await connection.execute(RELEASE, self._worker_id, _ERROR_PAUSE, *_columns(broken))

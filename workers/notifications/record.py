@@ -11,7 +11,7 @@ from workers.notifications.calls import CallResult, PreparedCall
 from workers.notifications.decide import MessageDecider
 from workers.pipeline import WorkerContext
 
-_BATCH: Final = 200
+_BATCH: Final = 64
 
 
 class MessageRecorder:

@@ -71,8 +71,8 @@ WAITING_CLAIM: Final = """
       FROM picked WHERE o.ctid = picked.ctid RETURNING o.workspace_id, o.id, picked.account_id
 """
 
-BATCH: Final = 200
-"""The most messages that one claim takes."""
+BATCH: Final = 64
+"""The most messages that one claim takes: whoever comes meanwhile waits for its end."""
 _VISIT: Final = 256
 _SAMPLE: Final = 64
 _LOOK_S: Final = 1.0

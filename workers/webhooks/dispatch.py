@@ -34,9 +34,10 @@ REBALANCE_S: Final = 0.1
 _FULL_PAUSE_S: Final = 0.004
 _CLAIMS_HELD: Final = 32
 """A claim waits until this part of what the process may hold is free: claims are small, but worth a round trip."""
-_FULL_MAX_S: Final = 0.1
+_STUCK_MAX_S: Final = 0.05
+_FULL_MAX_S: Final = 0.25
 _FULL_MIN_S: Final = 0.01
-"""How long the relay waits for room at least. A wakeup may be its own: it wakes the other workers while events wait."""
+"""How long the relay waits for room at least. Wakeups may be those of other workers' batches."""
 _EVICT_S: Final = 60.0
 
 
@@ -50,9 +51,11 @@ class Dispatcher:
         self.leases = Leases(pool, self.queues, context.wakeups, context.worker_id, work.lease_s)
         clock = context.heartbeat.clock
         self.recorder = Recorder(pool, context.wakeups, clock, work.commit_gap_s, self.queues.release, self._on_gone)
-        self._full_since_s: float | None = None
+        self._full_since: tuple[float, int] | None = None
+        """Since when the relay has waited for room, and how many deliveries were held then."""
         self._worth_a_claim = max(1, work.max_held // _CLAIMS_HELD)
         self._wake_relay = asyncio.Event()
+        self._wake_beside = asyncio.Event()
         self._wake_due = asyncio.Event()
         self._wake_parked = asyncio.Event()
         self._wake_flush = asyncio.Event()
@@ -73,6 +76,8 @@ class Dispatcher:
         """Query soon for the work of this kind."""
         if kind == "relay":
             self._wake_relay.set()
+            if self.relay.has_backlog:
+                self._wake_beside.set()
         elif kind == "deliver":
             self._wake_due.set()
         if kind in ("relay", "send") and not self.relay.has_backlog:
@@ -85,6 +90,7 @@ class Dispatcher:
         self._wake_due.set()
         steps: dict[str, Callable[[], Awaitable[None]]] = {
             "relay": self._relay,
+            "relay beside a backlog": self._relay_beside,
             "claim due": self._claim_due,
             "claim parked": self._claim_parked,
             "find parked": self._find_parked,
@@ -134,21 +140,27 @@ class Dispatcher:
             self._wake_relay.set()
             raise
 
+    async def _relay_beside(self) -> None:
+        await self._wake_beside.wait()
+        self._wake_beside.clear()
+        if not self.queues.stopping and await self.relay.relay_beside():
+            self.sender.prioritise_new()
+
     async def _wait_for_room(self) -> bool:
         """Wait until new deliveries can be leased as they are written, or until a wakeup tells of new events.
 
-        Returns True after `_FULL_MAX_S`: they are written as due then. Usually the wait is short, and leasing them costs less
-        than a claim. But deliveries that hang must not keep events in the outbox.
+        Returns True after `_FULL_MAX_S`, or after `_STUCK_MAX_S` if no delivery has ended: they are written as due then. Usually the
+        wait is short, and leasing them costs less than a claim. But deliveries that hang must not keep events in the outbox.
         """
         start_s = time.monotonic()
-        since_s = self._full_since_s or start_s
-        self._full_since_s = None
+        since_s, held = self._full_since or (start_s, self.queues.held)
+        self._full_since = None
         while self.relay.waits_for_room and not self.queues.stopping:
             now_s = time.monotonic()
-            if now_s >= since_s + _FULL_MAX_S:
+            if now_s >= since_s + (_FULL_MAX_S if self.queues.held < held else _STUCK_MAX_S):
                 return True
             if self._wake_relay.is_set() and now_s >= start_s + _FULL_MIN_S:
-                self._full_since_s = since_s
+                self._full_since = since_s, held
                 break
             await asyncio.sleep(_FULL_PAUSE_S)
         return False

@@ -51,6 +51,8 @@ class WorkspaceTurns:
         """The workspace after which the next batch begins."""
         self._planned: dict[str, int] = {}
         """How many events the last batch planned of each workspace of which it left some."""
+        self.backlogged: tuple[str, ...] = ()
+        """The workspaces of which the last batch left events."""
         self.full: tuple[str, ...] = ()
         """The workspaces that may have events after the last batch: it may be worth to wait until one of them has room."""
 
@@ -67,6 +69,7 @@ class WorkspaceTurns:
         waiting = {workspace: live for workspace, live in all_waiting.items() if rooms[workspace] > 0}
         self.full = () if waiting else tuple(all_waiting)
         if self.full and not as_due:
+            self.backlogged = self.full
             return True
         waiting = waiting or all_waiting
         batch = _Batch(connection, waiting, min(room, _BYTES_MAX))
@@ -90,12 +93,12 @@ class WorkspaceTurns:
             subscribers = Subscribers(await find_subscribers(connection, batch.events, page), page)
             left = self._plan_in_turn(batch, Planner(self._queues, subscribers, plan, locked=True))
         self._note(batch, left)
-        if len(all_waiting) < most:
-            self.full = tuple(
-                workspace
-                for workspace in all_waiting
-                if workspace in left or workspace in batch.unfinished or workspace not in batch.taken
-            )
+        self.backlogged = tuple(
+            workspace
+            for workspace in all_waiting
+            if workspace in left or workspace in batch.unfinished or workspace not in batch.taken
+        )
+        self.full = self.backlogged if len(all_waiting) < most else ()
         all_looked_at = len(batch.taken) == len(all_waiting) < most
         return bool(left or plan.parts or batch.unfinished or batch.left_out) or not all_looked_at
 

@@ -136,8 +136,12 @@ async def test_the_relay_walks_the_outbox_by_workspace(engine: Engine) -> None:
         take = await _plan(engine, queries.OUTBOX_TAKE, ["w"], [0], [100], [100], 10**6, settings=WORKER_PLANS)
         advance = await _plan(engine, queries.OUTBOX_ADVANCE, ["w"], [1], ["e"], settings=WORKER_PLANS)
         assert "(seq = p.seq)" in advance
-        for plan in (waiting, take):
-            assert plan.count("outbox_pkey on outbox") == 2
+        beside = await _plan(
+            engine, queries.OUTBOX_READ_BESIDE, 16, 16, 256, 10**6, "", 64, ["w"], settings=WORKER_PLANS
+        )
+        for plan, probes in ((waiting, 2), (take, 2), (beside, 3)):
+            assert plan.count("outbox_pkey on outbox") == probes
+            assert "outbox_order" not in plan
             assert "outbox_order" not in plan
             assert "Sort Key: o.workspace_id" not in plan
 

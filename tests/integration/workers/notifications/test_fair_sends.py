@@ -267,14 +267,15 @@ async def queue(pool: Any, env: str, count: int, age_s: float) -> str:
 
 @pytest.mark.parametrize("slow", [False, True])
 async def test_each_of_many_workspaces_gets_its_turn(engine: Engine, slow: bool) -> None:
-    """Behind 3,000 older messages of one workspace, 100 others are served by the first two claims."""
+    """Behind 3,000 older messages of one workspace, 100 others are served by the first two claims; then it gets the calls."""
     flood = await queue(engine.pool, "live", 3000, 600)
     quiet = [await queue(engine.pool, "live", 1, 1) for _ in range(100)]
     claims = Claims(engine.pool, slow=slow)
     envs = dict.fromkeys([flood, *quiet], "live")
     claimed = [*await claims.claim(envs), *await claims.claim(envs)]
     assert set(quiet) <= set(claimed)
-    assert claimed.count(flood) > 20
+    assert claimed.count(flood) > 0
+    assert (await claims.claim(envs)).count(flood) > 20
     if slow:
         assert claims.limits.free > 0
 
@@ -303,7 +304,7 @@ async def test_live_messages_are_claimed_before_test_ones(engine: Engine) -> Non
     live = [await queue(engine.pool, "live", 500, 1) for _ in range(8)]
     claims = Claims(engine.pool, slow=True)
     envs = dict.fromkeys(live, "live") | {test: "test"}
-    first = await claims.claim(envs)
+    first = [key for _ in range(3) for key in await claims.claim(envs)]
     assert first.count(test) == 0
     assert min(first.count(id) for id in live) >= 20
     assert (await Claims(engine.pool, slow=True).claim(envs)).count(test) <= 28

@@ -150,10 +150,10 @@ class _PausedRelay(Relay):
         self.resume.set()
         return await self._batch
 
-    async def _write(self, *args: Any) -> set[int]:
+    async def _write(self, *args: Any, **options: Any) -> set[int]:
         self.read.set()
         await self.resume.wait()
-        return await super()._write(*args)
+        return await super()._write(*args, **options)
 
 
 @pytest.mark.parametrize("count", [1, 300])

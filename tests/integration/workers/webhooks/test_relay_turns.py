@@ -23,11 +23,11 @@ NOWHERE = "http://127.0.0.1:9/"
 
 
 @asynccontextmanager
-async def relaying(engine: Engine, name: str = "me") -> AsyncIterator[Relay]:
+async def relaying(engine: Engine, name: str = "me", max_held: int = 10**6) -> AsyncIterator[Relay]:
     """A relay of a worker that sends nothing and has much capacity, so that only its batches move events."""
     heartbeat = Heartbeat(engine.pool, name)
     heartbeat.live_workers = frozenset({name})
-    queues = EndpointQueues(heartbeat, 10**6, 10**9)
+    queues = EndpointQueues(heartbeat, max_held, 10**9)
     relay = Relay(
         engine.pool, queues, create_autospec(Wakeups, instance=True), WorkSettings(), heartbeat, lambda _: None
     )
@@ -96,6 +96,39 @@ async def test_an_event_does_not_wait_behind_another_workspaces_backlog(engine: 
             assert await relay.relay_batch()
             assert (await waiting(quiet), await written(quiet)) == (0, n + 1)
     assert await waiting(engine) > 15_000
+
+
+async def test_an_event_passes_beside_the_batch_of_a_backlog(engine: Engine) -> None:
+    """While a batch has another workspace's events locked, an event is relayed beside it; the backlog waits for its batches."""
+    await engine.endpoint(NOWHERE)
+    quiet = await neighbour(engine)
+    await engine.publish(count=5_000)
+    async with relaying(engine) as relay, engine.pool.acquire() as batch:
+        assert not await relay.relay_batch() or relay.has_backlog
+        assert await relay.relay_batch()
+        async with batch.transaction():
+            await batch.execute("SELECT FROM spine.outbox WHERE workspace_id = $1 FOR UPDATE", engine.workspace_id)
+            busy = await waiting(engine)
+            await quiet.publish(count=3)
+            assert await relay.relay_beside()
+            assert (await waiting(quiet), await written(quiet)) == (0, 3)
+        assert not await relay.relay_beside()
+        assert await waiting(engine) == busy > 0
+
+
+async def test_nothing_is_asked_while_all_workspaces_are_full(engine: Engine) -> None:
+    """After the batch that fills a workspace's share, the relay knows that it waits for room, until the workspace has some."""
+    (endpoint,) = await wide(engine, 1)
+    await engine.publish(count=2_000)
+    async with relaying(engine, max_held=64) as relay:
+        while not relay.waits_for_room:
+            held = relay._queues.held
+            assert await relay.relay_batch()
+            assert held < relay._queues.held < 64
+        (queue,) = (one for one in relay._queues if one.limits.id == endpoint)
+        for job in relay._queues.clear(queue):
+            relay._queues.release(job)
+        assert not relay.waits_for_room
 
 
 async def test_no_workspace_is_passed_over(engine: Engine) -> None:

@@ -312,6 +312,14 @@ def test_idle_queues_are_evicted() -> None:
     assert queues.relay_room("gone") == queues.capacity(claimed=False)
 
 
+@pytest.mark.parametrize(("live", "part"), [(True, 1600 // 2), (False, 1600 * 3 // 16)])
+def test_a_workspace_is_relayed_what_may_be_reserved_for_it(live: bool, part: int) -> None:
+    """The relay has room for a workspace as long as places can be reserved for it, however few the other kinds leave."""
+    queues = _queues(max_held=1600)
+    queues.queue(_limits("whe_1", live=live))
+    assert queues.relay_room("wsp") == part
+
+
 @given(held=st.lists(st.booleans(), max_size=6), mine=st.integers(0, 50), free=st.integers(0, 100))
 def test_test_workspaces_share_a_part_while_no_live_one_holds_anything(held: list[bool], mine: int, free: int) -> None:
     """The smaller share of test workspaces is for the sake of live ones that hold something. 5/8 are always left for those."""
@@ -329,5 +337,6 @@ def test_test_workspaces_share_a_part_while_no_live_one_holds_anything(held: lis
     room = test.room(mine, free, 100)
     assert room == (fair_share.room(mine, free - 62, live=True) or small)
     assert room <= max(free - 62, small)
+    assert test.has_room(mine, free, 100) == (room > 0)
     if room > 1:
         assert not test.is_over(mine, free, 100)
