@@ -147,9 +147,7 @@ def test_every_transition_that_the_table_lacks_is_refused(calendar: Calendar, st
         if state != "booked":
             calendar.post(f"appointments/{id}/{actions[state]}", BODIES[actions[state]], status=200)
         allowed = to in APPOINTMENT.states[state]
-        answer = calendar.post(
-            f"appointments/{id}/{actions[to]}", BODIES[actions[to]], status=200 if allowed else 409
-        )
+        answer = calendar.post(f"appointments/{id}/{actions[to]}", BODIES[actions[to]], status=200 if allowed else 409)
         if not allowed:
             assert (answer["code"], answer["allowed"]) == ("illegal_transition", [])
             refused = calendar.post(f"appointments/{id}/reschedule", {"slot_id": spare}, status=409)

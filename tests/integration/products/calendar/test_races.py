@@ -20,9 +20,7 @@ DOORS = ("agent", "page", "api", "staff")
 async def _all(org: Organisation, calls: list[tuple[str, dict[str, Any]]]) -> list[httpx.Response]:
     """Make these calls at once. Returns the responses in the same order."""
     async with org.test.async_client() as http:
-        return list(
-            await asyncio.gather(*(http.post(f"/calendar/v1/{path}", json=body) for path, body in calls))
-        )
+        return list(await asyncio.gather(*(http.post(f"/calendar/v1/{path}", json=body) for path, body in calls)))
 
 
 def _bookings(slots: list[str], contact_id: str) -> list[tuple[str, dict[str, Any]]]:
@@ -87,7 +85,10 @@ async def test_crossing_reschedules_do_not_deadlock(api: Api, org: Organisation,
     ]
     made = [calendar.book(id, contact_id) for id in slots for _ in range(1 if id == slots[0] else 2)]
     moves = [
-        (f"appointments/{made[n % len(made)]['id']}/reschedule", {"slot_id": slots[(7 * n + n // len(made)) % len(slots)]})
+        (
+            f"appointments/{made[n % len(made)]['id']}/reschedule",
+            {"slot_id": slots[(7 * n + n // len(made)) % len(slots)]},
+        )
         for n in range(100)
     ]
     answers = await _all(org, moves)
@@ -102,9 +103,7 @@ async def test_crossing_reschedules_do_not_deadlock(api: Api, org: Organisation,
     }
 
 
-async def test_swaps_into_overlapping_slots_do_not_deadlock(
-    api: Api, org: Organisation, calendar: Calendar
-) -> None:
+async def test_swaps_into_overlapping_slots_do_not_deadlock(api: Api, org: Organisation, calendar: Calendar) -> None:
     """Reschedules, bookings and cancellations that meet in the overlapping slots of one person: one holds the time at last."""
     contact_id, target = calendar.contact(), calendar.resource()
     start = days_ahead(3)
