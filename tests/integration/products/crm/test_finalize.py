@@ -74,9 +74,7 @@ def counts(api: Api, account: Account) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("channel", ["voice", "chat", "kiosk"])
-def test_a_call_writes_all_four_at_once(
-    crm: NotificationsClient, http: httpx.Client, channel: str
-) -> None:
+def test_a_call_writes_all_four_at_once(crm: NotificationsClient, http: httpx.Client, channel: str) -> None:
     """The same steps serve any channel; one event holds the ids of lead, interest, call and appointment (C-06 to C-09)."""
     path, body = ready(crm, channel)
     http.patch(f"{path}/fields", json={"city": "Pune"}).raise_for_status()
@@ -284,9 +282,7 @@ def test_agents_and_others_race_for_one_slot(org: Organisation, api: Api) -> Non
                 if n % 2:
                     answer = mine.post(f"{paths[n // 2]}/finalize", json=body)
                 else:
-                    answer = mine.post(
-                        "/calendar/v1/appointments", json={"slot_id": slot_id, "contact_id": contact}
-                    )
+                    answer = mine.post("/calendar/v1/appointments", json={"slot_id": slot_id, "contact_id": contact})
                 return answer.status_code, answer.json()
 
         with ThreadPoolExecutor(20) as pool:
