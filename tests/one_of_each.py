@@ -66,6 +66,34 @@ def _messages(http: httpx.Client) -> dict[str, str]:
     return made
 
 
+def _crm(http: httpx.Client, contact_id: str) -> dict[str, str]:
+    """Create a qualified lead with an interest, an open deal, an open session and a call, and a sequence that somebody begins."""
+
+    def put(path: str, **body: object) -> dict[str, str]:
+        answer = http.post(f"/crm/v1/{path}", json=body)
+        assert answer.status_code in (200, 201), answer.text
+        made: dict[str, str] = answer.json()
+        return made
+
+    item_id = put("catalog_items", name="AC")["id"]
+    lead_id = put("leads", contact_id=contact_id, source="website")["id"]
+    put(f"leads/{lead_id}/move", to="qualified")
+    session = put("call_sessions", phone="+910000000000", channel="voice")
+    finalized = put("call_sessions", phone="+910000000000", channel="voice")["id"]
+    steps = [{"delay_s": 86_400, "template": "reminder", "channels": ["sms"]}]
+    sequence_id = put("sequences", name="Welcome", steps=steps)["id"]
+    return {
+        "catalog_items": item_id,
+        "leads": lead_id,
+        "interests": put("interests", lead_id=lead_id, catalog_item_id=item_id)["id"],
+        "deals": put("deals", contact_id=contact_id, value_minor=100, currency="INR")["id"],
+        "call_sessions": session["id"],
+        "calls": put(f"call_sessions/{finalized}/finalize", lead={"source": "call"})["call_id"],
+        "sequences": sequence_id,
+        "enrollments": put(f"sequences/{sequence_id}/enroll", contact_id=session["contact_id"])["id"],
+    }
+
+
 def create_one_of_each(account: Account, database_url: str) -> OneOfEach:
     """Create one resource of each kind in the account's workspace."""
     with account.client() as http:
@@ -88,5 +116,6 @@ def create_one_of_each(account: Account, database_url: str) -> OneOfEach:
             "replays": post("/v1/replays", filter={}),
             **_messages(http),
         }
+        made |= _crm(http, made["contacts"])
     dead, _ = asyncio.run(_close_deliveries(database_url, account.workspace_id, event_id, endpoint_id))
     return OneOfEach({**made, "deliveries": dead, "dead_letters": dead})

@@ -40,6 +40,19 @@ BODIES: Final[dict[str, Any]] = {
     "POST /notifications/v1/messages/batch": {
         "messages": [{"to": "+910000000000", "template": "reminder", "channels": ["sms"]}]
     },
+    "POST /crm/v1/catalog_items": {"name": "AC"},
+    "POST /crm/v1/leads": {"contact_id": "ctc_…", "source": "website"},
+    "PATCH /crm/v1/leads/{id}": {"source": "referral"},
+    "POST /crm/v1/leads/{id}/move": {"to": "dormant"},
+    "POST /crm/v1/interests": {"lead_id": "ld_…", "catalog_item_id": "itm_…"},
+    "POST /crm/v1/deals": {"contact_id": "ctc_…", "value_minor": 100, "currency": "INR"},
+    "PATCH /crm/v1/deals/{id}": {"stage": "negotiation"},
+    "POST /crm/v1/deals/{id}/lose": {"lost_reason": "price"},
+    "POST /crm/v1/call_sessions": {"phone": "+910000000000", "channel": "voice"},
+    "PATCH /crm/v1/call_sessions/{id}/fields": {"city": "Pune"},
+    "POST /crm/v1/call_sessions/{id}/finalize": {"lead": {"source": "call"}},
+    "POST /crm/v1/sequences": {"name": "Welcome", "steps": [{"delay_s": 60, "template": "reminder"}]},
+    "POST /crm/v1/sequences/{id}/enroll": {"contact_id": "ctc_…"},
 }
 """Bodies for operations whose schema is not sufficient to generate a valid one."""
 
