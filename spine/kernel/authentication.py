@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -24,6 +25,12 @@ _NOT_CONFIRMED: Final = (
     " `spine organisations confirm`; the test key works meanwhile"
 )
 
+INCLUDED_IN: Final[Mapping[str, tuple[str, ...]]] = {
+    "tickets:triage": ("tickets:write",),
+    "tickets:read": ("tickets:triage",),
+}
+"""The scopes that include a scope. Who triages reads the tickets; who writes them may triage too (T-12)."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -45,9 +52,13 @@ class Caller:
         """The caller as the actor of events and timeline entries."""
         return Actor(type="api_key", id=self.key_id)
 
+    def may(self, scope: str) -> bool:
+        """True if the key has the scope, one that includes it, its whole family (`crm:*`) or everything (`*`)."""
+        return bool({"*", scope, scope.partition(":")[0] + ":*", *INCLUDED_IN.get(scope, ())} & self.scopes)
+
     def require(self, scope: str) -> None:
-        """Raises Forbidden unless the key has the scope, its whole family (`crm:*`) or everything (`*`)."""
-        if not ({"*", scope, scope.partition(":")[0] + ":*"} & self.scopes):
+        """Raises Forbidden unless the key has the scope."""
+        if not self.may(scope):
             raise Forbidden(f"this key lacks the scope {scope}; it has: {', '.join(sorted(self.scopes)) or 'none'}")
 
 
