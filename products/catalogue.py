@@ -9,7 +9,18 @@ from itertools import chain
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from products.calendar import appointments, reminders, resources, services, slots
+from products.calendar import (
+    appointment_changes,
+    appointments,
+    booking_pages,
+    reminders,
+    resources,
+    services,
+    slot_models,
+    slots,
+    waitlist,
+    waitlist_offers,
+)
 from products.crm import (
     call_context,
     call_finalization,
@@ -112,6 +123,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     services.router,
     slots.router,
     appointments.router,
+    appointment_changes.router,
+    waitlist.router,
+    booking_pages.router,
     catalog_items.router,
     leads.router,
     lead_moves.router,
@@ -147,6 +161,9 @@ JOBS: Mapping[str, JobHandler] = {
     sla_cycles.BREACH: sla_cycles.breach,
     reminders.REMIND: reminders.remind,
     reminders.WATCH: reminders.watch,
+    waitlist_offers.FOLLOW: waitlist_offers.follow_release,
+    waitlist_offers.OFFER: waitlist_offers.offer,
+    waitlist_offers.EXPIRE: waitlist_offers.expire,
     call_sessions.ABANDON: call_sessions.abandon,
     sequence_steps.RUN_STEP: sequence_steps.run_step,
     sequence_steps.AWAIT_OUTCOME: sequence_steps.await_outcome,
@@ -155,7 +172,9 @@ JOBS: Mapping[str, JobHandler] = {
 }
 """The handlers of jobs, by kind: `<product>.<what it does>`."""
 
-CONSUMERS: Mapping[str, Sequence[str]] = {}
+CONSUMERS: Mapping[str, Sequence[str]] = {
+    slot_models.RELEASED.name: (waitlist_offers.FOLLOW,),
+}
 """The kinds of the jobs that follow an event, by its type."""
 
 CATALOGUE = Catalogue(chain(chain.from_iterable(resource.events for resource in RESOURCES), OTHER_EVENTS), CONSUMERS)

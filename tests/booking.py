@@ -82,7 +82,7 @@ class Calendar:
 
     def events(self, *types: str) -> list[Any]:
         """The events of these types, oldest first."""
-        query = httpx.QueryParams([("type", type) for type in types] + [("limit", "100")])
+        query: dict[str, list[str] | int] = {"type": list(types), "limit": 100}
         answer = self.http.get("/v1/events", params=query)
         assert answer.status_code == 200, answer.text
         events: list[Any] = answer.json()["data"]

@@ -2,6 +2,8 @@
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import httpx
@@ -64,6 +66,37 @@ def _messages(http: httpx.Client) -> dict[str, str]:
     accounts = http.get("/notifications/v1/provider_accounts").json()["data"]
     made["provider_accounts"] = made["inbound"] = accounts[0]["id"]
     return made
+
+
+def _calendar(http: httpx.Client, contact_id: str) -> dict[str, str]:
+    """Create a resource with a slot, a service by its slug too, an appointment, a waitlist entry and a booking page."""
+
+    def put(path: str, **body: object) -> dict[str, Any]:
+        answer = http.post(f"/calendar/v1/{path}", json=body)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    word = f"s{ids.mint('svc')[4:].lower()}"
+    resource_id = put("resources", name="Ravi", time_zone="Asia/Kolkata")["id"]
+    day = datetime.now(UTC).replace(hour=10) + timedelta(days=3)
+    slot = {
+        "resource_id": resource_id,
+        "starts_at": day.isoformat(),
+        "ends_at": (day + timedelta(hours=1)).isoformat(),
+        "capacity": 10_000,
+    }
+    slot_id = put("slots", slots=[slot])["data"][0]["id"]
+    window = {"from": day.isoformat(), "to": (day + timedelta(days=1)).isoformat()}
+    return {
+        "resources": resource_id,
+        "service": word,
+        "services": put("services", slug=word, name="Service", duration_min=30)["id"],
+        "slots": slot_id,
+        "appointments": put("appointments", slot_id=slot_id, contact_id=contact_id, service=word)["id"],
+        "waitlist_entries": put("waitlist_entries", service=word, contact_id=contact_id, window=window)["id"],
+        "booking_pages": put("booking_pages", slug=word, brand={"name": "Acme"}, services=[word])["id"],
+    }
 
 
 def _tickets(http: httpx.Client, contact_id: str, user_id: str) -> dict[str, str]:
@@ -140,5 +173,6 @@ def create_one_of_each(account: Account, database_url: str) -> OneOfEach:
         }
         made |= _crm(http, made["contacts"])
         made |= _tickets(http, made["contacts"], made["users"])
+        made |= _calendar(http, made["contacts"])
     dead, _ = asyncio.run(_close_deliveries(database_url, account.workspace_id, event_id, endpoint_id))
     return OneOfEach({**made, "deliveries": dead, "dead_letters": dead})

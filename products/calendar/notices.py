@@ -44,15 +44,18 @@ async def tell(
     unit: UnitOfWork,
     notice: Notice,
     contact_id: str,
+    subject_id: str,
     *,
     resource_id: str,
     service: str | None,
     starts_at: datetime,
     local_times: dict[str, datetime] | None = None,
-    subject_id: str,
     **vars: Any,
 ) -> SentNotice:
-    """Queue a notice to a contact. `local_times` are further variables that hold times of the resource's zone."""
+    """Queue a notice to a contact about a subject, whose id is in the message's metadata.
+
+    `local_times` are further variables that hold times of the resource's zone.
+    """
     names = select(CalendarResourceRow.name, CalendarResourceRow.time_zone, ServiceRow.name.label("service")).outerjoin(
         ServiceRow, (ServiceRow.workspace_id == CalendarResourceRow.workspace_id) & (ServiceRow.slug == service)
     )

@@ -53,10 +53,10 @@ async def remind(unit: UnitOfWork, job: Job) -> None:
         unit,
         notices.REMINDER,
         row.contact_id,
+        row.id,
         resource_id=row.resource_id,
         service=row.service,
         starts_at=row.starts_at,
-        subject_id=row.id,
     )
     minutes_before = job.args["minutes_before"]
     if sent.message_id is None:

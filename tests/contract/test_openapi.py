@@ -30,11 +30,14 @@ UNDOCUMENTED = {
 }
 """Routes outside the public specification: health, and the specification itself (P-26)."""
 EMITTED_BY_WORKERS = {
+    "appointment.reminder_sent",
     "call_session.abandoned",
     "delivery.dead_lettered",
     "enrollment.completed",
     "replay.completed",
     "sequence.step_executed",
+    "waitlist.expired",
+    "waitlist.offered",
 }
 """Events that no operation of the API emits."""
 

@@ -160,7 +160,7 @@ def test_a_repeated_call_books_once(calendar: Calendar) -> None:
 
 
 def test_a_booking_takes_few_statements(api: Api, calendar: Calendar) -> None:
-    """A booking reads the terms, counts, inserts and schedules the reminder: four statements in one savepoint, beside those of any request."""
+    """A booking reads the terms, counts, inserts and schedules the reminder, and that is all beside what any request does."""
     calendar.service("ac_service")
     body = {"slot_id": calendar.slot(), "contact_id": calendar.contact(), "service": "ac_service"}
     statements: list[str] = []
