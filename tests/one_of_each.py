@@ -25,7 +25,7 @@ class OneOfEach:
             return template
         name = before if before in self.by_collection else before.rpartition("/")[2]
         start, end = template.index("{"), template.index("}")
-        return template[:start] + self.by_collection[name] + template[end + 1 :]
+        return self.path(template[:start] + self.by_collection[name] + template[end + 1 :])
 
 
 async def _close_deliveries(database_url: str, workspace_id: str, event_id: str, endpoint_id: str) -> list[str]:
@@ -133,6 +133,56 @@ async def _draft_invoice(database_url: str, workspace_id: str, works: dict[str, 
     return made
 
 
+def _tickets(http: httpx.Client, contact_id: str, user_id: str) -> dict[str, str]:
+    """Create a ticket without an owner, with an entry and evidence; a rule beside the default route, a policy and a form."""
+
+    def put(path: str, **body: object) -> str:
+        answer = http.post(f"/tickets/v1/{path}", json=body)
+        assert answer.status_code == 201 or answer.json()["code"] == "routing_rule_exists", answer.text
+        made: str = answer.json().get("id", "")
+        return made
+
+    word = f"t{ids.mint('tkt')[4:].lower()}"
+    ticket_id = put("tickets", contact_id=contact_id, subject="Part delayed", source="api", topic=word)
+    put("routing_rules", topic=None, owner_id=user_id)  # the workspace may have one
+    return {
+        "tickets": ticket_id,
+        "thread_entries": put(f"tickets/{ticket_id}/thread_entries", kind="note", body="Looks broken"),
+        "evidence": put(f"tickets/{ticket_id}/evidence", kind="photo", ref="photos/1.jpg"),
+        "routing_rules": put("routing_rules", topic=word, owner_id=user_id),
+        "sla_policies": put("sla_policies", priority="high", topic=word, threshold_s=3600),
+        "forms": put("forms", slug=word, title="Help"),
+    }
+
+
+def _crm(http: httpx.Client, contact_id: str) -> dict[str, str]:
+    """Create a qualified lead with an interest, an open deal, an open session and a call, and a sequence that somebody begins."""
+
+    def put(path: str, **body: object) -> dict[str, str]:
+        answer = http.post(f"/crm/v1/{path}", json=body)
+        assert answer.status_code in (200, 201), answer.text
+        made: dict[str, str] = answer.json()
+        return made
+
+    item_id = put("catalog_items", name="AC")["id"]
+    lead_id = put("leads", contact_id=contact_id, source="website")["id"]
+    put(f"leads/{lead_id}/move", to="qualified")
+    session = put("call_sessions", phone="+910000000000", channel="voice")
+    finalized = put("call_sessions", phone="+910000000000", channel="voice")["id"]
+    steps = [{"delay_s": 86_400, "template": "reminder", "channels": ["sms"]}]
+    sequence_id = put("sequences", name="Welcome", steps=steps)["id"]
+    return {
+        "catalog_items": item_id,
+        "leads": lead_id,
+        "interests": put("interests", lead_id=lead_id, catalog_item_id=item_id)["id"],
+        "deals": put("deals", contact_id=contact_id, value_minor=100, currency="INR")["id"],
+        "call_sessions": session["id"],
+        "calls": put(f"call_sessions/{finalized}/finalize", lead={"source": "call"})["call_id"],
+        "sequences": sequence_id,
+        "enrollments": put(f"sequences/{sequence_id}/enroll", contact_id=session["contact_id"])["id"],
+    }
+
+
 def create_one_of_each(account: Account, database_url: str) -> OneOfEach:
     """Create one resource of each kind in the account's workspace."""
     with account.client() as http:
@@ -155,6 +205,8 @@ def create_one_of_each(account: Account, database_url: str) -> OneOfEach:
             "replays": post("/v1/replays", filter={}),
             **_messages(http),
         }
+        made |= _crm(http, made["contacts"])
+        made |= _tickets(http, made["contacts"], made["users"])
         made |= _calendar(http, made["contacts"])
         works = _works(http, made["users"])
     dead, _ = asyncio.run(_close_deliveries(database_url, account.workspace_id, event_id, endpoint_id))

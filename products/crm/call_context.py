@@ -33,11 +33,12 @@ MOST_TIMELINE_ENTRIES: Final = 20
 SECTION_BYTES: Final = 16 * 1024
 """The size of each part of a context, as JSON."""
 _NEWEST_ENTRIES: Final = text(
-    "SELECT id, subject_id, kind, actor, at, request_id, "
-    "CASE WHEN pg_column_size(changes) > 4096 THEN '[]' ELSE changes END AS changes, "
-    "CASE WHEN pg_column_size(detail) > 4096 THEN '{}' ELSE detail END AS detail "
+    "SELECT id, subject_id, kind, actor, at, request_id, changes, detail, "
+    "octet_length(changes::text) + octet_length(detail::text) AS size "
     "FROM spine.timeline_entries WHERE workspace_id = :ws AND subject_id = :contact_id ORDER BY seq DESC LIMIT :most"
 )
+_ENTRY_BYTES: Final = 2048
+"""The changes and details of a timeline entry that are shown; the entry itself is shown in any case."""
 
 router = new_router("/crm/v1/call_sessions", "call_sessions")
 
@@ -73,7 +74,7 @@ async def get_call_context(id: str, unit: CurrentUnit) -> CallContext:
 
     def part(name: str, found: Sequence[Shown]) -> list[Shown]:
         shown = _that_fit(found)
-        if len(shown) < len(found):
+        if len(shown) < len(found) and name not in truncated:
             truncated.append(name)
         return shown
 
@@ -82,7 +83,7 @@ async def get_call_context(id: str, unit: CurrentUnit) -> CallContext:
         contact=contact,
         open_leads=part("open_leads", await _open_leads(unit, row.id)),
         open_deals=part("open_deals", await _open_deals(unit, row.id)),
-        timeline=part("timeline", await _newest_entries(unit, row.id)),
+        timeline=part("timeline", await _newest_entries(unit, row.id, truncated)),
         upcoming_appointments=part("upcoming_appointments", await upcoming_appointments(unit, row.id, MOST)),
         open_tickets=part("open_tickets", await open_tickets(unit, row.id, MOST)),
         fields_to_collect=fields_to_collect(session, row),
@@ -91,13 +92,13 @@ async def get_call_context(id: str, unit: CurrentUnit) -> CallContext:
 
 
 def _that_fit(found: Sequence[Shown]) -> list[Shown]:
-    """Return the first ones that have SECTION_BYTES together."""
+    """Return those that have SECTION_BYTES together; one that does not fit any more is left out."""
     shown, room = [], SECTION_BYTES
     for one in found:
-        room -= len(one.model_dump_json().encode())
-        if room < 0:
-            break
-        shown.append(one)
+        size = len(one.model_dump_json().encode())
+        if size <= room:
+            shown.append(one)
+            room -= size
     return shown
 
 
@@ -129,8 +130,14 @@ async def _open_deals(unit: UnitOfWork, contact_id: str) -> list[DealOut]:
     ]
 
 
-async def _newest_entries(unit: UnitOfWork, contact_id: str) -> list[TimelineEntry]:
+async def _newest_entries(unit: UnitOfWork, contact_id: str, truncated: list[str]) -> list[TimelineEntry]:
     rows = await unit.session.execute(
         _NEWEST_ENTRIES, {"ws": unit.workspace_id, "contact_id": contact_id, "most": MOST_TIMELINE_ENTRIES}
     )
-    return [TimelineEntry.model_validate(dict(row)) for row in rows.mappings()]
+    entries = []
+    for row in rows.mappings():
+        too_large = row["size"] > _ENTRY_BYTES
+        entries.append(TimelineEntry.model_validate({**row, **({"changes": [], "detail": {}} if too_large else {})}))
+        if too_large and "timeline" not in truncated:
+            truncated.append("timeline")
+    return entries

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from products.calendar import appointment_models as appointments
 from products.calendar.booking import book
 from products.crm.call_session_models import CALL_SESSION, CallSessionRow
 from products.crm.call_sessions import open_session
@@ -56,10 +55,11 @@ router = new_router("/crm/v1/call_sessions", "call_sessions")
 
 @router.post(
     "/{id}/finalize",
-    openapi_extra=declares("crm:write", FINALIZED, LEAD_CREATED, appointments.CREATED, appointments.BOOKED),
+    openapi_extra=declares("crm:write", FINALIZED, LEAD_CREATED),
     summary="Finalize a call session: lead, interests, appointment and call at once",
 )
 async def finalize_call_session(id: str, body: FinalizeBody, unit: CurrentUnit) -> CallFinalized:
+    """A booked slot also emits `appointment.created` and `appointment.booked`, as any booking does."""
     session = await open_session(unit, id)
     lead = await add_lead(
         unit,

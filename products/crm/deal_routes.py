@@ -13,6 +13,7 @@ from products.crm.deals import (
     DealUpdate,
     LoseBody,
     Stage,
+    WinBody,
     open_deal,
     tell_of_deal,
     update_terms,
@@ -23,7 +24,6 @@ from products.crm.references import Reference
 from spine.kernel import store, timeline
 from spine.kernel.crud import crud_router
 from spine.kernel.errors import IllegalTransition, NotFound, Unprocessable
-from spine.kernel.resource import Body
 from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, version_of
 from spine.kernel.store import Page
 from spine.kernel.timeline import TimelineEntry
@@ -86,7 +86,7 @@ async def update_deal(id: str, body: DealUpdate, unit: CurrentUnit, if_match: If
 @router.post(
     "/{id}/win", openapi_extra=declares("crm:write", WON, tool="crm_win_deal"), summary="Win a deal; this is final"
 )
-async def win_deal(id: str, unit: CurrentUnit, body: Body | None = None) -> DealOut:  # noqa: ARG001  # an empty object
+async def win_deal(id: str, unit: CurrentUnit, body: WinBody | None = None) -> DealOut:  # noqa: ARG001  # an empty object
     return await _close(unit, id, "won", None)
 
 

@@ -76,6 +76,10 @@ class DealUpdate(PatchBody):
     metadata: Metadata = {}
 
 
+class WinBody(Body):
+    """Nothing more is needed to win a deal."""
+
+
 class LoseBody(Body):
     lost_reason: Text
 

@@ -9,7 +9,6 @@ from products.crm.lead_models import (
     InterestIn,
     InterestOut,
     InterestRow,
-    LeadInterest,
     LeadRow,
 )
 from products.crm.leads import tell_of_update
@@ -41,14 +40,13 @@ async def create_interest(body: InterestCreate, unit: CurrentUnit) -> InterestOu
     await refuse_unknown_items(unit, [body.catalog_item_id], "catalog_item_id")
     if len(lead.interests) >= MAX_INTERESTS:
         raise Conflict(f"a lead has {MAX_INTERESTS} interests at most", code="interest_limit_reached", param="lead_id")
-    before = [LeadInterest.model_validate(one).model_dump() for one in lead.interests]
+    before = [one.id for one in lead.interests]
     row: InterestRow = await store.create(unit, INTEREST, **store.columns(body))
     lead.version += 1
     lead.updated_at = await unit.now()
     await store.flush(unit, LeadRow)
     await unit.session.refresh(lead, ["interests"])
-    after = [LeadInterest.model_validate(one).model_dump() for one in lead.interests]
-    await tell_of_update(unit, lead, [Change(field="interests", old=before, new=after)])
+    await tell_of_update(unit, lead, [Change(field="interests", old=before, new=[*before, row.id])])
     return InterestOut.model_validate(row)
 
 

@@ -15,7 +15,7 @@ from spine.kernel.events import Actor, EventType
 from spine.kernel.resource import Body, Metadata, Name, Out, PatchBody, Resource, ResourceOut, TenantRow
 from spine.kernel.timeline import Change
 
-MAX_INTERESTS = 50
+MAX_INTERESTS = 200
 """Interests of one lead."""
 Door = Literal["agent_finalize", "api", "manual", "form"]
 Source = Annotated[

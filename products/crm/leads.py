@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm.attributes import set_committed_value
 
+from policies.lead_stages import Stage
 from products.crm.catalog_items import refuse_unknown_items
 from products.crm.history import changes_between, tell
 from products.crm.lead_models import (
@@ -20,7 +21,6 @@ from products.crm.lead_models import (
     LeadRow,
     LeadUpdate,
     LeadUpdated,
-    Stage,
 )
 from products.crm.list_filters import filtered_page
 from products.crm.references import Reference, known_contact, refuse_unknown_owner

@@ -36,7 +36,7 @@ from spine.notifications.template_vars import VARIABLE_NAME
 OPTED_OUT: Final = "opted_out"
 RUN_STEP: Final = "crm.run_sequence_step"
 AWAIT_OUTCOME: Final = "crm.await_step_outcome"
-_LOOK_AGAIN: Final = timedelta(minutes=5)
+_LOOK_AGAIN: Final = timedelta(hours=1)
 _MAX_VAR_CHARS: Final = 500
 
 

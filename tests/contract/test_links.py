@@ -54,6 +54,13 @@ def _another(operation: Operation, existing: OneOfEach) -> Any:
             "contact_id": one["contacts"],
         },
         "POST /calendar/v1/booking_pages": {"slug": word, "services": [one["service"]]},
+        "POST /tickets/v1/tickets": {"contact_id": one["contacts"]},
+        "POST /tickets/v1/routing_rules": {"topic": word, "owner_id": one["users"]},
+        "POST /tickets/v1/sla_policies": {"topic": word},
+        "POST /tickets/v1/forms": {"slug": word},
+        "POST /crm/v1/leads": {"contact_id": one["contacts"]},
+        "POST /crm/v1/interests": {"lead_id": one["leads"], "catalog_item_id": one["catalog_items"]},
+        "POST /crm/v1/deals": {"contact_id": one["contacts"]},
     }
     return operation.body() | own.get(str(operation), {})
 

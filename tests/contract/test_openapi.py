@@ -44,8 +44,11 @@ UNDOCUMENTED = {
 """Routes outside the public specification: health, the specification itself, also as pages, and MCP, which describes itself (P-26)."""
 EMITTED_BY_WORKERS = {
     "appointment.reminder_sent",
+    "call_session.abandoned",
     "delivery.dead_lettered",
+    "enrollment.completed",
     "replay.completed",
+    "sequence.step_executed",
     "waitlist.expired",
     "waitlist.offered",
 }

@@ -88,7 +88,7 @@ def test_of_each_field_the_last_value_stays(crm: NotificationsClient, patches: l
         assert answer.status_code == 200, answer.text
         assert repr(sorted(answer.json()["fields"].items())) == repr(sorted(expected.items()))
     told = [event for event in crm.events("call_session.fields_collected") if event["data"]["id"] == id]
-    assert len(told) <= changed
+    assert len(told) == changed
     assert crm.get(f"/crm/v1/call_sessions/{id}")["version"] == 1 + len(told)
     assert crm.get("/crm/v1/leads")["data"] == []
 
@@ -156,7 +156,7 @@ async def test_a_session_that_is_not_finalized_is_abandoned(api: Api, org: Organ
                     [],
                 )
             await runner.run_due()
-            await runner.run_due()
+            assert await count_rows(api, "jobs", org.test) == 0
             (told,) = crm.events("call_session.abandoned")
             assert (told["data"]["id"], told["data"]["status"]) == (session["id"], "abandoned")
             assert told["data"]["fields"] == {"city": "Pune"}
@@ -229,7 +229,7 @@ def test_the_context_is_small_and_takes_the_same_queries_for_any_contact(
             engine_event.remove(engine, "before_cursor_execute", record)
         return len(seen), context
 
-    big = {f"f{n}": "x" * 5000 for n in range(20)}
+    big = {f"f{n}": "x" * 3000 for n in range(20)}
     contact = crm.post("/crm/v1/contacts", {"name": "Priya", "phone": PHONE, "fields": big})["id"]
     calendar = Calendar(http)
     item = crm.post("/crm/v1/catalog_items", {"name": "AC"})["id"]

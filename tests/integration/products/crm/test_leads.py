@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 
 import httpx
 import pytest
+from sqlalchemy import event as engine_event
 
 from policies.lead_stages import TRANSITIONS, Stage, is_revival
 from tests.api import Api, Organisation, unique_key
@@ -248,6 +249,46 @@ def test_conversion_may_open_a_deal(crm: NotificationsClient, http: httpx.Client
     assert (bad.status_code, bad.json()["param"]) == (422, "deal.currency")
 
 
+def test_concurrent_conversions_open_one_deal(org: Organisation) -> None:
+    """Of concurrent conversions one wins, and only its deal is there (C-10)."""
+    with org.test.client() as client:
+        crm = NotificationsClient(client)
+        id = lead_in(crm, "qualified")
+
+        def one(n: int) -> int:
+            deal = {"value_minor": n, "currency": "INR"}
+            with org.test.client() as mine:
+                return mine.post(f"/crm/v1/leads/{id}/convert", json={"deal": deal}).status_code
+
+        with ThreadPoolExecutor(10) as pool:
+            assert sorted(pool.map(one, range(10))) == [200] + [409] * 9
+        (deal,) = crm.get("/crm/v1/deals")["data"]
+        assert crm.get(f"/crm/v1/leads/{id}")["deal_id"] == deal["id"]
+        assert [event["data"]["id"] for event in crm.events("deal.created")] == [deal["id"]]
+
+
+def test_a_list_takes_the_same_queries_for_any_number(crm: NotificationsClient, api: Api) -> None:
+    """A page of leads with their interests takes as many statements for ten leads as for one (P-27)."""
+    item = crm.post("/crm/v1/catalog_items", {"name": "AC"})["id"]
+    engine = api.app.state.platform.engine.sync_engine
+    counts = []
+    for leads in (1, 9):
+        for _ in range(leads):
+            lead(crm, interests=[{"catalog_item_id": item}] * 3)
+        seen: list[str] = []
+
+        def record(_: Any, __: Any, statement: str, *___: Any, seen: list[str] = seen) -> None:
+            seen.append(statement)
+
+        engine_event.listen(engine, "before_cursor_execute", record)
+        try:
+            assert all(len(one["interests"]) == 3 for one in crm.get("/crm/v1/leads")["data"])
+        finally:
+            engine_event.remove(engine, "before_cursor_execute", record)
+        counts.append(len(seen))
+    assert counts[0] == counts[1]
+
+
 def test_a_change_is_told_field_by_field(crm: NotificationsClient, http: httpx.Client) -> None:
     """PATCH tells what changed, and nothing if nothing did; the stage has actions of its own; If-Match is kept."""
     owner = crm.post("/v1/users", {"name": "Ann", "email": "ann@example.com"})["id"]
@@ -276,7 +317,7 @@ def test_interests_are_told_as_a_change_of_the_lead(crm: NotificationsClient, ht
     assert shown["version"] == 3
     changes = [event["data"]["changes"] for event in crm.events("lead.updated")]
     assert [len(change[0]["old"]) for change in changes] == [0, 1]
-    assert changes[1][0]["new"] == shown["interests"]
+    assert changes[1][0]["new"] == [first["id"], second["id"]]
     assert crm.get(f"/crm/v1/interests?lead_id={id}")["data"] == [second, first]
     for body, param in (
         ({"lead_id": id, "catalog_item_id": "itm_01J9XAAAAAAAAAAAAAAAAAAAAA"}, "catalog_item_id"),
@@ -295,7 +336,7 @@ def test_concurrent_interests_lose_none(org: Organisation) -> None:
     with org.test.client() as client:
         crm = NotificationsClient(client)
         item = crm.post("/crm/v1/catalog_items", {"name": "AC"})["id"]
-        id = lead(crm, interests=[{"catalog_item_id": item}] * 45)["id"]
+        id = lead(crm, interests=[{"catalog_item_id": item}] * 195)["id"]
 
         def add(_: int) -> int:
             with org.test.client() as mine:
@@ -303,7 +344,7 @@ def test_concurrent_interests_lose_none(org: Organisation) -> None:
 
         with ThreadPoolExecutor(10) as pool:
             assert sorted(pool.map(add, range(10))) == [201] * 5 + [409] * 5
-        assert len(crm.get(f"/crm/v1/leads/{id}")["interests"]) == 50
+        assert len(crm.get(f"/crm/v1/leads/{id}")["interests"]) == 200
         assert sorted(event["sequence"] for event in crm.events("lead.updated")) == [2, 3, 4, 5, 6]
 
 
