@@ -64,7 +64,7 @@ async def list_queue(
     unit: CurrentUnit,
     topic: Topic | None = None,
     priority: Priority | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    limit: Annotated[int, Query(ge=1, le=100)] = 25,
 ) -> TicketQueue:
     queue = _positions(unit)
     conditions: list[Any] = [TicketRow.workspace_id == unit.workspace_id]
