@@ -1,7 +1,7 @@
 """The queue: tickets without an owner, the most urgent first, then the oldest. A ticket's position is derived (T-06)."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 from fastapi import Query
 from pydantic import BaseModel, Field
@@ -10,6 +10,9 @@ from sqlalchemy import CTE, func, select
 from products.tickets.ticket_models import TICKET, Priority, TicketOut, TicketRow, TicketStatus, Topic
 from spine.kernel.routes import CurrentUnit, declares, new_router
 from spine.kernel.unit_of_work import UnitOfWork
+
+MAX_POSITION: Final = 1000
+"""Positions are counted so far. Those behind are shown as one more, so that a long queue costs a ticket's reader little."""
 
 router = new_router("/tickets/v1/tickets", TICKET.plural)
 
@@ -21,8 +24,8 @@ class TicketQueue(BaseModel):
     has_more: bool = Field(description="True if more tickets wait behind these.")
 
 
-def _positions(unit: UnitOfWork) -> CTE:
-    """Return the ids in the queue with their positions, from an index alone, as far as one page may scan."""
+def _front(unit: UnitOfWork, count: int) -> CTE:
+    """Return the ids of the first tickets in the queue with their positions, from an index alone."""
     order = (TicketRow.priority_rank, TicketRow.id)
     waiting = (
         TicketRow.workspace_id == unit.workspace_id,
@@ -30,7 +33,7 @@ def _positions(unit: UnitOfWork) -> CTE:
         TicketRow.status != TicketStatus.RESOLVED,
     )
     numbered = select(TicketRow.id, func.row_number().over(order_by=order).label("position")).where(*waiting)
-    return numbered.order_by(*order).limit(unit.platform.http.max_scan).cte("queue")
+    return numbered.order_by(*order).limit(count).cte("queue")
 
 
 async def shown(unit: UnitOfWork, rows: Sequence[TicketRow]) -> list[TicketOut]:
@@ -38,13 +41,12 @@ async def shown(unit: UnitOfWork, rows: Sequence[TicketRow]) -> list[TicketOut]:
     waiting = [row.id for row in rows if row.is_queued]
     found: dict[str, int] = {}
     if waiting:
-        queue = _positions(unit)
+        queue = _front(unit, MAX_POSITION)
         query = select(queue.c.id, queue.c.position).where(queue.c.id.in_(waiting))
         found = dict((await unit.session.execute(query)).all())
-    beyond = unit.platform.http.max_scan + 1
     return [
         TicketOut.model_validate(row).model_copy(
-            update={"queue_position": found.get(row.id, beyond) if row.is_queued else None}
+            update={"queue_position": found.get(row.id, MAX_POSITION + 1) if row.is_queued else None}
         )
         for row in rows
     ]
@@ -64,16 +66,19 @@ async def list_queue(
     unit: CurrentUnit,
     topic: Topic | None = None,
     priority: Priority | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    limit: Annotated[int, Query(ge=1, le=100)] = 25,
 ) -> TicketQueue:
-    queue = _positions(unit)
-    conditions: list[Any] = [TicketRow.workspace_id == unit.workspace_id]
-    conditions += [
+    filters = [
         column == value
         for column, value in ((TicketRow.topic, topic), (TicketRow.priority, priority))
         if value is not None
     ]
-    query = select(TicketRow, queue.c.position).join(queue, queue.c.id == TicketRow.id).where(*conditions)
+    queue = _front(unit, unit.platform.http.max_scan if filters else limit + 1)
+    query = (
+        select(TicketRow, queue.c.position)
+        .join(queue, queue.c.id == TicketRow.id)
+        .where(TicketRow.workspace_id == unit.workspace_id, *filters)
+    )
     rows = (await unit.session.execute(query.order_by(queue.c.position).limit(limit + 1))).all()
     return TicketQueue(
         data=[

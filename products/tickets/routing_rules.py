@@ -156,4 +156,5 @@ async def choose_owner(unit: UnitOfWork, topic: str | None) -> str | None:
     if taken is None:
         return await choose_owner(unit, topic)  # the rule was deleted meanwhile
     owners: list[str] = taken.owners
-    return taken.owner_id or owners[(taken.turn - 1) % len(owners)]
+    only_owner: str | None = taken.owner_id
+    return only_owner or owners[(taken.turn - 1) % len(owners)]

@@ -14,7 +14,7 @@ from products.tickets.queue import shown_one
 from products.tickets.sla_policies import find_threshold_s
 from products.tickets.ticket_history import record
 from products.tickets.ticket_models import SLA_BREACHED, TICKET, TicketRow, TicketStatus
-from spine.kernel import jobs, store
+from spine.kernel import ids, jobs, store
 from spine.kernel.jobs import Job
 from spine.kernel.unit_of_work import UnitOfWork
 
@@ -25,7 +25,8 @@ _AGES: Final = frozenset({TicketStatus.NEW, TicketStatus.OPEN})
 
 async def lock_ticket(unit: UnitOfWork, id: str) -> TicketRow:
     """Return a ticket, locked for a change that may move its job. Raises NotFound."""
-    await jobs.lock(unit, BREACH, id)
+    if ids.is_id(id, TICKET.prefix):
+        await jobs.lock(unit, BREACH, id)
     row: TicketRow = await store.get(unit, TICKET, id, lock=True)
     return row
 

@@ -158,8 +158,8 @@ class TicketOut(ResourceOut):
     owner_id: str | None
     queue_position: int | None = Field(
         default=None,
-        description="1 for the ticket that is to be taken next; null with an owner or resolved. Positions beyond "
-        "SPINE_MAX_SCAN are shown as that number plus one.",
+        description="1 for the ticket that is to be taken next; null with an owner or resolved. Positions beyond 1000 "
+        "are shown as 1001.",
     )
     resolution_note: str | None
     resolved_at: datetime | None

@@ -6,8 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import event
 
-from tests.api import Api, Organisation, client, serve
+from tests.api import Api, Organisation
+from tests.database import owner_connection
 from tests.tickets_client import TicketsClient
 
 
@@ -37,16 +39,42 @@ def test_the_most_urgent_then_the_oldest_is_next(tickets: TicketsClient) -> None
     assert [row["id"] for row in tickets.get("tickets/queue", priority="low")["data"]] == [made["a"]]
 
 
-def test_positions_have_a_bound(org: Organisation, api: Api, tickets: TicketsClient) -> None:
-    """A position is counted as far as one page may scan; those behind are shown as one more than that."""
+async def test_positions_have_a_bound(api: Api, org: Organisation, tickets: TicketsClient) -> None:
+    """Positions are counted up to 1,000; those behind are shown as 1,001, so that no reader counts a long queue."""
+    last = tickets.ticket(priority="low")
+    async with owner_connection(api) as owner:
+        await owner.execute(
+            "INSERT INTO spine.tickets (workspace_id, id, contact_id, subject, source, sla_running_since) "
+            "SELECT $1, 'tkt_' || lpad(n::text, 26, '0'), $2, 'x', 'api', now() FROM generate_series(1, 999) n",
+            org.test.workspace_id,
+            last["contact_id"],
+        )
+    path = f"tickets/{last['id']}"
+    assert tickets.get(path)["queue_position"] == 1000
+    for _ in range(2):
+        tickets.ticket(contact_id=last["contact_id"])
+        assert tickets.get(path)["queue_position"] == 1001
+    assert tickets.get("tickets/queue", priority="low")["data"][0]["queue_position"] == 1002
+
+
+def test_lists_do_not_query_for_each_ticket(api: Api, tickets: TicketsClient) -> None:
+    """The list and the queue take as many statements for twenty tickets as for one."""
+    statements: list[str] = []
+
+    def count(path: str) -> int:
+        statements.clear()
+        tickets.get(path)
+        return len(statements)
+
+    engine = api.app.state.platform.engine.sync_engine
     contact_id = tickets.contact()
-    made = [tickets.ticket(contact_id=contact_id)["id"] for _ in range(103)]
-    with (
-        serve(api.database_url, api.redis_url, SPINE_MAX_SCAN="100") as bounded,
-        client(bounded.url, org.test.key) as http,
-    ):
-        positions = [TicketsClient(http).get(f"tickets/{made[n]}")["queue_position"] for n in (99, 100, 102)]
-    assert positions == [100, 101, 101]
+    tickets.ticket(contact_id=contact_id)
+    event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    few = {path: count(path) for path in ("tickets", "tickets/queue")}
+    for _ in range(19):
+        tickets.ticket(contact_id=contact_id)
+    assert {path: count(path) for path in few} == few
+    assert 0 < few["tickets/queue"] <= few["tickets"] <= 3
 
 
 def test_an_owner_may_be_replaced_but_not_repeated(tickets: TicketsClient) -> None:
@@ -59,7 +87,7 @@ def test_an_owner_may_be_replaced_but_not_repeated(tickets: TicketsClient) -> No
     assert tickets.refused("POST", f"tickets/{id}/assign", claim) == (409, "already_assigned", "owner_id")
     tickets.post(f"tickets/{id}/assign", owner_id=bob)
     events = tickets.events("ticket.assigned", of=id)
-    assert [(event["data"]["previous_owner_id"], event["data"]["owner_id"]) for event in events] == [
+    assert [(one["data"]["previous_owner_id"], one["data"]["owner_id"]) for one in events] == [
         (None, ann),
         (ann, bob),
     ]

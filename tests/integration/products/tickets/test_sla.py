@@ -213,7 +213,7 @@ async def test_moves_race_with_the_breach(api: Api, org: Organisation, tickets: 
             http.post(f"/tickets/v1/tickets/{ticket['id']}/resolve", json={"resolution_note": "done"})
             for ticket in made
         ]
-        *answers, _, _ = await asyncio.gather(*calls, one.run_due(), two.run_due())
+        answers, *_ = await asyncio.gather(asyncio.gather(*calls), one.run_due(), two.run_due())
     assert {answer.status_code for answer in answers} == {200}
     for ticket in made:
         found = tickets.events("ticket.sla_breached", "ticket.resolved", of=ticket["id"])

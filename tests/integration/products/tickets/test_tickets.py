@@ -38,6 +38,7 @@ def test_the_printed_call_makes_a_ticket(org: Organisation, http: httpx.Client, 
     assert answer.headers["location"] == f"/tickets/v1/tickets/{made['id']}"
     assert (made["status"], made["priority"], made["call_id"], made["queue_position"]) == ("new", "normal", call_id, 1)
     assert tickets.get("tickets", call_id=call_id)["data"][0]["id"] == made["id"]
+    assert tickets.post(f"tickets/{made['id']}/evidence", kind="recording", ref=call_id)["ref"] == call_id
 
 
 @pytest.mark.parametrize("source", ["voice", "chat", "form", "api", "email"])
