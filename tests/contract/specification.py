@@ -35,7 +35,7 @@ BODIES: Final[dict[str, Any]] = {
     "PATCH /works/v1/projects/{id}": {"name": "Garden"},
     "POST /works/v1/projects/{id}/close": {"force": True, "reason": "the client left"},
     "POST /works/v1/milestones": {"name": "Design", "position": 1},
-    "PATCH /works/v1/milestones/{id}": {"name": "Handover"},
+    "PATCH /works/v1/milestones/{id}": {"name": "Design and measure"},
     "POST /works/v1/milestones/{id}/reach": {"force": True, "reason": "the client waits"},
     "POST /works/v1/tasks": {"title": "Paint"},
     "PATCH /works/v1/tasks/{id}": {"title": "Clean"},

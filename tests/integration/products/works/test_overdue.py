@@ -41,7 +41,9 @@ async def overdue(works: Works) -> list[str]:
 async def test_a_task_becomes_overdue_once(works: Works, api: Api) -> None:
     """After the due time by the test clock there is one event, also with three runners at once; before it there is none (W-10)."""
     project_id = await off_loop(works.project)
-    tasks = [await off_loop(works.task, project_id, due_at=soon(hours=1)) for _ in range(5)]
+    user_id = await off_loop(works.user)
+    tasks = [await off_loop(works.task, project_id, due_at=soon(hours=1), assignee_id=user_id) for _ in range(5)]
+    before = await off_loop(works.get, f"queues/{user_id}")
     await off_loop(works.task, project_id)
     await off_loop(works.task, project_id, due_at=soon(days=30))
     await run_jobs(api)
@@ -51,6 +53,9 @@ async def test_a_task_becomes_overdue_once(works: Works, api: Api) -> None:
         for _ in range(3):
             await asyncio.gather(one.run_due(), two.run_due(), three.run_due())
     assert sorted(await overdue(works)) == sorted(tasks)
+    queue = await off_loop(works.get, f"queues/{user_id}")
+    assert queue["version"] == before["version"] + 5
+    assert None not in [one["overdue_at"] for one in queue["data"]]
     task = await off_loop(works.get, f"tasks/{tasks[0]}")
     assert task["overdue_at"] is not None
     event = next(one for one in await off_loop(works.events, "task.overdue") if one["data"]["id"] == tasks[0])

@@ -22,7 +22,7 @@ from tests.database import owner_connection
 from tests.delivery_engine import KEY
 from tests.works_client import Works
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 """Longer than anything here takes. Only a test that fails waits so long."""
 
 
@@ -108,12 +108,12 @@ def test_a_stream_follows_its_queue(works: Works) -> None:
 
 
 def test_many_streams_cost_one_query_a_look(works: Works) -> None:
-    """Twenty streams hold no connection of the database between looks; a change is read once for all streams of a queue."""
+    """Ten streams hold no connection of the database between looks; a change is read once for all streams of a queue."""
     project_id, user_id = works.project(), works.user()
     pool = works.api.app.state.platform.pool
     engine = works.api.app.state.platform.engine
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(streaming(works.api.url, works.account.key, user_id)) for _ in range(20)]
+        streams = [stack.enter_context(streaming(works.api.url, works.account.key, user_id)) for _ in range(10)]
         for stream in streams:
             assert stream.next() == []
         wait_until(lambda: pool.get_size() == pool.get_idle_size() and engine.pool.checkedout() == 0)
