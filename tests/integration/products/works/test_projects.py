@@ -1,5 +1,6 @@
 """Projects: from a won deal or directly, and the end of them."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -214,3 +215,23 @@ def test_closing_cancels_what_is_open(works: Works) -> None:
     for event in cancelled:
         assert event["data"] == works.get(f"tasks/{event['data']['id']}") | {"reason": "the project was closed"}
         assert event["sequence"] == event["data"]["version"]
+
+
+async def test_no_task_slips_into_a_closed_project(org: Organisation, works: Works) -> None:
+    """Tasks that are added, started or reopened while a project is closed are cancelled by it or refused: none is left open."""
+    for _ in range(6):
+        project_id = await asyncio.to_thread(works.project)
+        done = [await asyncio.to_thread(works.task, project_id) for _ in range(3)]
+        for task_id in done:
+            await asyncio.to_thread(works.act, f"tasks/{task_id}/complete")
+        body = {"project_id": project_id, "title": "late"}
+        async with org.test.async_client() as http:
+            answers = await asyncio.gather(
+                *(http.post("/works/v1/tasks", json=body) for _ in range(6)),
+                http.post(f"/works/v1/projects/{project_id}/close"),
+                *(http.post(f"/works/v1/tasks/{task_id}/reopen") for task_id in done),
+                *(http.post("/works/v1/tasks", json=body) for _ in range(6)),
+            )
+        assert {answer.status_code for answer in answers} <= {200, 201, 409}
+        tasks = (await asyncio.to_thread(works.get, f"tasks?project_id={project_id}&limit=100"))["data"]
+        assert {task["status"] for task in tasks} <= {"done", "cancelled"}
