@@ -108,6 +108,13 @@ MILESTONE = Resource(
 router = crud_router(MILESTONE, "works", "get")
 
 
+def _columns(body: MilestoneCreate | MilestoneUpdate) -> dict[str, Any]:
+    values = store.columns(body)
+    if values.get("billing") is not None and body.billing is not None:
+        values["billing"] = body.billing.model_dump()  # whole, also where the caller left something out
+    return values
+
+
 @router.post(
     "", status_code=201, openapi_extra=declares("works:write", CREATED), summary="Add a milestone to a project"
 )
@@ -118,7 +125,7 @@ async def create_milestone(body: MilestoneCreate, unit: CurrentUnit) -> Mileston
     )
     if (await unit.session.scalar(query) or 0) >= MAX_PER_PROJECT:
         raise Conflict(f"a project may have {MAX_PER_PROJECT} milestones", code="too_many_milestones")
-    row = await store.create(unit, MILESTONE, **store.columns(body))
+    row = await store.create(unit, MILESTONE, **_columns(body))
     out: MilestoneOut = await store.emit_event(unit, MILESTONE, row, "created")
     await timeline.append_all(unit, row.project_id, [entry(CREATED.name, None, out)])
     return out
@@ -138,7 +145,7 @@ async def update_milestone(id: str, body: MilestoneUpdate, unit: CurrentUnit, if
     if row.status != "pending":
         raise IllegalTransition(f"it is {row.status}; only a pending milestone changes", allowed=[])
     before = MilestoneOut.model_validate(row)
-    if await store.change(unit, MILESTONE, row, store.columns(body), version_of(if_match)):
+    if await store.change(unit, MILESTONE, row, _columns(body), version_of(if_match)):
         out: MilestoneOut = await record(unit, MILESTONE, row.project_id, UPDATED, before, row)
         return out
     return before

@@ -61,6 +61,9 @@ def _another(operation: Operation, existing: OneOfEach) -> Any:
         "POST /crm/v1/leads": {"contact_id": one["contacts"]},
         "POST /crm/v1/interests": {"lead_id": one["leads"], "catalog_item_id": one["catalog_items"]},
         "POST /crm/v1/deals": {"contact_id": one["contacts"]},
+        "POST /works/v1/projects": {"owner_id": one["users"]},
+        "POST /works/v1/milestones": {"project_id": one["projects"]},
+        "POST /works/v1/tasks": {"project_id": one["projects"], "assignee_id": one["users"]},
     }
     return operation.body() | own.get(str(operation), {})
 

@@ -47,8 +47,10 @@ EMITTED_BY_WORKERS = {
     "call_session.abandoned",
     "delivery.dead_lettered",
     "enrollment.completed",
+    "invoice.drafted",
     "replay.completed",
     "sequence.step_executed",
+    "task.overdue",
     "waitlist.expired",
     "waitlist.offered",
 }

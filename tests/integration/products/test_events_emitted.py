@@ -20,6 +20,8 @@ PREPARATIONS = {
     "POST /tickets/v1/tickets/{id}/reopen": ("POST", "/tickets/v1/tickets/{id}/resolve", {"resolution_note": "done"}),
     "POST /tickets/v1/forms/{id}/enable": ("POST", "/tickets/v1/forms/{id}/disable", {}),
     "POST /crm/v1/sequences/{id}/resume": ("POST", "/crm/v1/sequences/{id}/pause", {}),
+    "POST /works/v1/projects/{id}/resume": ("POST", "/works/v1/projects/{id}/hold", {}),
+    "POST /works/v1/tasks/{id}/reopen": ("POST", "/works/v1/tasks/{id}/complete", {}),
 }
 """The call that must come before an operation, so that the operation changes something."""
 OF_MESSAGES = frozenset({"message.created", "template.created"})
@@ -32,6 +34,9 @@ REFERENCES = {
     "POST /crm/v1/interests": {"lead_id": "leads", "catalog_item_id": "catalog_items"},
     "POST /crm/v1/deals": {"contact_id": "contacts"},
     "POST /crm/v1/sequences/{id}/enroll": {"contact_id": "contacts"},
+    "POST /works/v1/projects": {"owner_id": "users"},
+    "POST /works/v1/milestones": {"project_id": "projects"},
+    "POST /works/v1/tasks": {"project_id": "projects", "milestone_id": "milestones", "assignee_id": "users"},
 }
 """The fields of a body that name another object, and the list that it is in."""
 
@@ -62,7 +67,7 @@ def validate(body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "operation", [one for one in MUTATIONS if one.path.startswith(("/v1/", "/crm/v1/", "/tickets/v1/"))], ids=str
+    "operation", [one for one in MUTATIONS if not one.path.startswith("/notifications/")], ids=str
 )
 def test_a_mutation_emits_what_it_declares(
     operation: Operation, http: httpx.Client, api: Api, org: Organisation
@@ -82,7 +87,7 @@ def test_a_mutation_emits_what_it_declares(
     emitted = [
         body for body in event_bodies(api, org.test.workspace_id) if body["request_id"] == answer.headers["request-id"]
     ]
-    assert {body["type"] for body in emitted} - OF_MESSAGES
+    assert {body["type"] for body in emitted} & {*operation.spec["x-events"]} or "*" in operation.spec["x-events"]
     for body in emitted:
         assert body["type"] in {*operation.spec["x-events"], *OF_MESSAGES} or "*" in operation.spec["x-events"]
         if body["type"] in SPINE["webhooks"]:
