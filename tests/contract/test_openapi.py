@@ -27,8 +27,18 @@ UNDOCUMENTED = {
     "/openapi.json",
     "/v1/openapi.json",
     "/{product}/v1/openapi.json",
+    "/b/{slug}",
+    "/b/{slug}/{link}",
+    "/b/{slug}/{link}/appointment.ics",
+    "/b/{slug}/{link}/cancel",
+    "/b/{slug}/{link}/move",
+    "/f/{slug}",
+    "/f/{slug}/{link}",
+    "/pages/page.css",
+    "/pages/frame.js",
+    "/embed.js",
 }
-"""Routes outside the public specification: health, and the specification itself (P-26)."""
+"""Routes outside the public specification: health, the specification itself, and the hosted pages (P-26)."""
 EMITTED_BY_WORKERS = {"delivery.dead_lettered", "replay.completed"}
 """Events that no operation of the API emits."""
 
