@@ -25,7 +25,7 @@ class OneOfEach:
             return template
         name = before.rpartition("/")[2]
         start, end = template.index("{"), template.index("}")
-        return template[:start] + self.by_collection[name] + template[end + 1 :]
+        return self.path(template[:start] + self.by_collection[name] + template[end + 1 :])
 
 
 async def _close_deliveries(database_url: str, workspace_id: str, event_id: str, endpoint_id: str) -> list[str]:
@@ -93,6 +93,28 @@ def _calendar(http: httpx.Client, contact_id: str) -> dict[str, str]:
     }
 
 
+def _tickets(http: httpx.Client, contact_id: str, user_id: str) -> dict[str, str]:
+    """Create a ticket without an owner, with an entry and evidence; a rule beside the default route, a policy and a form."""
+
+    def put(path: str, **body: object) -> str:
+        answer = http.post(f"/tickets/v1/{path}", json=body)
+        assert answer.status_code == 201 or answer.json()["code"] == "routing_rule_exists", answer.text
+        made: str = answer.json().get("id", "")
+        return made
+
+    word = f"t{ids.mint('tkt')[4:].lower()}"
+    ticket_id = put("tickets", contact_id=contact_id, subject="Part delayed", source="api", topic=word)
+    put("routing_rules", topic=None, owner_id=user_id)  # the workspace may have one
+    return {
+        "tickets": ticket_id,
+        "thread_entries": put(f"tickets/{ticket_id}/thread_entries", kind="note", body="Looks broken"),
+        "evidence": put(f"tickets/{ticket_id}/evidence", kind="photo", ref="photos/1.jpg"),
+        "routing_rules": put("routing_rules", topic=word, owner_id=user_id),
+        "sla_policies": put("sla_policies", priority="high", topic=word, threshold_s=3600),
+        "forms": put("forms", slug=word, title="Help"),
+    }
+
+
 def create_one_of_each(account: Account, database_url: str) -> OneOfEach:
     """Create one resource of each kind in the account's workspace."""
     with account.client() as http:
@@ -116,5 +138,6 @@ def create_one_of_each(account: Account, database_url: str) -> OneOfEach:
             **_messages(http),
         }
         made |= _calendar(http, made["contacts"])
+        made |= _tickets(http, made["contacts"], made["users"])
     dead, _ = asyncio.run(_close_deliveries(database_url, account.workspace_id, event_id, endpoint_id))
     return OneOfEach({**made, "deliveries": dead, "dead_letters": dead})

@@ -27,6 +27,9 @@ def _distinct(values: list[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
+COLOR: Final = "#1A73E8"
+"""The color of a brand that names none."""
+
 Slug = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$"),
@@ -46,17 +49,19 @@ Origins = Annotated[
 class Brand(BaseModel):
     """How a public form looks."""
 
-    name: Name
-    color: Annotated[str, StringConstraints(pattern=r"^#[0-9A-Fa-f]{6}$"), Field(description="Such as #1A73E8.")]
-    logo_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s\"'<>\\]+$", max_length=2048)] | None = None
+    name: str
+    color: str
+    logo_url: str | None = None
 
 
-class BrandIn(Brand, Body):
+class BrandIn(Body):
     """How a public form is to look."""
 
+    name: Name
     color: Annotated[str, StringConstraints(pattern=r"^#[0-9A-Fa-f]{6}$"), Field(description="Such as #1A73E8.")] = (
-        "#1A73E8"
+        COLOR
     )
+    logo_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s\"'<>\\]+$", max_length=2048)] | None = None
 
 
 class FormStatus(StrEnum):

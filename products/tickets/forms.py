@@ -10,7 +10,7 @@ import asyncpg
 from sqlalchemy import text
 
 from products.tickets.default_route import require_default_route
-from products.tickets.form_models import Brand, FormCreate, FormOut, FormRow, FormStatus, FormUpdate
+from products.tickets.form_models import COLOR, Brand, FormCreate, FormOut, FormRow, FormStatus, FormUpdate
 from spine.kernel import ids, store
 from spine.kernel.errors import Conflict, IllegalTransition
 from spine.kernel.events import EventType
@@ -103,7 +103,7 @@ async def create_form(body: FormCreate, unit: CurrentUnit) -> FormOut:
     id = ids.mint(FORM.prefix)
     if await unit.session.scalar(_TAKE_SLUG, {"slug": body.slug, "ws": unit.workspace_id, "id": id}) is None:
         raise Conflict("this slug is taken; choose another", code="slug_taken", param="slug")
-    brand = body.brand.model_dump() if body.brand else {"name": body.title, "color": "#1A73E8", "logo_url": None}
+    brand = body.brand.model_dump() if body.brand else {"name": body.title, "color": COLOR, "logo_url": None}
     row = await store.create(
         unit, FORM, id=id, slug=body.slug, title=body.title, topics=body.topics, brand=brand,
         allowed_origins=body.allowed_origins, meta=body.metadata,

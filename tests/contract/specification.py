@@ -40,6 +40,16 @@ BODIES: Final[dict[str, Any]] = {
     "POST /notifications/v1/messages/batch": {
         "messages": [{"to": "+910000000000", "template": "reminder", "channels": ["sms"]}]
     },
+    "POST /tickets/v1/tickets": {"contact_id": "ctc_…", "subject": "Part delayed", "source": "api"},
+    "PATCH /tickets/v1/tickets/{id}": {"subject": "Part lost"},
+    "POST /tickets/v1/tickets/{id}/evidence": {"kind": "photo", "ref": "photos/2.jpg"},
+    "POST /tickets/v1/tickets/{id}/transition": {"to": "pending", "reason": "waits for the part"},
+    "POST /tickets/v1/tickets/{id}/triage": {"to": "pending", "reason": "waits for the part"},
+    "PATCH /tickets/v1/routing_rules/{id}": {"metadata": {"k": "v"}},
+    "PATCH /tickets/v1/sla_policies/{id}": {"threshold_s": 7},
+    "POST /tickets/v1/sla_policies": {"priority": "low", "threshold_s": 60},
+    "POST /tickets/v1/forms": {"slug": "help", "title": "Help"},
+    "PATCH /tickets/v1/forms/{id}": {"title": "Support"},
 }
 """Bodies for operations whose schema is not sufficient to generate a valid one."""
 

@@ -73,7 +73,7 @@ def test_an_import_against_the_layers_is_refused(importer: str, imported: str, t
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for product, module in (("works", "tasks"), ("tickets", "threads")):
-        (tmp_path / "products" / product).mkdir()
+        (tmp_path / "products" / product).mkdir(exist_ok=True)
         (tmp_path / "products" / product / "__init__.py").touch()
         (tmp_path / "products" / product / f"{module}.py").touch()
     assert _lint_imports(tmp_path).returncode == 0

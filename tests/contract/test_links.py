@@ -20,6 +20,7 @@ from schemathesis.specs.openapi.checks import (
 from products.openapi import DIRECTORY
 from tests.api import Account, Api, unique_key
 from tests.contract.specification import OPERATIONS, Operation
+from tests.one_of_each import OneOfEach, create_one_of_each
 
 CHECKS: list[CheckFunction] = [
     not_a_server_error,
@@ -37,13 +38,18 @@ ONLY_DECLARED: Final = {
 MAKING: Final = [operation for operation in OPERATIONS if "links" in operation.spec["responses"].get("201", {})]
 
 
-def _another(operation: Operation) -> Any:
+def _another(operation: Operation, existing: OneOfEach) -> Any:
     """A body that makes one more; what a workspace has once gets a name of its own."""
+    one = existing.by_collection
     word = f"a{unique_key()}"
     own = {
         "POST /v1/event_types": {"name": f"own.{word}"},
         "POST /v1/users": {"email": f"{word}@example.com"},
         "POST /notifications/v1/templates": {"slug": word},
+        "POST /tickets/v1/tickets": {"contact_id": one["contacts"]},
+        "POST /tickets/v1/routing_rules": {"topic": word, "owner_id": one["users"]},
+        "POST /tickets/v1/sla_policies": {"topic": word},
+        "POST /tickets/v1/forms": {"slug": word},
     }
     return operation.body() | own.get(str(operation), {})
 
@@ -51,16 +57,19 @@ def _another(operation: Operation) -> Any:
 @pytest.fixture(scope="module")
 def account(api: Api) -> Account:
     """The workspace that all calls are made in."""
-    made = api.sign_up().test
-    with made.client() as http:
-        http.post(
-            "/notifications/v1/templates", json={"slug": "reminder", "bodies": {"sms": "Hello"}}
-        ).raise_for_status()
-    return made
+    return api.sign_up().test
+
+
+@pytest.fixture(scope="module")
+def existing(account: Account, api: Api) -> OneOfEach:
+    """What the workspace has, for bodies that name it."""
+    return create_one_of_each(account, api.database_url)
 
 
 @pytest.mark.parametrize("making", MAKING, ids=str)
-def test_what_is_made_is_there_until_it_is_deleted(making: Operation, api: Api, account: Account) -> None:
+def test_what_is_made_is_there_until_it_is_deleted(
+    making: Operation, api: Api, account: Account, existing: OneOfEach
+) -> None:
     """Along any way of links nothing that was made is missing, and nothing deleted is read again (P-22)."""
     document = schemathesis.openapi.from_path(
         DIRECTORY / "spine.json", config=schemathesis.Config.from_dict(ONLY_DECLARED)
@@ -70,7 +79,7 @@ def test_what_is_made_is_there_until_it_is_deleted(making: Operation, api: Api, 
     class Story(document.as_state_machine()):  # type: ignore[misc]  # a class made of the document
         def before_call(self, case: schemathesis.Case[Any]) -> None:
             if case.operation.label == str(making):
-                case.body = _another(making)
+                case.body = _another(making, existing)
             case.headers["Authorization"] = f"Bearer {account.key}"
             if "Idempotency-Key" in case.headers:
                 case.headers["Idempotency-Key"] = unique_key()

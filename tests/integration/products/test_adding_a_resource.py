@@ -1,4 +1,4 @@
-"""What one more thin resource costs, shown with the routing rules of `docs/adding_a_resource`, in a copy of the project."""
+"""What one more thin resource costs, shown with the saved replies of `docs/adding_a_resource`, in a copy of the project."""
 
 import os
 import shutil
@@ -20,31 +20,32 @@ from tests.e2e.installation import free_port
 ROOT: Final = Path(__file__).parent.parent.parent.parent
 RECIPE: Final = ROOT / "docs/adding_a_resource"
 PACKAGES: Final = ("policies", "products", "providers", "spine", "workers")
-CATALOGUE_LINES: Final = (
-    ("from products.notifications import inbound\n", "from products.tickets import routing_rules\n"),
-    ("    inbound.router,\n", "    routing_rules.router,\n"),
+ADDED_LINES: Final = (
+    ("spine/kernel/ids.py", '    "form": "frm",\n', '    "saved_reply": "srp",\n'),
+    (
+        "products/catalogue.py",
+        "from products.notifications import inbound\n",
+        "from products.tickets import saved_replies\n",
+    ),
+    ("products/catalogue.py", "    inbound.router,\n", "    saved_replies.router,\n"),
 )
-"""What is added to products/catalogue.py, each behind a line that is there."""
+"""What is added to modules that are there, each behind a line of them."""
 MAX_LINES: Final = 130
 
 
 def _copy_with_recipe(directory: Path) -> None:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (directory / "products/tickets").mkdir()
-    (directory / "products/tickets/__init__.py").write_text('"""Tickets."""\n')
-    shutil.copy(RECIPE / "routing_rules.py", directory / "products/tickets")
+    shutil.copy(RECIPE / "saved_replies.py", directory / "products/tickets")
     versions = directory / "spine/kernel/migrations/versions"
     newest = max(path.name.partition("_")[0] for path in versions.glob("[0-9]*.py"))
     revision = f"{int(newest) + 1:04}"
     migration = (RECIPE / "migration.py").read_text().replace("NEWEST", newest).replace("NEXT", revision)
-    (versions / f"{revision}_routing_rules.py").write_text(migration)
-    catalogue = directory / "products/catalogue.py"
-    text = catalogue.read_text()
-    for before, added in CATALOGUE_LINES:
+    (versions / f"{revision}_saved_replies.py").write_text(migration)
+    for module, before, added in ADDED_LINES:
+        text = (directory / module).read_text()
         assert text.count(before) == 1
-        text = text.replace(before, before + added)
-    catalogue.write_text(text)
+        (directory / module).write_text(text.replace(before, before + added))
 
 
 @pytest.fixture(scope="module")
@@ -92,58 +93,63 @@ def _sign_up(url: str) -> httpx.Client:
 
 def test_a_resource_is_one_short_module() -> None:
     """A thin resource is one module of at most 130 lines beside its migration."""
-    assert len((RECIPE / "routing_rules.py").read_text().splitlines()) <= MAX_LINES
+    assert len((RECIPE / "saved_replies.py").read_text().splitlines()) <= MAX_LINES
+
+
+def _body(http: httpx.Client, **fields: str) -> dict[str, str]:
+    """Return the body of a saved reply of a new user."""
+    author_id = http.post("/v1/users", json={"name": "Ann", "email": "ann@example.com"}).json()["id"]
+    return {"title": "Thanks", "body": "Thank you for writing.", "author_id": author_id, **fields}
 
 
 def test_its_verbs_are_served(url: str) -> None:
     """Create, read, list and change work as for every resource: prefix, Location, replay, version, errors by field."""
     with _sign_up(url) as http:
-        owner_id = http.post("/v1/users", json={"name": "Ann", "email": "ann@example.com"}).json()["id"]
-        body = {"topic": "billing", "owner_id": owner_id}
-        first = http.post("/tickets/v1/routing_rules", json=body, headers={"Idempotency-Key": "once"})
-        again = http.post("/tickets/v1/routing_rules", json=body, headers={"Idempotency-Key": "once"})
-        rule = first.json()
+        body = _body(http)
+        first = http.post("/tickets/v1/saved_replies", json=body, headers={"Idempotency-Key": "once"})
+        again = http.post("/tickets/v1/saved_replies", json=body, headers={"Idempotency-Key": "once"})
+        reply = first.json()
         assert first.status_code == 201
-        assert rule["id"].startswith("rrl_")
-        assert first.headers["location"] == f"/tickets/v1/routing_rules/{rule['id']}"
+        assert reply["id"].startswith("srp_")
+        assert first.headers["location"] == f"/tickets/v1/saved_replies/{reply['id']}"
         assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
-        second = http.post("/tickets/v1/routing_rules", json=body)
+        second = http.post("/tickets/v1/saved_replies", json=body)
         assert (second.status_code, second.json()["code"], second.json()["param"]) == (
-            409, "routing_rule_exists", "topic",
+            409, "saved_reply_exists", "title",
         )  # fmt: skip
-        unknown = http.post("/tickets/v1/routing_rules", json={"owner_id": "usr_01ARZ3NDEKTSV4RRFFQ69G5FAV"})
+        unknown = http.post(
+            "/tickets/v1/saved_replies", json={**body, "title": "x", "author_id": "usr_01ARZ3NDEKTSV4RRFFQ69G5FAV"}
+        )
         assert (unknown.status_code, unknown.json()["code"], unknown.json()["param"]) == (
-            422, "reference_not_found", "owner_id",
+            422, "reference_not_found", "author_id",
         )  # fmt: skip
         path = first.headers["location"]
-        changed = http.patch(path, json={"topic": None}, headers={"If-Match": '"1"'}).json()
-        assert (changed["topic"], changed["version"]) == (None, 2)
+        changed = http.patch(path, json={"title": "Many thanks"}, headers={"If-Match": '"1"'}).json()
+        assert (changed["title"], changed["version"]) == ("Many thanks", 2)
         assert http.get(path).json() == changed
-        assert http.get("/tickets/v1/routing_rules").json()["data"] == [changed]
+        assert http.get("/tickets/v1/saved_replies").json()["data"] == [changed]
 
 
 def test_other_workspaces_do_not_see_it(url: str) -> None:
     """The database keeps its rows in their workspace: another workspace's key gets 404, as for an unknown id (P-14, P-15)."""
     with _sign_up(url) as http, _sign_up(url) as other:
-        owner_id = http.post("/v1/users", json={"name": "Ann", "email": "ann@example.com"}).json()["id"]
-        path = http.post("/tickets/v1/routing_rules", json={"owner_id": owner_id}).headers["location"]
+        path = http.post("/tickets/v1/saved_replies", json=_body(http)).headers["location"]
         assert http.get(path).status_code == 200
-        assert other.get(path).status_code == other.patch(path, json={"topic": "x"}).status_code == 404
-        assert other.get("/tickets/v1/routing_rules").json()["data"] == []
+        assert other.get(path).status_code == other.patch(path, json={"title": "x"}).status_code == 404
+        assert other.get("/tickets/v1/saved_replies").json()["data"] == []
 
 
 def test_its_events_and_reference_follow(url: str) -> None:
-    """Its events are emitted and listed, and its product has an OpenAPI document with its paths and webhooks."""
+    """Its events are emitted and listed, and the document of its product has its paths and webhooks."""
     with _sign_up(url) as http:
-        owner_id = http.post("/v1/users", json={"name": "Ann", "email": "ann@example.com"}).json()["id"]
-        path = http.post("/tickets/v1/routing_rules", json={"owner_id": owner_id}).headers["location"]
-        http.patch(path, json={"topic": "returns"}).raise_for_status()
-        events = http.get("/v1/events", params={"type": "routing_rule.*"}).json()["data"]
+        path = http.post("/tickets/v1/saved_replies", json=_body(http)).headers["location"]
+        http.patch(path, json={"body": "Thanks a lot."}).raise_for_status()
+        events = http.get("/v1/events", params={"type": "saved_reply.*"}).json()["data"]
         assert [(event["type"], event["data"]["version"]) for event in events] == [
-            ("routing_rule.created", 1), ("routing_rule.updated", 2),
+            ("saved_reply.created", 1), ("saved_reply.updated", 2),
         ]  # fmt: skip
         types = {entry["name"] for entry in http.get("/v1/events/types").json()["data"]}
-        assert {"routing_rule.created", "routing_rule.updated"} <= types
+        assert {"saved_reply.created", "saved_reply.updated"} <= types
         document = http.get("/tickets/v1/openapi.json").json()
-    assert set(document["paths"]) == {"/tickets/v1/routing_rules", "/tickets/v1/routing_rules/{id}"}
-    assert set(document["webhooks"]) == {"routing_rule.created", "routing_rule.updated"}
+    assert {"/tickets/v1/saved_replies", "/tickets/v1/saved_replies/{id}"} <= set(document["paths"])
+    assert {"saved_reply.created", "saved_reply.updated"} <= set(document["webhooks"])
