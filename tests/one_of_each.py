@@ -69,7 +69,7 @@ def _messages(http: httpx.Client) -> dict[str, str]:
 
 
 def _calendar(http: httpx.Client, contact_id: str) -> dict[str, str]:
-    """Create a resource with a slot, an appointment in it, a service, a waitlist entry and a booking page."""
+    """Create a resource with a slot, a service by its slug too, an appointment, a waitlist entry and a booking page."""
 
     def put(path: str, **body: object) -> dict[str, Any]:
         answer = http.post(f"/calendar/v1/{path}", json=body)
@@ -80,11 +80,17 @@ def _calendar(http: httpx.Client, contact_id: str) -> dict[str, str]:
     word = f"s{ids.mint('svc')[4:].lower()}"
     resource_id = put("resources", name="Ravi", time_zone="Asia/Kolkata")["id"]
     day = datetime.now(UTC).replace(hour=10) + timedelta(days=3)
-    slot = {"resource_id": resource_id, "starts_at": day.isoformat(), "ends_at": (day + timedelta(hours=1)).isoformat()}
+    slot = {
+        "resource_id": resource_id,
+        "starts_at": day.isoformat(),
+        "ends_at": (day + timedelta(hours=1)).isoformat(),
+        "capacity": 10_000,
+    }
     slot_id = put("slots", slots=[slot])["data"][0]["id"]
     window = {"from": day.isoformat(), "to": (day + timedelta(days=1)).isoformat()}
     return {
         "resources": resource_id,
+        "service": word,
         "services": put("services", slug=word, name="Service", duration_min=30)["id"],
         "slots": slot_id,
         "appointments": put("appointments", slot_id=slot_id, contact_id=contact_id, service=word)["id"],

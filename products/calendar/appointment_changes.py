@@ -28,7 +28,7 @@ from products.calendar.reminders import REMIND, schedule_reminder
 from products.calendar.resources import CalendarResourceRow
 from products.calendar.slot_models import RELEASED, SlotRow
 from products.calendar.slot_room import read_terms, release, slot_time, unavailable, win
-from spine.kernel import jobs, store
+from spine.kernel import ids, jobs, store
 from spine.kernel.database_errors import constraint
 from spine.kernel.errors import Conflict, IllegalTransition
 from spine.kernel.routes import CurrentUnit, declares, new_router
@@ -42,6 +42,8 @@ MAX_MOVES: Final = 50
 
 async def _lock_booked(unit: UnitOfWork, id: str) -> AppointmentRow:
     """Lock a booked appointment, without its reminder's job. Raises NotFound, IllegalTransition."""
+    if not ids.is_id(id, APPOINTMENT.prefix):
+        raise store.not_found(APPOINTMENT)
     await jobs.cancel(unit, REMIND, id)
     row: AppointmentRow = await store.get(unit, APPOINTMENT, id, lock=True)
     if row.status != "booked":

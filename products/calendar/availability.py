@@ -12,6 +12,8 @@ from spine.kernel.routes import PageRequest
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
 
+_MAX_SCAN: Final = 1000
+"""Slots that one page looks at, also where SPINE_MAX_SCAN allows more: each costs a look at its resource's appointments."""
 _OPEN: Final = (
     "SELECT * FROM spine.slots s WHERE s.workspace_id = :ws AND s.status = 'open' AND s.booked < s.capacity "
     "AND s.starts_at >= coalesce(cast(:since AS timestamptz), now()) {more} ORDER BY s.starts_at, s.id"
@@ -22,19 +24,24 @@ _AFTER: Final = (
     "AND (s.starts_at, s.id) > (cast(cast(:after_at AS text) AS timestamptz), cast(:after_id AS text)) "
     "AND pg_visible_in_snapshot(s.xid, cast(cast(:snapshot AS text) AS pg_snapshot))"
 )
+# `taken`: booked appointments of one resource never overlap, so only the last one that begins before the slot's end can reach
+# into it. If that one is in this very slot, none of another slot does.
 # The second part runs only for a page that the first one did not fill: it finds where a scan that ended early ended.
 _PAGE: Final = """
     SELECT * FROM (
         (SELECT s.*, pg_current_snapshot()::text AS snapshot, false AS reached
            FROM ({open} LIMIT :scan) s
            LEFT JOIN spine.services v ON v.workspace_id = :ws AND v.slug = coalesce(s.service, cast(:service AS text))
+           LEFT JOIN LATERAL (
+               SELECT a.slot_id, upper(a.occupied) AS until FROM spine.appointments a
+                WHERE a.workspace_id = :ws AND a.resource_id = s.resource_id AND a.status = 'booked'
+                  AND a.starts_at < s.ends_at + make_interval(mins => coalesce(v.buffer_min, 0))
+                ORDER BY a.starts_at DESC LIMIT 1
+           ) taken ON true
           WHERE s.bookable_until > now()
             AND (cast(:service AS text) IS NULL OR s.service = :service
                  OR s.service IS NULL AND s.ends_at - s.starts_at >= make_interval(mins => v.duration_min))
-            AND NOT EXISTS (
-                SELECT 1 FROM spine.appointments a
-                 WHERE a.workspace_id = :ws AND a.resource_id = s.resource_id AND a.status = 'booked' AND a.slot_id <> s.id
-                   AND a.occupied && tstzrange(s.starts_at, s.ends_at + make_interval(mins => coalesce(v.buffer_min, 0))))
+            AND (taken.slot_id IS NULL OR taken.slot_id = s.id OR taken.until <= s.starts_at)
           ORDER BY s.starts_at, s.id LIMIT :rows)
         UNION ALL
         (SELECT s.*, pg_current_snapshot()::text, true FROM ({open} LIMIT :scan) s OFFSET :scan - 1 LIMIT 1)
@@ -96,7 +103,7 @@ async def _read(unit: UnitOfWork, wanted: SlotFilter, limit: int, position: Posi
         "ws": unit.workspace_id,
         "since": wanted.since,
         "service": wanted.service,
-        "scan": unit.platform.http.max_scan,
+        "scan": min(unit.platform.http.max_scan, _MAX_SCAN),
         "rows": limit + 1,
     }
     more = []

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
-from sqlalchemy.orm import Mapped
+from sqlalchemy.orm import Mapped, mapped_column
 
 from spine.kernel import store
 from spine.kernel.crud import crud_router
@@ -19,7 +19,7 @@ class CalendarResourceRow(TenantRow):
     __tablename__ = "calendar_resources"
     name: Mapped[str]
     user_id: Mapped[str | None]
-    time_zone: Mapped[str]
+    time_zone: Mapped[str] = mapped_column(default="UTC")
 
     constraint_errors = {  # read-only
         "calendar_resources_user": lambda: store.reference_not_found("user_id"),

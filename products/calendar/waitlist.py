@@ -98,6 +98,8 @@ async def claim_waitlist_entry(id: str, unit: CurrentUnit, body: ClaimBody | Non
 
 async def _lock(unit: UnitOfWork, id: str) -> WaitlistEntryRow:
     """Lock an entry, without the job of its expiry, which locks in this order too. Raises NotFound."""
+    if not ids.is_id(id, WAITLIST_ENTRY.prefix):
+        raise store.not_found(WAITLIST_ENTRY)
     await jobs.cancel(unit, EXPIRE, id)
     row: WaitlistEntryRow = await store.get(unit, WAITLIST_ENTRY, id, lock=True)
     return row

@@ -50,6 +50,17 @@ BODIES: Final[dict[str, Any]] = {
     "POST /tickets/v1/sla_policies": {"priority": "low", "threshold_s": 60},
     "POST /tickets/v1/forms": {"slug": "help", "title": "Help"},
     "PATCH /tickets/v1/forms/{id}": {"title": "Support"},
+    "POST /calendar/v1/resources": {"name": "Ravi", "time_zone": "Asia/Kolkata"},
+    "PATCH /calendar/v1/resources/{id}": {"name": "Asha"},
+    "POST /calendar/v1/services": {"slug": "ac_service", "name": "AC service", "duration_min": 60},
+    "PATCH /calendar/v1/services/{id}": {"duration_min": 45},
+    "POST /calendar/v1/waitlist_entries": {
+        "service": "ac_service",
+        "contact_id": "ctc_01J9X000000000000000000000",
+        "window": {"from": "2100-01-01T00:00:00Z", "to": "2100-02-01T00:00:00Z"},
+    },
+    "POST /calendar/v1/booking_pages": {"slug": "acme", "brand": {"name": "Acme"}, "services": ["ac_service"]},
+    "PATCH /calendar/v1/booking_pages/{id}": {"status": "disabled"},
 }
 """Bodies for operations whose schema is not sufficient to generate a valid one."""
 

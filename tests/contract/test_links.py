@@ -50,6 +50,14 @@ def _another(operation: Operation, existing: OneOfEach) -> Any:
         "POST /tickets/v1/routing_rules": {"topic": word, "owner_id": one["users"]},
         "POST /tickets/v1/sla_policies": {"topic": word},
         "POST /tickets/v1/forms": {"slug": word},
+        "POST /calendar/v1/services": {"slug": word},
+        "POST /calendar/v1/appointments": {"slot_id": one["slots"], "contact_id": one["contacts"], "service": None},
+        "POST /calendar/v1/waitlist_entries": {
+            "service": one["service"],
+            "resource_id": None,
+            "contact_id": one["contacts"],
+        },
+        "POST /calendar/v1/booking_pages": {"slug": word, "services": [one["service"]]},
     }
     return operation.body() | own.get(str(operation), {})
 

@@ -39,7 +39,13 @@ UNDOCUMENTED = {
     "/embed.js",
 }
 """Routes outside the public specification: health, the specification itself, and the hosted pages (P-26)."""
-EMITTED_BY_WORKERS = {"delivery.dead_lettered", "replay.completed"}
+EMITTED_BY_WORKERS = {
+    "appointment.reminder_sent",
+    "delivery.dead_lettered",
+    "replay.completed",
+    "waitlist.expired",
+    "waitlist.offered",
+}
 """Events that no operation of the API emits."""
 
 

@@ -1,13 +1,17 @@
 """The migrations go up and down, one revision at a time and all at once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import asyncpg
+import pytest
 from asyncpg import Record
 
 import spine.kernel.migrations
 from spine.kernel.database import downgrade, migrate
+from spine.supervisor.database_logins import create_owner
+from tests.conftest import empty_database
 
 VERSIONS: Final = Path(spine.kernel.migrations.__file__).parent / "versions"
 REVISIONS: Final = tuple(sorted(path.name.partition("_")[0] for path in VERSIONS.glob("[0-9]*.py")))
@@ -74,3 +78,26 @@ async def test_downgrade_to_nothing_and_back(database: str) -> None:
     for _ in range(2):
         await migrate(database)
         assert await catalog(database) == before
+
+
+@pytest.fixture
+def unmigrated(postgres_url: str) -> Iterator[str]:
+    """The URL of an empty database."""
+    with empty_database(postgres_url) as url:
+        yield url
+
+
+async def test_an_owner_who_is_no_superuser_migrates(unmigrated: str) -> None:
+    """The database's owner needs no superuser: also the extension that bookings need is one that an owner may create."""
+    owner = await create_owner(unmigrated)
+    await migrate(owner)
+    connection = await asyncpg.connect(owner)
+    try:
+        assert not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        assert await connection.fetchval("SELECT true FROM pg_extension WHERE extname = 'btree_gist'")
+    finally:
+        await connection.close()
+    before = await catalog(owner)
+    await downgrade(owner, "0011")
+    await migrate(owner)
+    assert await catalog(owner) == before
