@@ -1,4 +1,4 @@
-"""`/b/{slug}/{link}`: the page behind the link of an appointment: look at it, put it into a calendar, cancel it.
+"""`/b/{slug}/{link}`: the page behind the link of an appointment: look at it, put it into a calendar, cancel it, or move it.
 
 The link is the only right to it: it is sealed, while the appointment's id could be guessed (conventions 2.3).
 """
@@ -46,7 +46,7 @@ router = page_router()
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class ShownAppointment:
     """An appointment with what its page says of it."""
 
     row: AppointmentRow
@@ -67,7 +67,7 @@ async def appointment_page(slug: str, link: str, request: Request) -> Response:
 async def appointment_file(slug: str, link: str, request: Request) -> Response:
     platform: Platform = request.app.state.platform
     await submissions.limit_views(request, platform)
-    shown = await _read(request, slug, links.unseal(platform.vault, Kind.BOOKING, slug, link))
+    shown = await read_appointment(request, slug, links.unseal(platform.vault, Kind.BOOKING, slug, link))
     row = shown.row
     entry = Entry(
         uid=row.id,
@@ -87,13 +87,12 @@ async def submit_cancellation(slug: str, link: str, request: Request) -> Respons
     await submissions.limit_submissions(request, platform)
     fields = await read_fields(request)
     to = links.unseal(platform.vault, Kind.BOOKING, slug, link)
-    site = _site(slug, to)
+    site = link_site(slug, to)
     reason = text_of(fields, "reason")[:_MAX_REASON_CHARS] or _DEFAULT_REASON
 
     async def work(unit: UnitOfWork) -> str:
-        row = await store.get(unit, APPOINTMENT, to.id)
-        act_as(unit, row.contact_id)
-        await cancel_appointment(row.id, CancelBody(reason=reason), unit)
+        await act_as_its_contact(unit, to.id)
+        await cancel_appointment(to.id, CancelBody(reason=reason), unit)
         return f"{site.path}/{link}"
 
     try:
@@ -104,13 +103,26 @@ async def submit_cancellation(slug: str, link: str, request: Request) -> Respons
     return RedirectResponse(path, 303, {**protections(), "Cache-Control": "no-store"})
 
 
-def _site(slug: str, to: Link) -> Site:
+async def act_as_its_contact(unit: UnitOfWork, id: str) -> None:
+    """Make the appointment's contact the actor. The row itself is read by who locks it, so that nothing of it is outdated."""
+    query = select(AppointmentRow.contact_id).where(
+        AppointmentRow.workspace_id == unit.workspace_id, AppointmentRow.id == id
+    )
+    contact_id = await unit.session.scalar(query)
+    if contact_id is None:
+        raise store.not_found(APPOINTMENT)
+    act_as(unit, contact_id)
+
+
+def link_site(slug: str, to: Link) -> Site:
     """Return the page of a link. It need not be active any more: appointments stay when a page goes."""
     return Site(Kind.BOOKING, slug, to.workspace_id, to.organisation_id, to.env, Look(), Framing(ANYWHERE))
 
 
-async def _read(request: Request, slug: str, to: Link) -> _Shown:
-    async def read(unit: UnitOfWork) -> _Shown:
+async def read_appointment(request: Request, slug: str, to: Link) -> ShownAppointment:
+    """Return the appointment that a link leads to. Raises NotFound."""
+
+    async def read(unit: UnitOfWork) -> ShownAppointment:
         row: AppointmentRow = await store.get(unit, APPOINTMENT, to.id)
         services = await find_services(unit, {row.service} if row.service else set())
         resource = await unit.session.get_one(CalendarResourceRow, (to.workspace_id, row.resource_id))
@@ -118,7 +130,7 @@ async def _read(request: Request, slug: str, to: Link) -> _Shown:
             select(BookingPageRow).where(BookingPageRow.workspace_id == to.workspace_id, BookingPageRow.slug == slug)
         )
         name = services[row.service].name if row.service in services else row.service or "Appointment"
-        return _Shown(row, name, resource.name, resource.time_zone, Look.of(page.brand) if page else Look())
+        return ShownAppointment(row, name, resource.name, resource.time_zone, Look.of(page.brand) if page else Look())
 
     return await read_in(request, to, read)
 
@@ -126,7 +138,7 @@ async def _read(request: Request, slug: str, to: Link) -> _Shown:
 async def _show(request: Request, slug: str, link: str, to: Link, back: Returned | None = None) -> Response:
     platform: Platform = request.app.state.platform
     back = back or Returned(200, {})
-    shown, site = await _read(request, slug, to), _site(slug, to)
+    shown, site = await read_appointment(request, slug, to), link_site(slug, to)
     row, in_zone = shown.row, zone("", shown.time_zone)
     start = row.starts_at.astimezone(in_zone)
     return html(

@@ -61,7 +61,7 @@ async def offered_services(unit: UnitOfWork, slugs: Iterable[str]) -> list[Offer
     return [OfferedService(slug, found[slug].name, found[slug].duration_min) for slug in slugs if slug in found]
 
 
-async def offered_times(unit: UnitOfWork, service: str, after: str, zone_name: str) -> OfferedTimes:
+async def offered_times(unit: UnitOfWork, service: str | None, after: str, zone_name: str) -> OfferedTimes:
     """Return the first free times of a service from `after` on, in the visitor's zone or, by default, in that of the resource."""
     now = unit.platform.clock.now()
     since = max(_time(after) or now, now)

@@ -115,7 +115,13 @@ def _defaults_on_loopback(http: HttpSettings) -> dict[str, str]:
     local = http.http_host == "localhost" or (address is not None and address.is_loopback)
     if not local or http.trusted_proxies or http.public_url is not None:
         return {}
-    defaults = {"SPINE_SIGNUP_CONFIRMATION": "none", "SPINE_SIGNUP_PER_HOUR": "10000"}
+    defaults = {
+        "SPINE_SIGNUP_CONFIRMATION": "none",
+        "SPINE_SIGNUP_PER_HOUR": "10000",
+        "SPINE_PAGE_VIEWS_PER_MINUTE": "10000",
+        "SPINE_PAGE_SUBMISSIONS_PER_HOUR": "100000",
+        "SPINE_PAGE_SUBMISSIONS_PER_SLUG": "100000",
+    }
     return defaults if http.operator_token is not None else {**defaults, "SPINE_METRICS_ACCESS": "local"}
 
 

@@ -40,8 +40,19 @@ UNDOCUMENTED = {
     "/docs",
     "/docs/{product}",
     "/docs/assets/{name}",
+    "/b/{slug}",
+    "/b/{slug}/{link}",
+    "/b/{slug}/{link}/appointment.ics",
+    "/b/{slug}/{link}/cancel",
+    "/b/{slug}/{link}/move",
+    "/f/{slug}",
+    "/f/{slug}/{link}",
+    "/pages/page.css",
+    "/pages/frame.js",
+    "/embed.js",
 }
-"""Routes outside the public specification: health, the specification itself, also as pages, and MCP, which describes itself (P-26)."""
+"""Routes outside the public specification: health, hosted pages, the specification itself, also as
+pages, and MCP, which describes itself (P-26)."""
 EMITTED_BY_WORKERS = {
     "appointment.reminder_sent",
     "call_session.abandoned",

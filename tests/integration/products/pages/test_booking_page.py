@@ -300,6 +300,43 @@ def test_cancelling_needs_the_link_and_a_rendering(
     assert [anybody.post(form.action, data=form.fields).status_code for form in forms] == [303, 409]
 
 
+def test_an_appointment_is_moved_from_its_page(
+    salon: Salon, slug: str, anybody: httpx.Client, http: httpx.Client
+) -> None:
+    """Another free time takes the place of the old one, which is free again; the link stays good (K-06)."""
+    sent = anybody.post(f"/b/{slug}", data=open_page(anybody, slug).filled(**TYPED, slot=salon.slot_ids[0]))
+    path = sent.headers["location"]
+    form = read_form(anybody.get(f"{path}/move"))
+    assert form.choices["slot"] == salon.slot_ids[1:]
+    assert anybody.post(form.action, data=form.fields).status_code == 422
+    answers = [anybody.post(form.action, data=form.filled(slot=salon.slot_ids[2])) for _ in range(2)]
+    assert [(answer.status_code, answer.headers.get("location")) for answer in answers] == [(303, path)] * 2
+    [made] = appointments(http)
+    assert (made["slot_id"], made["status"]) == (salon.slot_ids[2], "booked")
+    assert [entry["actor"]["type"] for entry in made["history"]] == ["contact", "contact"]
+    assert "21:30 – 22:30" in visible_text(anybody.get(path))
+    assert read_form(anybody.get(f"/b/{slug}")).choices["slot"] == salon.slot_ids[:2]
+
+
+def test_a_lost_time_keeps_the_old_one(salon: Salon, slug: str, anybody: httpx.Client, http: httpx.Client) -> None:
+    """Who moves to a time that was taken meanwhile keeps the appointment and sees fresh times (K-06)."""
+    sent = anybody.post(f"/b/{slug}", data=open_page(anybody, slug).filled(**TYPED, slot=salon.slot_ids[0]))
+    path = sent.headers["location"]
+    form = read_form(anybody.get(f"{path}/move"))
+    other = create(http, "/crm/v1/contacts", name="By phone")
+    create(http, "/calendar/v1/appointments", slot_id=salon.slot_ids[1], contact_id=other["id"], service="ac_service")
+    back = anybody.post(form.action, data=form.filled(slot=salon.slot_ids[1]))
+    assert back.status_code == 409
+    assert "This time was taken" in visible_text(back)
+    assert read_form(back).choices["slot"] == salon.slot_ids[2:]
+    assert "17:30 – 18:30" in visible_text(anybody.get(path))
+    cancel = read_form(anybody.get(path))
+    assert anybody.post(cancel.action, data=cancel.fields).status_code == 303
+    gone = anybody.post(form.action, data=read_form(back).filled(slot=salon.slot_ids[2]))
+    assert gone.status_code == 409
+    assert [one["slot_id"] for one in appointments(http) if one["status"] == "booked"] == [salon.slot_ids[1]]
+
+
 def test_an_appointment_fits_into_a_calendar(salon: Salon, slug: str, anybody: httpx.Client) -> None:
     """The calendar file has the appointment's times in UTC."""
     path = anybody.post(f"/b/{slug}", data=open_page(anybody, slug).filled(**TYPED, slot=salon.slot_ids[0])).headers[
