@@ -66,9 +66,7 @@ def validate(body: dict[str, Any]) -> None:
     ).validate(body)
 
 
-@pytest.mark.parametrize(
-    "operation", [one for one in MUTATIONS if not one.path.startswith("/notifications/")], ids=str
-)
+@pytest.mark.parametrize("operation", [one for one in MUTATIONS if not one.path.startswith("/notifications/")], ids=str)
 def test_a_mutation_emits_what_it_declares(
     operation: Operation, http: httpx.Client, api: Api, org: Organisation
 ) -> None:
