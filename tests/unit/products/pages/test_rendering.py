@@ -1,6 +1,7 @@
 """Pages show brands and texts of tenants and visitors, and run nothing of theirs."""
 
 import re
+from typing import Any
 
 import pytest
 from fastapi import Response
@@ -11,7 +12,7 @@ from products.pages.rendering import Look, html
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 
 
-def show(look: Look, **values: object) -> Response:
+def show(look: Look, **values: Any) -> Response:
     """Render the error page, the smallest one."""
     return html("error.html", look, NOWHERE, **{"title": "T", "detail": "D", **values})
 
