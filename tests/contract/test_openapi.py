@@ -43,6 +43,7 @@ EMITTED_BY_WORKERS = {
     "appointment.reminder_sent",
     "delivery.dead_lettered",
     "replay.completed",
+    "ticket.sla_breached",
     "waitlist.expired",
     "waitlist.offered",
 }

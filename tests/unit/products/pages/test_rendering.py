@@ -11,9 +11,9 @@ from products.pages.rendering import Look, html
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 
 
-def show(look: Look, **values: object) -> Response:
+def show(look: Look, *, title: str = "T", detail: str = "D") -> Response:
     """Render the error page, the smallest one."""
-    return html("error.html", look, NOWHERE, **{"title": "T", "detail": "D", **values})
+    return html("error.html", look, NOWHERE, title=title, detail=detail)
 
 
 def policy_of(answer: Response) -> dict[str, str]:
