@@ -62,6 +62,7 @@ EMITTED_BY_WORKERS = {
     "replay.completed",
     "sequence.step_executed",
     "task.overdue",
+    "ticket.sla_breached",
     "waitlist.expired",
     "waitlist.offered",
 }

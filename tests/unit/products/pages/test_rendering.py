@@ -1,7 +1,6 @@
 """Pages show brands and texts of tenants and visitors, and run nothing of theirs."""
 
 import re
-from typing import Any
 
 import pytest
 from fastapi import Response
@@ -12,9 +11,9 @@ from products.pages.rendering import Look, html
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 
 
-def show(look: Look, **values: Any) -> Response:
+def show(look: Look, *, title: str = "T", detail: str = "D") -> Response:
     """Render the error page, the smallest one."""
-    return html("error.html", look, NOWHERE, **{"title": "T", "detail": "D", **values})
+    return html("error.html", look, NOWHERE, title=title, detail=detail)
 
 
 def policy_of(answer: Response) -> dict[str, str]:
