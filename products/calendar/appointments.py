@@ -92,7 +92,7 @@ async def complete_appointment(id: str, unit: CurrentUnit) -> AppointmentOut:
     openapi_extra=declares("calendar:write", NO_SHOW),
     summary="Say that the contact did not come; flags the appointment for follow-up",
 )
-async def no_show_appointment(id: str, unit: CurrentUnit) -> AppointmentOut:
+async def mark_appointment_no_show(id: str, unit: CurrentUnit) -> AppointmentOut:
     return await _end(unit, id, "no_show", follow_up=True)
 
 

@@ -103,6 +103,6 @@ async def _close(unit: UnitOfWork, id: str, status: str, lost_reason: str | None
 
 
 @router.get("/{id}/timeline", openapi_extra=declares("crm:read"), summary="A deal's timeline, oldest first")
-async def deal_timeline(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
+async def get_deal_timeline(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
     await store.get(unit, DEAL, id)
     return await timeline.page(unit, id, paging)

@@ -149,6 +149,6 @@ async def update_lead(id: str, body: LeadUpdate, unit: CurrentUnit, if_match: If
 
 
 @router.get("/{id}/timeline", openapi_extra=declares("crm:read"), summary="A lead's timeline, oldest first")
-async def lead_timeline(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
+async def get_lead_timeline(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
     await store.get(unit, LEAD, id)
     return await timeline.page(unit, id, paging)

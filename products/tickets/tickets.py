@@ -172,6 +172,6 @@ async def _record_changes(
 
 
 @router.get("/{id}/timeline", openapi_extra=declares("tickets:read"), summary="A ticket's timeline, oldest first")
-async def ticket_timeline(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
+async def get_ticket_timeline(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
     await store.get(unit, TICKET, id)
     return await timeline.page(unit, id, paging)

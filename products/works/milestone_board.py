@@ -44,7 +44,7 @@ router = new_router("/works/v1/projects", "projects")
     openapi_extra=declares("works:read"),
     summary="A project's milestones, with counts of their tasks",
 )
-async def project_milestones(id: str, unit: CurrentUnit) -> MilestoneBoard:
+async def list_project_milestones(id: str, unit: CurrentUnit) -> MilestoneBoard:
     is_overdue = IS_OPEN & TaskRow.overdue_at.is_not(None)
     counted = {state: TaskRow.status == state for state in TASK_STATES} | {"overdue": is_overdue}
     counts = (

@@ -186,6 +186,6 @@ async def update_project(id: str, body: ProjectUpdate, unit: CurrentUnit, if_mat
 
 
 @router.get("/{id}/timeline", openapi_extra=declares("works:read"), summary="A project's timeline, oldest first")
-async def project_timeline(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
+async def get_project_timeline(id: str, unit: CurrentUnit, paging: Paging) -> Page[TimelineEntry]:
     await store.get(unit, PROJECT, id)
     return await timeline.page(unit, id, paging)
