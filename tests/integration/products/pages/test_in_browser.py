@@ -3,61 +3,29 @@
 import http.server
 import re
 import secrets
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.api import Api
+from tests.browser import launched, needs_browser, opened
 from tests.hosted_pages import new_form, new_salon
 
-_CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_FLAGS: Final = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
-PHONE: Final = {"width": 320, "height": 640}
-
-pytestmark = pytest.mark.skipif(
-    _CHROMIUM is None, reason="no Chromium is installed; the other tests check the same laws"
-)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
-def browser(api: Api) -> Iterator[Browser]:
-    """A browser. It runs an event loop in this thread until it ends, so it starts after the API and ends before it."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=_CHROMIUM, args=list(_FLAGS))
-        yield launched
-        launched.close()
-
-
-@contextmanager
-def opened(browser: Browser, **options: Any) -> Iterator[Page]:
-    """A page in a context of its own. Fails at the end if the page broke its own Content-Security-Policy."""
-    context: BrowserContext = browser.new_context(**{"viewport": PHONE, **options})
-    context.set_default_timeout(10_000)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    try:
-        yield page
-    finally:
-        context.close()
-    assert [text for text in complaints if "Content Security Policy" in text and "frame-ancestors" not in text] == []
+def browser(api: Api) -> Iterator[Browser]:  # it starts after the API, and ends before it
+    """A browser for the tests of this module."""
+    with launched() as made:
+        yield made
 
 
 @pytest.fixture
