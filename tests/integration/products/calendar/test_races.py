@@ -12,6 +12,7 @@ import products.calendar
 import spine.kernel.public_slugs
 from tests.api import Api, Organisation
 from tests.booking import HOUR, Calendar, counts_are_true, days_ahead
+from tests.database import owner_connection
 
 CALLERS = 50
 RETRIED = "transaction retried"
@@ -147,6 +148,28 @@ async def test_moves_into_the_time_of_one_resource_take_turns(
     assert _codes(answers) == {200: 1, (409, "slot_unavailable"): 39}
     assert sum(calendar.get(f"slots/{id}")["booked"] for id in elsewhere) == 39
     assert await counts_are_true(api)
+
+
+async def test_a_move_waits_for_the_resource_and_a_booking_does_not(
+    api: Api, org: Organisation, calendar: Calendar
+) -> None:
+    """While another move holds the new resource, a reschedule into it waits, and a booking in it goes through (K-06)."""
+    resource_id, contact_id = calendar.resource(), calendar.contact()
+    target, other = calendar.slots(resource_id, days_ahead(3), days_ahead(4))
+    id = calendar.book(calendar.slot(), contact_id)["id"]
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with owner_connection(api) as owner, owner_connection(api) as observer, org.test.async_client() as http:
+        async with owner.transaction():
+            await owner.execute("SELECT FROM spine.calendar_resources WHERE id = $1 FOR NO KEY UPDATE", resource_id)
+            path = f"/calendar/v1/appointments/{id}/reschedule"
+            move = asyncio.create_task(http.post(path, json={"slot_id": target}))
+            while not await observer.fetchval(waiting):
+                assert not move.done()
+                await asyncio.sleep(0.01)
+            body = {"slot_id": other, "contact_id": contact_id}
+            assert (await http.post("/calendar/v1/appointments", json=body)).status_code == 201
+            assert not move.done()
+        assert (await move).status_code == 200
 
 
 async def test_a_freed_slot_has_one_winner_again(api: Api, org: Organisation, calendar: Calendar) -> None:
