@@ -1,8 +1,8 @@
 """Changes of booked appointments: another slot, or none. Old and new slot change in one transaction (K-06, K-07).
 
 Every change locks in one order, so that changes that cross do not deadlock: the reminder's job, the appointment, the new
-resource, the slots by their ids. The appointment's own row is written last, when nothing is left to wait for: rivals that
-meet it in the exclusion constraint wait for this transaction.
+resource, the slots by their ids. What takes time, the notice to the contact, comes before the slots. The appointment's own row
+is written last, when nothing is left to wait for: rivals that meet it in the exclusion constraint wait for this transaction.
 """
 
 from datetime import datetime
@@ -58,13 +58,13 @@ async def _lock_booked(unit: UnitOfWork, id: str) -> AppointmentRow:
 )
 async def cancel_appointment(id: str, body: CancelBody, unit: CurrentUnit) -> AppointmentOut:
     row = await _lock_booked(unit, id)
-    await release(unit, row.slot_id)
     sent = await notices.tell(
         unit, notices.CANCELLED, row.contact_id, row.id,
         resource_id=row.resource_id, service=row.service, starts_at=row.starts_at, reason=body.reason,
     )  # fmt: skip
     message_ids = notices.message_ids(sent)
     entry = history_entry(unit, "cancelled", await unit.now(), reason=body.reason, message_ids=message_ids)
+    await release(unit, row.slot_id)
     values = {"status": "cancelled", "cancel_reason": body.reason, "history": [*row.history, entry]}
     await store.change(unit, APPOINTMENT, row, values)
     out = AppointmentOut.model_validate(row)
@@ -85,13 +85,13 @@ async def reschedule_appointment(id: str, body: RescheduleBody, unit: CurrentUni
         raise Conflict(f"an appointment is moved {MAX_MOVES} times at most; cancel it", code="too_many_reschedules")
     terms = await read_terms(unit, body.slot_id, row.service)
     old = slot_time(row, row.slot_id)
-    slot = await _swap(unit, row.slot_id, body.slot_id, terms.resource_id)
-    new = slot_time(slot, slot.id)
+    new = slot_time(terms, body.slot_id)
     message_ids = await _tell_of_move(unit, row, terms.service, new.resource_id, new.starts_at)
     now = await unit.now()
     entry = history_entry(
         unit, "rescheduled", now, from_slot_id=old.slot_id, to_slot_id=new.slot_id, message_ids=message_ids
     )
+    slot = await _swap(unit, row.slot_id, body.slot_id, terms.resource_id)
     occupied_range = occupied(slot.starts_at, slot.ends_at, terms.buffer_min)
     history = [*row.history, entry]
     await _move(unit, row, slot, service=terms.service, occupied=occupied_range, history=history, updated_at=now)

@@ -13,7 +13,8 @@ from spine.kernel.unit_of_work import UnitOfWork
 
 _TERMS: Final = text(
     "SELECT s.resource_id, s.service AS slot_service, s.starts_at, s.ends_at, v.slug AS service, v.name, v.duration_min, "
-    "v.buffer_min, v.reminder_minutes FROM spine.slots s "
+    "v.buffer_min, v.reminder_minutes, s.status = 'open' AND s.booked < s.capacity AND s.bookable_until > now() AS bookable "
+    "FROM spine.slots s "
     "LEFT JOIN spine.services v ON v.workspace_id = s.workspace_id AND v.slug = coalesce(:service, s.service) "
     "WHERE s.workspace_id = :ws AND s.id = :id"
 )
@@ -29,8 +30,9 @@ def unavailable() -> Conflict:
 async def read_terms(unit: UnitOfWork, slot_id: str, service: str | None) -> Any:
     """Return a slot's time and the terms of the service that is to be booked in it.
 
-    Raises Unprocessable: `reference_not_found` for an unknown slot or service, `service_mismatch` for a slot of another
-    service, `slot_too_short` for a service that does not fit in.
+    Raises Conflict `slot_unavailable` if the slot is lost already: this read decides nothing, but whoever is late need not
+    wait for the slot's lock. Raises Unprocessable: `reference_not_found` for an unknown slot or service, `service_mismatch`
+    for a slot of another service, `slot_too_short` for a service that does not fit in.
     """
     terms = None
     if ids.is_id(slot_id, ids.PREFIXES["slot"]):
@@ -50,6 +52,8 @@ async def read_terms(unit: UnitOfWork, slot_id: str, service: str | None) -> Any
             code="slot_too_short",
             param="slot_id",
         )
+    if not terms.bookable:
+        raise unavailable()
     return terms
 
 

@@ -60,6 +60,7 @@ def url(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, redis_serve
             "REDIS_URL": redis_server,
             "SPINE_ENCRYPTION_KEY": KEY,
             "SPINE_SIGNUP": "open",
+            "SPINE_SIGNUP_PER_HOUR": "100000",
             "SPINE_HTTP_PORT": str(port),
         }
         subprocess.run([sys.executable, "-m", "spine.migrations"], cwd=directory, env=environment, check=True)
