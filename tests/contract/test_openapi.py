@@ -29,7 +29,7 @@ UNDOCUMENTED = {
     "/{product}/v1/openapi.json",
 }
 """Routes outside the public specification: health, and the specification itself (P-26)."""
-EMITTED_BY_WORKERS = {"delivery.dead_lettered", "replay.completed"}
+EMITTED_BY_WORKERS = {"delivery.dead_lettered", "replay.completed", "ticket.sla_breached"}
 """Events that no operation of the API emits."""
 
 
