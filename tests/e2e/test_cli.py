@@ -231,7 +231,7 @@ def test_listen_forwards_signed_events(shell: Shell, receiver: Receiver, install
     assert listening.stderr is not None
     while "listening to order.*" not in listening.stderr.readline():
         assert listening.poll() is None
-    shell.json("events", "send", "invoice.paid")
+    shell.json("events", "send", "payment.settled")
     sent = shell.json("events", "send", "order.paid", '{"name": "Zoë", "total": 4.20, "at": null}')
     assert listening.stdout is not None
     line = listening.stdout.readline()  # printed after the response

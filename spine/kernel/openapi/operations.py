@@ -36,7 +36,7 @@ def operations(paths: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 def parameters_of(operation: Mapping[str, Any], document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the parameters of an operation of a finished document, the shared ones too."""
-    shared_ones = document["components"]["parameters"]
+    shared_ones = document["components"].get("parameters", {})
     return [
         shared_ones[one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in operation.get("parameters", ())
     ]
