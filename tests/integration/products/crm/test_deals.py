@@ -42,6 +42,16 @@ def test_a_won_deal_tells_all_that_a_project_needs(crm: NotificationsClient, htt
     assert crm.events("deal.created")[0]["data"] == made
 
 
+def test_a_consumer_opens_a_project_from_the_event_alone(crm: NotificationsClient, http: httpx.Client) -> None:
+    """A receiver of `deal.won` opens the project with what the body has, and asks for nothing more (W-11)."""
+    owner = crm.post("/v1/users", {"name": "Ann", "email": "ann@example.com"})["id"]
+    close(http, deal(crm, owner_id=owner, name="Fit-out of the office")["id"], "win")
+    (told,) = (event["data"] for event in crm.events("deal.won"))
+    project = crm.post("/works/v1/projects", {"deal_id": told["id"], **{field: told[field] for field in ("name", "owner_id")}})
+    opened = {"origin": "won_deal", "deal_id": told["id"], "contact_id": told["contact_id"], "owner_id": owner}
+    assert {name: project[name] for name in opened} == opened
+
+
 def test_a_lost_deal_tells_why(crm: NotificationsClient, http: httpx.Client) -> None:
     """A loss needs its reason, which `deal.lost` has (C-14)."""
     id = deal(crm)["id"]
