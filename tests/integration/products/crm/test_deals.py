@@ -47,7 +47,9 @@ def test_a_consumer_opens_a_project_from_the_event_alone(crm: NotificationsClien
     owner = crm.post("/v1/users", {"name": "Ann", "email": "ann@example.com"})["id"]
     close(http, deal(crm, owner_id=owner, name="Fit-out of the office")["id"], "win")
     (told,) = (event["data"] for event in crm.events("deal.won"))
-    project = crm.post("/works/v1/projects", {"deal_id": told["id"], **{field: told[field] for field in ("name", "owner_id")}})
+    project = crm.post(
+        "/works/v1/projects", {"deal_id": told["id"], **{field: told[field] for field in ("name", "owner_id")}}
+    )
     opened = {"origin": "won_deal", "deal_id": told["id"], "contact_id": told["contact_id"], "owner_id": owner}
     assert {name: project[name] for name in opened} == opened
 
