@@ -3,17 +3,18 @@
 from typing import Annotated, Any, Literal
 
 import asyncpg
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from products.calendar.services import ServiceSlug, find_services
 from spine.kernel import ids, public_slugs, store
+from spine.kernel.brands import Brand, BrandOut
 from spine.kernel.crud import crud_router
 from spine.kernel.errors import FieldError, Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.public_slugs import PublicSlug, PublicSubject
-from spine.kernel.resource import Body, Metadata, Name, Out, PatchBody, Resource, ResourceOut, TenantRow
+from spine.kernel.resource import Body, Metadata, PatchBody, Resource, ResourceOut, TenantRow
 from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, version_of
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
@@ -23,24 +24,6 @@ Services = Annotated[
     list[ServiceSlug],
     Field(min_length=1, max_length=50, description="The slugs of the services that the page shows, in its order."),
 ]
-Colour = Annotated[str, StringConstraints(pattern=r"^#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$")]
-LogoUrl = Annotated[
-    str, StringConstraints(max_length=2000, pattern=r"^https?://[^\s\"'<>\\]+$"), Field(description="An image's URL.")
-]
-
-
-class Brand(Body):
-    """What the page looks like."""
-
-    name: Name
-    color: Colour = Field(default="#1f2937", description="As `#rrggbb` or `#rgb`.")
-    logo_url: LogoUrl | None = None
-
-
-class BrandOut(Out):
-    name: str
-    color: str
-    logo_url: str | None
 
 
 class BookingPageRow(TenantRow):

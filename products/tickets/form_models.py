@@ -4,12 +4,14 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from products.tickets.ticket_models import Topic
+from spine.kernel.brands import Brand, BrandOut
+from spine.kernel.public_slugs import PublicSlug
 from spine.kernel.resource import Body, Metadata, Name, PatchBody, ResourceOut, TenantRow
 
 _ORIGIN: Final = re.compile(r"https?://([a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
@@ -27,14 +29,6 @@ def _distinct(values: list[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-COLOR: Final = "#1A73E8"
-"""The color of a brand that names none."""
-
-Slug = Annotated[
-    str,
-    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$"),
-    Field(description="The end of the form's address: small letters, digits, - and _. It is unique among all forms."),
-]
 Origin = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(_origin)]
 Topics = Annotated[
     list[Topic], Field(max_length=50, description="What the visitor can choose."), AfterValidator(_distinct)
@@ -44,24 +38,6 @@ Origins = Annotated[
     Field(max_length=50, description="Pages that may embed the form, by their origin."),
     AfterValidator(_distinct),
 ]
-
-
-class Brand(BaseModel):
-    """How a public form looks."""
-
-    name: str
-    color: str
-    logo_url: str | None = None
-
-
-class BrandIn(Body):
-    """How a public form is to look."""
-
-    name: Name
-    color: Annotated[str, StringConstraints(pattern=r"^#[0-9A-Fa-f]{6}$"), Field(description="Such as #1A73E8.")] = (
-        COLOR
-    )
-    logo_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s\"'<>\\]+$", max_length=2048)] | None = None
 
 
 class FormStatus(StrEnum):
@@ -82,10 +58,10 @@ class FormRow(TenantRow):
 
 
 class FormCreate(Body):
-    slug: Slug
+    slug: PublicSlug
     title: Name
     topics: Topics = []
-    brand: Annotated[BrandIn | None, Field(description="Null: the title as the name.")] = None
+    brand: Annotated[Brand | None, Field(description="Null: the title as the name.")] = None
     allowed_origins: Origins = []
     metadata: Metadata = {}
 
@@ -93,7 +69,7 @@ class FormCreate(Body):
 class FormUpdate(PatchBody):
     title: Name = ""
     topics: Topics = []
-    brand: BrandIn = BrandIn(name="-")
+    brand: Brand = Brand(name="-")
     allowed_origins: Origins = []
     metadata: Metadata = {}
 
@@ -104,6 +80,6 @@ class FormOut(ResourceOut):
     url: str = Field(default="", description="The form's public address.")
     title: str
     topics: list[str]
-    brand: Brand
+    brand: BrandOut
     allowed_origins: list[str]
     status: FormStatus

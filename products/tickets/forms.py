@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import text
 
 from products.tickets.default_route import require_default_route
-from products.tickets.form_models import COLOR, Brand, FormCreate, FormOut, FormRow, FormStatus, FormUpdate
-from spine.kernel import ids, store
-from spine.kernel.errors import Conflict, IllegalTransition
+from products.tickets.form_models import FormCreate, FormOut, FormRow, FormStatus, FormUpdate
+from spine.kernel import ids, public_slugs, store
+from spine.kernel.brands import Brand, BrandOut
+from spine.kernel.errors import IllegalTransition
 from spine.kernel.events import EventType
 from spine.kernel.keys import Env
 from spine.kernel.resource import Resource
@@ -38,11 +38,6 @@ FORM = Resource(
 
 router = new_router(f"/tickets/v1/{FORM.plural}", FORM.plural, FORM)
 
-_TAKE_SLUG: Final = text(
-    "INSERT INTO spine.public_slugs (kind, slug, workspace_id, subject_id) VALUES ('form', :slug, :ws, :id) "
-    "ON CONFLICT DO NOTHING RETURNING slug"
-)
-_FIND: Final = "SELECT * FROM spine.public_slug_find('form', $1)"
 _READ: Final = (
     "SELECT id, slug, title, topics, brand, allowed_origins FROM spine.forms "
     "WHERE workspace_id = $1 AND id = $2 AND status = 'active'"
@@ -60,29 +55,29 @@ class PublicForm:
     slug: str
     title: str
     topics: tuple[str, ...]
-    brand: Brand
+    brand: BrandOut
     allowed_origins: tuple[str, ...]
 
 
 async def find_form(pool: "asyncpg.Pool[asyncpg.Record]", slug: str) -> PublicForm | None:
     """Return the active form with this slug, of whichever workspace; None if there is none."""
-    place = await pool.fetchrow(_FIND, slug)
+    place = await public_slugs.find(pool, "form", slug)
     if place is None:
         return None
     async with pool.acquire() as connection, connection.transaction(readonly=True):
-        await connection.execute("SELECT set_config('app.ws', $1, true)", place["workspace_id"])
-        row = await connection.fetchrow(_READ, place["workspace_id"], place["subject_id"])
+        await connection.execute("SELECT set_config('app.ws', $1, true)", place.workspace_id)
+        row = await connection.fetchrow(_READ, place.workspace_id, place.subject_id)
     if row is None:
         return None
     return PublicForm(
-        workspace_id=place["workspace_id"],
-        organisation_id=place["organisation_id"],
-        env=place["env"],
+        workspace_id=place.workspace_id,
+        organisation_id=place.organisation_id,
+        env=place.env,
         id=row["id"],
         slug=row["slug"],
         title=row["title"],
         topics=tuple(row["topics"]),
-        brand=Brand.model_validate(row["brand"]),
+        brand=BrandOut.model_validate(row["brand"]),
         allowed_origins=tuple(row["allowed_origins"]),
     )
 
@@ -101,9 +96,8 @@ def _emit(unit: UnitOfWork, event: EventType, row: FormRow) -> FormOut:
 async def create_form(body: FormCreate, unit: CurrentUnit) -> FormOut:
     await require_default_route(unit)
     id = ids.mint(FORM.prefix)
-    if await unit.session.scalar(_TAKE_SLUG, {"slug": body.slug, "ws": unit.workspace_id, "id": id}) is None:
-        raise Conflict("this slug is taken; choose another", code="slug_taken", param="slug")
-    brand = body.brand.model_dump() if body.brand else {"name": body.title, "color": COLOR, "logo_url": None}
+    await public_slugs.claim(unit, "form", body.slug, id)
+    brand = (body.brand or Brand(name=body.title)).model_dump()
     row = await store.create(
         unit, FORM, id=id, slug=body.slug, title=body.title, topics=body.topics, brand=brand,
         allowed_origins=body.allowed_origins, meta=body.metadata,

@@ -103,8 +103,10 @@ class Wakeups:
 
     def wake_at(self, kind: WakeupKind, due_times_s: Iterable[float]) -> None:
         """Send wakeups for work that is due at these times by Postgres' clock, in seconds since the epoch."""
-        self._due.setdefault(kind, set()).update(math.ceil(due_s * 1000 / RESOLUTION_MS) for due_s in due_times_s)
-        self._start()
+        times = {math.ceil(due_s * 1000 / RESOLUTION_MS) for due_s in due_times_s}
+        if times:
+            self._due.setdefault(kind, set()).update(times)
+            self._start()
 
     async def acknowledge(self, kind: WakeupKind) -> None:
         """Acknowledge the wakeup of this kind before the query. After it a new wakeup is accepted."""

@@ -41,7 +41,7 @@ def _receiver() -> Iterator[str]:
 
 
 def _traffic(url: str, receiver: str, stop: threading.Event) -> None:
-    """Create delivered, failed and dead events, accepted and rejected messages, replayed and rate-limited requests."""
+    """Create delivered, failed and dead events, accepted and rejected messages, jobs, replayed and rate-limited requests."""
     made = httpx.post(f"{url}/v1/signup", json={"name": "Acme", "email": "dev@acme.example"}).raise_for_status().json()
     with client(url, made["test"]["api_key"]) as api:
         for name in ("ok", "no"):
@@ -51,6 +51,13 @@ def _traffic(url: str, receiver: str, stop: threading.Event) -> None:
         bodies = {"whatsapp": "At {{ time }}.", "sms": "At {{ time }}."}
         template = {"slug": "reminder", "locale": "en", "required_vars": ["time"], "bodies": bodies}
         api.post("/notifications/v1/templates", json=template).raise_for_status()
+        owner = {"name": "Asha", "email": "asha@acme.example"}
+        project = {"name": "Fit-out", "owner_id": api.post("/v1/users", json=owner).raise_for_status().json()["id"]}
+        milestone = {
+            "project_id": api.post("/works/v1/projects", json=project).raise_for_status().json()["id"],
+            "name": "Handover",
+            "billing": {"amount_minor": 100, "currency": "INR"},
+        }
         n = 0
         while not stop.wait(0.2):
             n += 1
@@ -65,6 +72,8 @@ def _traffic(url: str, receiver: str, stop: threading.Event) -> None:
                 }
                 api.post("/notifications/v1/messages", json=message)
             if n % 5 == 0:
+                reached = api.post("/works/v1/milestones", json=milestone | {"position": n}).json()["id"]
+                api.post(f"/works/v1/milestones/{reached}/reach", json={})
                 gone = {"url": f"{receiver}/gone", "events": ["order.lost"]}
                 api.post("/v1/webhook_endpoints", json=gone)
                 api.post("/v1/events", json={"type": "order.lost", "data": {}})

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from policies.brand_colors import DEFAULT_COLOR
 from products.tickets.forms import find_form
 from products.tickets.tickets import create_ticket, open_tickets
 from spine.kernel.database import open_pool
@@ -96,7 +97,7 @@ def test_a_form_is_changed(tickets: TicketsClient) -> None:
     """Title, topics, brand and origins change; the slug stays, because links to it are out in the world."""
     tickets.default_route()
     path = f"forms/{tickets.post('forms', **form_body(brand=None))['id']}"
-    assert tickets.get(path)["brand"] == {"name": "Help", "color": "#1A73E8", "logo_url": None}
+    assert tickets.get(path)["brand"] == {"name": "Help", "color": DEFAULT_COLOR, "logo_url": None}
     changed = tickets.patch(
         path, title="Support", brand={"name": "B", "color": "#000000"}, topics=[], allowed_origins=[]
     )
