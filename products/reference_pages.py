@@ -23,7 +23,7 @@ ASSETS: Final = Path(__file__).parent / "assets"
 VIEWER: Final = "rapidoc-9.3.8.min.js"
 _MEDIA_TYPES: Final = {VIEWER: "text/javascript", "reference.css": "text/css"}
 _LOCKED_DOWN: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-_INDEX_POLICY: Final = _LOCKED_DOWN + "style-src 'self'"
+_INDEX_POLICY: Final = _LOCKED_DOWN + "style-src 'self'; img-src data:"
 _PAGE_POLICY: Final = _LOCKED_DOWN + (
     "script-src 'self'; connect-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'"
 )

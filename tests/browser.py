@@ -48,4 +48,5 @@ def opened(browser: Browser, **options: Any) -> Iterator[Page]:
         yield page
     finally:
         context.close()
-    assert [text for text in complaints if "Content Security Policy" in text and "frame-ancestors" not in text] == []
+    broken = [text for text in complaints if "Content Security Policy" in text and "frame-ancestors" not in text]
+    assert broken == [], broken
