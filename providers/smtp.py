@@ -15,6 +15,7 @@ from email.header import Header
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime
+from functools import cached_property
 from typing import Final
 
 import aiosmtplib
@@ -53,7 +54,12 @@ class SmtpProvider:
 
     def __init__(self, http_client: HttpClient, tls: ssl.SSLContext | None = None) -> None:
         self._http_client = http_client
-        self._tls = tls
+        self._given_tls = tls
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """One for all mails: making it reads every trusted certificate, which takes 30 ms."""
+        return self._given_tls or ssl.create_default_context()
 
     async def send(self, account: ProviderAccount, call: ProviderCall) -> ProviderResult:
         """Send one mail to one person."""
@@ -114,7 +120,7 @@ class SmtpProvider:
             sock=sock,
             use_tls=config.tls == "implicit",
             start_tls=config.tls == "starttls",
-            tls_context=self._tls or ssl.create_default_context(),
+            tls_context=self._tls,
             username=credentials.username,
             password=credentials.password,
             timeout=CALL_TIMEOUT_S,

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.api import TLS
+
 
 class _PostForm(HTMLParser):
     """Reads the page's first form that is posted: its fields as they are sent untouched, and what may be chosen."""
@@ -93,7 +95,7 @@ def visible_text(answer: httpx.Response) -> str:
 
 def visitor(url: str) -> httpx.Client:
     """Return a client that is a visitor: without a key, and it follows no redirects by itself."""
-    return httpx.Client(base_url=url, timeout=30, trust_env=False)
+    return httpx.Client(base_url=url, timeout=30, trust_env=False, verify=TLS)
 
 
 def create(http: httpx.Client, path: str, **body: Any) -> dict[str, Any]:

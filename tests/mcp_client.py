@@ -9,6 +9,8 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from tests.api import TLS
+
 NEWEST: Final = "2026-07-28"
 _META: Final = "io.modelcontextprotocol/"
 
@@ -17,7 +19,7 @@ _META: Final = "io.modelcontextprotocol/"
 async def connect(url: str, key: str, mode: str = "auto") -> AsyncIterator[Client]:
     """Yield the official client. `mode` is `auto`, `legacy` (the handshake of older revisions) or a revision."""
     async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False) as http,
+        httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False, verify=TLS) as http,
         Client(streamable_http_client(f"{url}/mcp", http_client=http), mode=mode) as client,
     ):
         yield client
@@ -36,7 +38,7 @@ def rpc(url: str, key: str | None, method: str, path: str = "/mcp", /, **params:
         _META + "clientCapabilities": {},
     }
     message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
-    with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=url, trust_env=False, timeout=30, verify=TLS) as http:
         return http.post(path, json=message, headers=headers)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api import Api, Organisation, client, serve, unique_key
+from tests.api import TLS, Api, Organisation, client, serve, unique_key
 from tests.contract.specification import AUTHENTICATED, OPERATIONS, Operation
 
 INVALID_BODY: Any = []
@@ -47,7 +47,7 @@ def call(url: str, operation: Operation, key: str | None, body: Any = None, **he
     if key:
         headers["Authorization"] = f"Bearer {key}"
     content = {} if body is None else {"json": body}
-    with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
+    with httpx.Client(base_url=url, trust_env=False, timeout=30, verify=TLS) as http:
         raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
         return http.request(operation.method, operation.random_path(), headers=raw, **content)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.api import Api, Organisation, serve, unique_key
+from tests.api import TLS, Api, Organisation, serve, unique_key
 from tests.mcp_client import NEWEST, call, rpc
 
 OLDER = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -21,7 +21,7 @@ def post(url: str, key: str, message: Any, **headers: str) -> httpx.Response:
     """Post one message as it is, with these headers."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **ACCEPT, **headers}
     content = message if isinstance(message, bytes) else json.dumps(message)
-    return httpx.post(f"{url}/mcp", content=content, headers=headers, trust_env=False, timeout=30)
+    return httpx.post(f"{url}/mcp", content=content, headers=headers, trust_env=False, timeout=30, verify=TLS)
 
 
 def test_the_newest_revision_needs_no_handshake(api: Api, org: Organisation) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.api import Api, Organisation
+from tests.api import TLS, Api, Organisation
 from tests.message_engine import NotificationsClient, notifications_client
 
 
@@ -31,5 +31,5 @@ def live(org: Organisation) -> Iterator[NotificationsClient]:
 @pytest.fixture
 def provider(api: Api) -> Iterator[httpx.Client]:
     """An HTTP client without an API key, as a provider uses it."""
-    with httpx.Client(base_url=api.url, trust_env=False) as client:
+    with httpx.Client(base_url=api.url, trust_env=False, verify=TLS) as client:
         yield client
