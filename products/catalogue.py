@@ -77,6 +77,7 @@ from spine.notifications import (
     messages,
     preferences,
     provider_accounts,
+    quotas,
     simulation,
     templates,
 )
@@ -122,6 +123,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     simulation.router,
     provider_accounts.router,
     preferences.router,
+    quotas.router,
     messages.router,
     inbound.router,
     queue.router,
@@ -196,6 +198,7 @@ JOBS: Mapping[str, JobHandler] = {
     sequences.RELEASE_HELD: sequences.release_held,
     overdue.KIND: overdue.note_overdue,
     invoices.KIND: invoices.draft_invoice,
+    quotas.TELL: quotas.tell,
     enrollments.STOP_ENROLLMENTS: enrollments.stop_enrollments,
 }
 """The handlers of jobs, by kind: `<product>.<what it does>`."""

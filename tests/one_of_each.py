@@ -48,7 +48,7 @@ async def _close_deliveries(database_url: str, workspace_id: str, event_id: str,
 
 
 def _messages(http: httpx.Client) -> dict[str, str]:
-    """Create a contact, a template, a policy and a message. The provider account exists already."""
+    """Create a contact, a template, a policy, a message and a quota. The provider account exists already."""
 
     def put(path: str, method: str = "POST", **body: object) -> str:
         answer = http.request(method, path, json=body)
@@ -63,6 +63,8 @@ def _messages(http: httpx.Client) -> dict[str, str]:
         "channel_policies": put("/notifications/v1/channel_policies/quick", "PUT", steps=[step], deadline_s=600),
         "messages": put("/notifications/v1/messages", to="+910000000000", template="reminder", channels=["sms"]),
     }
+    put("/notifications/v1/quotas/messages", "PUT", limit=1_000_000, period="month")
+    made["quotas"] = "messages"  # found by its name
     accounts = http.get("/notifications/v1/provider_accounts").json()["data"]
     made["provider_accounts"] = made["inbound"] = accounts[0]["id"]
     return made

@@ -64,6 +64,7 @@ TIME_COLUMNS: Final = (
     TimeColumn("sandbox_receipts", "due_at", "leased_by IS NULL", "send"),
     TimeColumn("call_sessions", "expires_at", "status = 'open'"),
     TimeColumn("jobs", "due_at", kind="job"),
+    TimeColumn("quotas", "resets_at"),
     TimeColumn("tickets", "sla_running_since"),
     # After each other as a reschedule locks them.
     TimeColumn("waitlist_entries", "offer_expires_at"),

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from spine.kernel import store
-from spine.kernel.errors import Conflict, Unprocessable
+from spine.kernel.errors import Conflict, TooManyRequests, Unprocessable
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.message_request import MessageCreate
 from spine.notifications.send_message import look_up, send_message
@@ -47,8 +47,8 @@ async def send_notice(
 ) -> SentNotice:
     """Queue the notice to a contact in the unit's transaction.
 
-    A notice that cannot be sent (the contact has no address, the workspace's own template does not fit) is no error of
-    the work that it tells of: the result says why.
+    A notice that cannot be sent (the contact has no address, the workspace's own template does not fit, its quota is used
+    up) is no error of the work that it tells of: the result says why.
     """
     request = MessageCreate.model_construct(
         contact_id=contact_id,
@@ -63,7 +63,7 @@ async def send_notice(
         lookup = await look_up(unit, request)
     try:
         return SentNotice(await send_message(unit, request, lookup))
-    except Unprocessable as error:
+    except (Unprocessable, TooManyRequests) as error:
         return SentNotice(None, error.code, error.detail)
 
 

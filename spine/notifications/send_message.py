@@ -7,7 +7,10 @@ from typing import Any, Final
 
 import orjson
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
+from spine.kernel.database_errors import to_spine_error
+from spine.kernel.errors import TooManyRequests
 from spine.kernel.metrics import messages_accepted
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.message_plan import plan_message
@@ -46,7 +49,7 @@ async def look_up(unit: UnitOfWork, request: MessageCreate) -> WorkspaceLookup:
 async def send_message(unit: UnitOfWork, request: MessageCreate, lookup: WorkspaceLookup | None = None) -> str:
     """Queue the message in the unit's transaction and return its id.
 
-    Raises Unprocessable for whatever is already known to be wrong, before anything is written.
+    Raises Unprocessable for whatever is already known to be wrong, and TooManyRequests `quota_exceeded`; nothing is written.
     """
     platform, caller = unit.platform, unit.caller
     lookup = lookup or await look_up(unit, request)
@@ -61,7 +64,14 @@ async def send_message(unit: UnitOfWork, request: MessageCreate, lookup: Workspa
         "event_types": [message.event.type],
         "event_bodies": [message.event.body],
     }
-    await unit.session.execute(_PUT, values)
+    try:
+        async with unit.session.begin_nested():  # a used-up quota must not undo the work that the message tells of
+            await unit.session.execute(_PUT, values)
+    except DBAPIError as error:
+        refusal = to_spine_error(error)
+        if isinstance(refusal, TooManyRequests):
+            raise refusal from error
+        raise
     unit.wake("relay")
     unit.wake("send")
     messages_accepted("notifications").inc()

@@ -118,7 +118,9 @@ class Operation:
     @property
     def of_one(self) -> bool:
         """True if the path contains the id of an existing resource."""
-        return "{" in self.path and not (self.method == "put" and self.path.endswith("/{slug}"))  # which creates it
+        return "{" in self.path and not (
+            self.method == "put" and self.path.endswith(("/{slug}", "/{name}"))
+        )  # which create it
 
     def random_path(self) -> str:
         """Return the path with an id that does not exist."""

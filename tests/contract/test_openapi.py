@@ -59,6 +59,7 @@ EMITTED_BY_WORKERS = {
     "delivery.dead_lettered",
     "enrollment.completed",
     "invoice.drafted",
+    "quota.threshold",
     "replay.completed",
     "sequence.step_executed",
     "task.overdue",

@@ -33,6 +33,10 @@ TEMPLATES_LOAD: Final = """
     SELECT t.id, t.bodies FROM unnest($1::text[], $2::text[]) AS u (workspace_id, id)
       JOIN spine.templates t ON t.workspace_id = u.workspace_id AND t.id = u.id
 """
+QUOTAS_USED_UP: Final = """
+    SELECT workspace_id FROM spine.quotas
+     WHERE workspace_id = ANY ($1::text[]) AND name = 'messages' AND used >= "limit" AND resets_at > now()
+"""
 RELEASE: Final = """
     UPDATE spine.sends_open o SET due_at = now() + $2::interval, leased_by = NULL
       FROM unnest($3::text[], $4::text[]) AS u (workspace_id, id)
@@ -57,6 +61,12 @@ _log = structlog.get_logger(__name__)
 def _columns(keys: Iterable[MessageKey]) -> tuple[list[str], list[str]]:
     rows = list(keys)
     return [workspace_id for workspace_id, _ in rows], [id for _, id in rows]
+
+
+async def _quotas_used_up(connection: Connection, messages: Iterable[LockedMessage]) -> set[str]:
+    """Return the workspaces whose quota is used up, of those with a message that may take a further step."""
+    asked = {one.key[0] for one in messages if any(attempt.accepted_at is not None for attempt in one.attempts)}
+    return {row["workspace_id"] for row in await connection.fetch(QUOTAS_USED_UP, sorted(asked))} if asked else set()
 
 
 @dataclass(slots=True)
@@ -124,6 +134,7 @@ class MessageDecider:
         changes = MessageChanges(now)
         rows = await connection.fetch(ACCOUNTS_LOAD, sorted({key[0] for key in messages}))
         by_id = {row["id"]: row for row in rows}
+        used_up = await _quotas_used_up(connection, messages.values())
         started: list[_Started] = []
         broken: list[MessageKey] = []
         planned: Counter[str] = Counter()
@@ -135,7 +146,7 @@ class MessageDecider:
                 return account_id == waited_for or self._limits.may_call(by_id[account_id], planned[account_id])
 
             try:
-                attempt = self._next_attempt(changes, message, results.get(key), accounts, may_call)
+                attempt = self._next_attempt(changes, message, results.get(key), accounts, may_call, key[0] in used_up)
             except Exception:
                 _log.exception("a message cannot be decided on", message_id=key[1])
                 broken.append(key)
@@ -168,6 +179,7 @@ class MessageDecider:
         result: CallResult | None,
         accounts: list[Any],
         may_call: Callable[[str], bool],
+        quota_used_up: bool,  # one caller
     ) -> LockedAttempt | None:
         """The attempt that this message makes now."""
         if result is not None:
@@ -186,7 +198,7 @@ class MessageDecider:
                 changes.add_timeline_entry(message, "attempt.repeated", {"attempt_id": last.id, "why": why})
                 return last
             record_result(changes, message, last, ProviderResult("unknown", None, "timeout", "worker_lost"))
-        return decide_next_attempt(changes, message, accounts, may_call)
+        return decide_next_attempt(changes, message, accounts, may_call, quota_used_up=quota_used_up)
 
     async def _fetch_templates(self, connection: Connection, messages: Iterable[LockedMessage]) -> _Templates:
         """Return the messages' templates by id, each parsed, or as its bodies if it is not parsed yet."""
