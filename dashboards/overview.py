@@ -167,8 +167,12 @@ _MESSAGES: Final = Row(
                 Query(quantile(0.9, "spine_message_step_wait_seconds", "channel"), "{{channel}} p90"),
             ),
             "s",
-            width=24,
             text="Time from the start of a step to its success or to the next step.",
+        ),
+        Panel(
+            "Circuit breakers opened",
+            (Query(rate("spine_breaker_openings_total", "channel, provider"), "{{channel}} {{provider}}"),),
+            "ops",
         ),
     ),
 )

@@ -110,7 +110,7 @@ def _in_step(
         return Wait(quiet, "quiet_hours")
     route, why = _route(world.routes.get(n, ()), mine, now, breakers)
     if route is None:
-        return None if mine else Skip(n, step.channel, why)
+        return None if mine and why != "circuit_open" else Skip(n, step.channel, why)
     return Send(n, len(mine) + 1, step.channel, route, why, any(_may_arrive(attempt) for attempt in attempts))
 
 
@@ -143,16 +143,18 @@ def _route(
     if len(mine) >= MAX_TRIES_OF_STEP:
         return None, "tries_used_up"
     last = mine[-1] if mine else None
+    may_retry = False
     if last is not None and last.retry_at is not None:
         same = next((route for route in routes if route.account_id == last.account_id), None)
         if same is not None and not _is_open(same, breakers, now):
             return same, "retry"
+        may_retry = same is not None
     tried = {attempt.account_id for attempt in mine}
     untried = [route for route in routes if route.account_id not in tried]
     closed = [route for route in untried if not _is_open(route, breakers, now)]
     if closed:
         return closed[0], "first_choice" if closed[0] is routes[0] else "other_account"
-    return None, "circuit_open" if untried else "tries_used_up"
+    return None, "circuit_open" if untried or may_retry else "tries_used_up"
 
 
 def _is_open(route: Route, breakers: Breakers, now: datetime) -> bool:

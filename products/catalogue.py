@@ -72,6 +72,7 @@ from spine.kernel.platform import WorkspaceSeed
 from spine.kernel.resource import Resource
 from spine.kernel.routes import ResourceRouter
 from spine.notifications import (
+    breaker_orders,
     channel_policies,
     message_models,
     messages,
@@ -122,6 +123,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     channel_policies.router,
     simulation.router,
     provider_accounts.router,
+    breaker_orders.router,
     preferences.router,
     quotas.router,
     messages.router,

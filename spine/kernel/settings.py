@@ -216,6 +216,20 @@ class WorkSettings(TemplateSettings):
     """Calls to message providers that one worker makes at the same time."""
     max_sends_per_account: int = Field(default=64, ge=1)
     """The same to one provider account."""
+    breaker_window_s: int = Field(default=30, ge=1, le=600)
+    """The breaker of a provider account looks at the calls of so many seconds."""
+    breaker_min_calls: int = Field(default=20, ge=1)
+    """Fewer calls than this do not open it, except for refused connections in a row."""
+    breaker_failure_rate: float = Field(default=0.5, gt=0, le=1)
+    breaker_slow_rate: float = Field(default=0.8, gt=0, le=1)
+    breaker_slow_call_s: float = Field(default=10, gt=0)
+    breaker_connect_failures: int = Field(default=5, ge=1)
+    breaker_open_s: float = Field(default=30, gt=0)
+    """How long it stays open at first; each opening after a failed probe lasts twice as long."""
+    breaker_max_open_s: float = Field(default=600, gt=0)
+    breaker_probe_successes: int = Field(default=3, ge=1, le=100)
+    breaker_recheck_s: float = Field(default=5, gt=0)
+    """How soon a waiting message looks again at a breaker that another message probes."""
     commit_gap_s: float = Field(default=0.01, ge=0, le=1)
     """Seconds from the start of one commit of results to the next. Results in between are committed together."""
     drain_s: float = Field(default=25, ge=0)

@@ -65,6 +65,9 @@ TIME_COLUMNS: Final = (
     TimeColumn("call_sessions", "expires_at", "status = 'open'"),
     TimeColumn("jobs", "due_at", kind="job"),
     TimeColumn("quotas", "resets_at"),
+    TimeColumn("provider_breakers", "opened_until"),
+    TimeColumn("provider_breakers", "probe_until"),
+    TimeColumn("provider_breakers", "forced_until"),
     TimeColumn("tickets", "sla_running_since"),
     # After each other as a reschedule locks them.
     TimeColumn("waitlist_entries", "offer_expires_at"),

@@ -1,6 +1,6 @@
 """Provider accounts: the accounts over which a channel's messages are sent. Credentials are write-only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
 
 from pydantic import Field, JsonValue
@@ -10,14 +10,15 @@ from sqlalchemy.types import Double, LargeBinary
 
 from policies.url_targets import TargetRefused
 from spine.kernel import ids, store
-from spine.kernel.crud import crud_router
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.handlers import prepared_by
 from spine.kernel.resource import Body, Metadata, Name, PatchBody, Resource, ResourceOut, TenantRow
-from spine.kernel.routes import CurrentUnit, IfMatch, declares, version_of
+from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, new_router, version_of
+from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.account_credentials import require_secret_again, seal, unseal, validate_account
+from spine.notifications.breakers import CLOSED, OPENED, BreakerOut, end_misconfigured, read_breakers
 from spine.notifications.provider_kinds import (
     PROVIDER_KINDS,
     SANDBOX,
@@ -46,6 +47,9 @@ class AccountRow(TenantRow):
     credentials: Mapped[bytes | None] = mapped_column(LargeBinary)
     config: Mapped[dict[str, Any]]
     sandbox: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+
+    breaker = BreakerOut()
+    """Read from the breaker's own row (`with_breakers`)."""
 
 
 class AccountCreate(Body):
@@ -85,6 +89,7 @@ class AccountOut(ResourceOut):
     rate_per_s: float | None
     config: dict[str, Any]
     sandbox: SandboxState | None = Field(description="How a sandbox account is told to misbehave; null for real ones.")
+    breaker: BreakerOut = Field(default=BreakerOut(), description="Whether the account is called.")
 
 
 CREATED = EventType("provider_account.created", AccountOut, "A provider account was added.")
@@ -96,10 +101,29 @@ ACCOUNT = Resource(
     update=AccountUpdate,
     out=AccountOut,
     scope="notifications",
-    events=(CREATED, UPDATED),
+    events=(CREATED, UPDATED, OPENED, CLOSED),
 )
 
-router = crud_router(ACCOUNT, "notifications", "get", "list")
+router = new_router(f"/notifications/v1/{ACCOUNT.plural}", ACCOUNT.plural, ACCOUNT)
+
+
+async def with_breakers(unit: UnitOfWork, rows: Sequence[AccountRow]) -> list[AccountOut]:
+    """Return accounts as callers see them, with their breakers, which one query reads."""
+    found = await read_breakers(unit, [row.id for row in rows])
+    for row in rows:
+        row.breaker = found.get(row.id, row.breaker)
+    return [AccountOut.model_validate(row) for row in rows]
+
+
+@router.get("", openapi_extra=declares("notifications:read"), summary="List provider accounts, newest first")
+async def list_provider_accounts(unit: CurrentUnit, paging: Paging) -> Page[AccountOut]:
+    page: Page[Any] = await store.page(unit, ACCOUNT, paging.cursor, paging.limit, out=lambda row: row)
+    return Page(data=await with_breakers(unit, page.data), has_more=page.has_more, next_cursor=page.next_cursor)
+
+
+@router.get("/{id}", openapi_extra=declares("notifications:read"), summary="Read a provider account")
+async def get_provider_account(id: str, unit: CurrentUnit) -> AccountOut:
+    return (await with_breakers(unit, [await store.get(unit, ACCOUNT, id)]))[0]
 
 
 def _check_kind(unit: UnitOfWork, kind: str, channel: str) -> None:
@@ -184,9 +208,11 @@ async def update_provider_account(
         if row.kind != SANDBOX:
             raise Unprocessable("only a sandbox account can be told to fail", code="not_a_sandbox", param="sandbox")
         values["sandbox"] = (body.sandbox or SandboxState()).model_dump()
-    if await store.change(unit, ACCOUNT, row, values, version_of(if_match)):
-        return await store.emit_event(unit, ACCOUNT, row, "updated")  # type: ignore[no-any-return]
-    return AccountOut.model_validate(row)
+    changed = await store.change(unit, ACCOUNT, row, values, version_of(if_match))
+    if changed and (body.credentials or body.config):
+        await end_misconfigured(unit, row)
+    (out,) = await with_breakers(unit, [row])
+    return await store.emit_event(unit, ACCOUNT, row, "updated") if changed else out
 
 
 def sandbox_accounts(workspace_id: str, env: str) -> Iterator[AccountRow]:

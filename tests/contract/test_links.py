@@ -108,7 +108,7 @@ def test_what_is_made_is_there_until_it_is_deleted(
     run_state_machine_as_test(
         Story,
         settings=settings(
-            max_examples=10,
+            max_examples=5,
             stateful_step_count=10,
             deadline=None,
             derandomize=True,

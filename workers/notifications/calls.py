@@ -22,6 +22,8 @@ class PreparedCall:
     """When the lease of the message ends, on the monotonic clock."""
     rejection: ProviderResult | None
     """The result of an attempt that cannot be called: credentials or template are unusable."""
+    generation: int
+    """The generation of the account's breaker under which the call starts."""
 
 
 @dataclass(frozen=True, slots=True)

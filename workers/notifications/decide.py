@@ -22,20 +22,13 @@ from spine.notifications.rendering import ParsedTemplate, TemplateCache, Variabl
 from spine.notifications.state_machine.decide import decide_next_attempt
 from spine.notifications.state_machine.results import record_result
 from spine.notifications.template_budget import Unrenderable
+from workers.notifications.accounts import Accounts, quotas_used_up
 from workers.notifications.calls import CallResult, PreparedCall
 from workers.notifications.limits import SendLimits
 
-ACCOUNTS_LOAD: Final = """
-    SELECT workspace_id, id, env, name, channel, kind, priority, rate_per_s, credentials, config, sandbox
-      FROM spine.provider_accounts WHERE workspace_id = ANY ($1::text[]) ORDER BY workspace_id, priority, id
-"""
 TEMPLATES_LOAD: Final = """
     SELECT t.id, t.bodies FROM unnest($1::text[], $2::text[]) AS u (workspace_id, id)
       JOIN spine.templates t ON t.workspace_id = u.workspace_id AND t.id = u.id
-"""
-QUOTAS_USED_UP: Final = """
-    SELECT workspace_id FROM spine.quotas
-     WHERE workspace_id = ANY ($1::text[]) AND name = 'messages' AND used >= "limit" AND resets_at > now()
 """
 RELEASE: Final = """
     UPDATE spine.sends_open o SET due_at = now() + $2::interval, leased_by = NULL
@@ -63,12 +56,6 @@ def _columns(keys: Iterable[MessageKey]) -> tuple[list[str], list[str]]:
     return [workspace_id for workspace_id, _ in rows], [id for _, id in rows]
 
 
-async def _quotas_used_up(connection: Connection, messages: Iterable[LockedMessage]) -> set[str]:
-    """Return the workspaces whose quota is used up, of those with a message that may take a further step."""
-    asked = {one.key[0] for one in messages if any(attempt.accepted_at is not None for attempt in one.attempts)}
-    return {row["workspace_id"] for row in await connection.fetch(QUOTAS_USED_UP, sorted(asked))} if asked else set()
-
-
 @dataclass(slots=True)
 class _Started:
     """An attempt whose call is to be made: with its account, and its template, parsed or as its bodies."""
@@ -94,12 +81,14 @@ class MessageDecider:
         is_in_flight: Callable[[str], bool],
         was_not_made: Callable[[str], bool],
         template_settings: TemplateSettings,
+        recheck_s: float,
     ) -> None:
         self._vault = vault
         self._template_settings = template_settings
         self._worker_id = worker_id
         self._lease = lease
         self._limits = limits
+        self._recheck_s = recheck_s
         self._is_in_flight = is_in_flight
         self._was_not_made = was_not_made
         self._templates = TemplateCache()
@@ -132,29 +121,32 @@ class MessageDecider:
     ) -> tuple[MessageChanges, list[_Started]]:
         messages, now = await lock_messages(connection, keys, self._worker_id)
         changes = MessageChanges(now)
-        rows = await connection.fetch(ACCOUNTS_LOAD, sorted({key[0] for key in messages}))
-        by_id = {row["id"]: row for row in rows}
-        used_up = await _quotas_used_up(connection, messages.values())
+        accounts = await Accounts.load(connection, {key[0] for key in messages}, now, self._recheck_s, self._lease)
+        used_up = await quotas_used_up(connection, messages.values())
         started: list[_Started] = []
         broken: list[MessageKey] = []
         planned: Counter[str] = Counter()
         turns = Turns()
         for key, message in messages.items():
-            accounts = [row for row in rows if row["workspace_id"] == key[0]]
 
             def may_call(account_id: str, waited_for: str | None = keys[key]) -> bool:
-                return account_id == waited_for or self._limits.may_call(by_id[account_id], planned[account_id])
+                return account_id == waited_for or self._limits.may_call(
+                    accounts.by_id[account_id], planned[account_id]
+                )
 
             try:
-                attempt = self._next_attempt(changes, message, results.get(key), accounts, may_call, key[0] in used_up)
+                attempt = self._next_attempt(
+                    changes, message, results.get(key), accounts, may_call, quota_used_up=key[0] in used_up
+                )
             except Exception:
                 _log.exception("a message cannot be decided on", message_id=key[1])
                 broken.append(key)
                 continue
             if attempt is not None:
                 planned[attempt.provider_account_id] += 1
-                started.append(_Started(message, attempt, by_id[attempt.provider_account_id]))
+                started.append(_Started(message, attempt, accounts.start(attempt.provider_account_id)))
             await turns.give()
+        await accounts.give_back_probes(connection)
         await changes.write(connection, self._worker_id)
         if broken:
             await connection.execute(RELEASE, self._worker_id, _ERROR_PAUSE, *_columns(broken))
@@ -177,9 +169,10 @@ class MessageDecider:
         changes: MessageChanges,
         message: LockedMessage,
         result: CallResult | None,
-        accounts: list[Any],
+        accounts: Accounts,
         may_call: Callable[[str], bool],
-        quota_used_up: bool,  # one caller
+        *,
+        quota_used_up: bool,
     ) -> LockedAttempt | None:
         """The attempt that this message makes now."""
         if result is not None:
@@ -198,7 +191,9 @@ class MessageDecider:
                 changes.add_timeline_entry(message, "attempt.repeated", {"attempt_id": last.id, "why": why})
                 return last
             record_result(changes, message, last, ProviderResult("unknown", None, "timeout", "worker_lost"))
-        return decide_next_attempt(changes, message, accounts, may_call, quota_used_up=quota_used_up)
+        return decide_next_attempt(
+            changes, message, accounts.of(message.key[0]), may_call, accounts.breakers, quota_used_up=quota_used_up
+        )
 
     async def _fetch_templates(self, connection: Connection, messages: Iterable[LockedMessage]) -> _Templates:
         """Return the messages' templates by id, each parsed, or as its bodies if it is not parsed yet."""
@@ -228,7 +223,7 @@ class MessageDecider:
             rejection = ProviderResult("rejected", None, "content", code)
         return PreparedCall(
             message.key, account, call, attempt.id, attempt.provider_account_id, attempt.provider, message.env == "live",
-            lease_ends_s, rejection,
+            lease_ends_s, rejection, started.account_row["generation"],
         )  # fmt: skip
 
     async def _render(self, started: _Started) -> ProviderCall:

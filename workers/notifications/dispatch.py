@@ -17,6 +17,7 @@ from typing import Final
 from products.notifications.providers import open_adapters
 from spine.kernel.wakeups import WakeupKind
 from spine.notifications.message_changes import MessageChanges
+from workers.notifications.breakers import BreakerReporter, breaker_limits
 from workers.notifications.calls import CallResult, PreparedCall
 from workers.notifications.claim import MessageClaimer, lease_of
 from workers.notifications.decide import MessageDecider
@@ -40,6 +41,7 @@ class MessageDispatcher:
         lease = lease_of(work.lease_s)
         adapters = open_adapters(context.pool, context.http_client)
         self.sender = MessageSender(adapters, context.wakeups, self._clock, limits, self._record, self._on_call_end)
+        breakers = breaker_limits(work)
         decider = MessageDecider(
             context.vault,
             context.worker_id,
@@ -48,9 +50,11 @@ class MessageDispatcher:
             self.sender.is_in_flight,
             self.sender.was_not_made,
             context.work,
+            breakers.recheck_s,
         )
+        self.breakers = BreakerReporter(context, breakers, lambda: context.wakeups.wake("relay"))
         self.claimer = MessageClaimer(context, decider, limits, lease, self._after_commit)
-        self.recorder = MessageRecorder(context, decider, self._after_commit)
+        self.recorder = MessageRecorder(context, decider, self._after_commit, self.breakers.note)
 
     def on_wakeup(self, kind: WakeupKind) -> None:
         """Claim soon if messages are due."""
@@ -63,6 +67,7 @@ class MessageDispatcher:
         async with asyncio.TaskGroup() as loops:
             loops.create_task(run_forever("send claim", self.claimer.step))
             loops.create_task(run_forever("send record", self.recorder.step))
+            loops.create_task(run_forever("breakers", self.breakers.step))
 
     async def drain(self, timeout_s: float) -> None:
         """Claim nothing more, wait for the calls in flight, record them, and cancel those that last too long."""

@@ -22,10 +22,12 @@ class MessageRecorder:
         context: WorkerContext,
         decider: MessageDecider,
         after_commit: Callable[[MessageChanges, Sequence[PreparedCall]], None],
+        on_recorded: Callable[[CallResult], None],
     ) -> None:
         self._db = DedicatedConnection(context.pool)
         self._decider = decider
         self._after_commit = after_commit
+        self._on_recorded = on_recorded
         self._results: list[CallResult] = []
         self._has_results = asyncio.Event()
         self._in_commit = 0
@@ -65,4 +67,5 @@ class MessageRecorder:
             channel = prepared.call.channel if prepared.call else "none"
             message_attempts(channel, prepared.provider, result.result.outcome).inc()
             provider_seconds(channel, prepared.provider).observe(result.duration_s)
+            self._on_recorded(result)
         self._after_commit(changes, calls)

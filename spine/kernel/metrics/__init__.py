@@ -100,6 +100,9 @@ messages_ended: Final = counter(
 provider_seconds: Final = histogram(
     "spine_provider_call_seconds", "Time of a call to a provider", _CALL, "channel", "provider"
 )
+breaker_openings: Final = counter(
+    "spine_breaker_openings_total", "Openings of circuit breakers of provider accounts", "channel", "provider"
+)
 step_wait_seconds: Final = histogram(
     "spine_message_step_wait_seconds", "Time a step was waited for, to success or the next", _WAIT, "channel"
 )

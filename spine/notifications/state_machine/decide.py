@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from policies.fallback import next_step
-from policies.fallback_values import NO_QUOTAS, Done, Fail, Quotas, Send, Skip, Wait, World
+from policies.fallback_values import NO_QUOTAS, Breakers, Done, Fail, Quotas, Send, Skip, Wait, World
 from policies.opt_outs import opted_out
 from policies.windows import dlt_window_closed
 from spine.kernel import ids
@@ -21,14 +21,15 @@ def decide_next_attempt(
     message: LockedMessage,
     accounts: Sequence[Mapping[str, Any]],
     may_call: Callable[[str], bool],
+    breakers: Breakers,
     *,
-    quota_used_up: bool = False,
+    quota_used_up: bool,
 ) -> LockedAttempt | None:
     """Take the next step of a message that this worker has leased. Returns the attempt to make, or None.
 
-    `accounts` are the provider accounts of the message's workspace, in order of priority. The message waits for the
-    account, without an attempt, if `may_call` is false for its id. While the workspace's quota is used up, a message that
-    a provider has accepted once takes no further step.
+    `accounts` are the provider accounts of the message's workspace, in order of priority; those with an open breaker are
+    passed over. The message waits for the account, without an attempt, if `may_call` is false for its id. While the
+    workspace's quota is used up, a message that a provider has accepted once takes no further step.
     """
     if message.row["status"] == Status.CANCELLED:
         changes.end(message)
@@ -37,7 +38,7 @@ def decide_next_attempt(
     attempts = [attempt.to_policy_attempt() for attempt in message.attempts]
     further = quota_used_up and any(attempt.accepted_at is not None for attempt in message.attempts)
     quotas = Quotas(frozenset(step.channel for step in message.policy.steps)) if further else NO_QUOTAS
-    decision = next_step(message.policy, attempts, world, changes.now, quotas=quotas)
+    decision = next_step(message.policy, attempts, world, changes.now, breakers, quotas)
     if isinstance(decision, Send | Wait | Fail):
         _record_skipped(changes, message, decision.skipped)
     if isinstance(decision, Send) and not may_call(decision.route.account_id):

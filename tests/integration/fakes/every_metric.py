@@ -47,6 +47,7 @@ def update_worker_metrics() -> None:
     metrics.messages_ended("delivered").inc()
     metrics.provider_seconds("sms", "sandbox").observe(0.1)
     metrics.step_wait_seconds("sms").observe(2)
+    metrics.breaker_openings("sms", "http").inc()
 
 
 def update_process_metrics() -> None:

@@ -104,12 +104,12 @@ def render(page: Page, url: str) -> None:
 
 @needs_browser
 def test_a_page_shows_its_document_in_a_real_browser(api: Api, browser: Browser) -> None:
-    """Every operation and event is shown; nothing is asked of another host, nothing forbidden is tried."""
-    document = api.app.state.documents["spine"]()
+    """Every operation and event of a product is shown; nothing is asked of another host, nothing forbidden is tried."""
+    document = api.app.state.documents["crm"]()
     with opened(browser, viewport=DESK) as page:
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
-        render(page, f"{api.url}/docs/spine")
+        render(page, f"{api.url}/docs/crm")
         text = page.evaluate(f"{SHADOW}.textContent")
         for item in [*document["paths"].values(), *document["webhooks"].values()]:
             for operation in item.values():
@@ -121,7 +121,7 @@ def test_a_page_shows_its_document_in_a_real_browser(api: Api, browser: Browser)
 def test_a_page_is_usable_on_a_phone_and_by_keyboard(api: Api, browser: Browser) -> None:
     """On a narrow screen nothing sticks out; from the index the page of a product is reached with Tab and Enter."""
     with opened(browser, viewport={"width": 360, "height": 740}) as page:
-        for path in ("/docs", "/docs/notifications"):
+        for path in ("/docs", "/docs/billing"):
             page.goto(f"{api.url}{path}")
             if path != "/docs":
                 render(page, f"{api.url}{path}")

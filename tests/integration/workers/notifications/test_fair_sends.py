@@ -238,7 +238,7 @@ class Claims:
         if self.slow:
             for key in keys:
                 self.limits.start(
-                    PreparedCall(key, None, None, key[1], "prv", "http", env[key[0]] == "live", 0.0, None)
+                    PreparedCall(key, None, None, key[1], "prv", "http", env[key[0]] == "live", 0.0, None, 0)
                 )
         return [key[0] for key in keys]
 
@@ -316,7 +316,7 @@ async def test_a_claim_reads_no_backlog(engine: Engine) -> None:
     quiet = await queue(engine.pool, "live", 1, 1)
     claims = Claims(engine.pool, slow=True)
     for _ in range(300):
-        claims.limits.start(PreparedCall((flood, "m"), None, None, "a", "prv", "http", True, 0.0, None))
+        claims.limits.start(PreparedCall((flood, "m"), None, None, "a", "prv", "http", True, 0.0, None, 0))
         if claims.limits.free <= 100:
             break
     async with engine.pool.acquire() as connection, connection.transaction():

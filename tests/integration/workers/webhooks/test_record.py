@@ -126,8 +126,9 @@ async def test_a_result_that_cannot_be_written_at_all_puts_its_delivery_off(engi
     assert await engine.pool.fetchval("SELECT count(*) FROM spine.events WHERE type = 'delivery.dead_lettered'") == 1
 
 
-async def test_a_locked_row_holds_up_its_own_result_alone(engine: Engine) -> None:
+async def test_a_locked_row_holds_up_its_own_result_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results beside one whose row another transaction has locked for long are committed; that one is when the lock ends."""
+    monkeypatch.setattr("spine.kernel.database.LOCK_TIMEOUT", "300ms")
     jobs = await _leased(engine, 20)
     async with _recorder(engine) as (recorder, released), engine.pool.acquire() as other:
         async with other.transaction():
