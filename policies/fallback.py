@@ -39,6 +39,9 @@ MAX_TRIES_OF_STEP: Final = 8
 RETRY_AFTER_S: Final = (0.5, 2.0)
 """Seconds to wait after an account's first and second transient failure, at most an eighth of the step's `wait_s`."""
 
+_HOLD_OVER: Final = timedelta(minutes=5)
+"""So long after the quiet hours that a message has waited for no others hold it, though a moved test clock shows them still."""
+
 _TRANSIENT: Final = frozenset({"connect", "transient", "rate"})
 _OTHER_ACCOUNT: Final = frozenset({"connect", "transient", "rate", "config"})
 """Failures of the account or its provider, which another account may not have."""
@@ -100,13 +103,13 @@ def _in_step(
             return None
     reason = world.blocked.get(step.channel) or ("quota_exceeded" if step.channel in quotas.exhausted else None)
     if reason is not None:
-        return None if mine else Skip(n, step.channel, reason)
-    held = world.held_until is not None and world.held_until <= now
+        return Skip(n, step.channel, reason)
+    held = world.held_until is not None and world.held_until <= now < world.held_until + _HOLD_OVER
     quiet = quiet_until(policy.quiet, now) if policy.quiet is not None and not held else None
     if quiet is not None and policy.quiet is not None:
         late = world.deadline_at is not None and quiet >= world.deadline_at
         if policy.quiet.then == "skip" or late:
-            return None if mine else Skip(n, step.channel, "quiet_hours")
+            return Skip(n, step.channel, "quiet_hours")
         return Wait(quiet, "quiet_hours")
     route, why = _route(world.routes.get(n, ()), mine, now, breakers)
     if route is None:

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 
 from products.notifications.providers import open_adapters
 from providers.protocol import MalformedCallback, Provider, SignatureInvalid
-from spine.kernel.errors import InvalidBody, TooLarge, Unauthenticated
+from spine.kernel.errors import InvalidBody, TooLarge, Unauthenticated, Unavailable
 from spine.kernel.platform import Platform
 from spine.kernel.routes import declares, new_router
-from spine.kernel.vault import Vault
+from spine.kernel.vault import Unsealable, Vault
 from spine.notifications import receipts
 from spine.notifications.account_credentials import open_account, signing_secret
 from spine.notifications.message_changes import after_commit
@@ -82,6 +82,9 @@ async def receive_provider_callback(provider_account_id: str, request: Request) 
         raise Unauthenticated("this callback's signature does not match") from error
     except MalformedCallback as error:
         raise InvalidBody(str(error)) from error
+    except Unsealable as error:  # an operator may bring the key back: let the provider try again
+        _log.error("credentials unreadable", provider_account_id=provider_account_id)
+        raise Unavailable from error
     async with platform.pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT set_config('app.ws', $1, true)", row["workspace_id"])
         all_changes = await receipts.receive_reports(connection, received, request.scope["spine.request_id"])

@@ -36,7 +36,8 @@ _LOCK: Final = """
 _WRITE: Final = """
     UPDATE spine.provider_breakers b
        SET state = u.state, generation = u.generation, opened_until = u.opened_until, reason = u.reason, openings = u.openings,
-           successes = u.successes, connect_failures = u.connect_failures, calls = u.calls, probe_until = NULL
+           successes = u.successes, connect_failures = u.connect_failures, calls = u.calls,
+           probe_until = CASE WHEN (b.generation, b.successes) = (u.generation, u.successes) THEN b.probe_until END
       FROM jsonb_populate_recordset(NULL::spine.provider_breakers, $1) u
      WHERE b.workspace_id = u.workspace_id AND b.account_id = u.account_id
 """
@@ -93,7 +94,8 @@ def shown(row: Mapping[str, Any], now: datetime) -> BreakerOut:
     """Return the breaker as callers see it: an operator's order first, while it is in force."""
     if row["forced"] is not None and row["forced_until"] > now:
         return BreakerOut(state=f"forced_{row['forced']}", opened_until=row["forced_until"], reason=row["reason"])
-    return BreakerOut(state=row["state"], opened_until=row["opened_until"], reason=row["reason"])
+    reason = row["reason"] if row["state"] != "closed" else None  # of an order that has ended
+    return BreakerOut(state=row["state"], opened_until=row["opened_until"], reason=reason)
 
 
 def change_event(row: Mapping[str, Any], old: Breaker, new: Breaker) -> tuple[EventType, Circuit] | None:
@@ -118,7 +120,7 @@ async def lock_breakers(connection: Connection, keys: Sequence[AccountKey]) -> l
 
 
 async def write_breakers(connection: Connection, breakers: Mapping[AccountKey, Breaker]) -> None:
-    """Write locked breakers, in the running transaction. A probe that was given out is over."""
+    """Write locked breakers, in the running transaction. A probe that was given out is over if one has ended."""
     await connection.execute(_WRITE, [to_row(key, breaker) for key, breaker in breakers.items()])
 
 

@@ -31,7 +31,7 @@ from spine.notifications.provider_kinds import (
 
 Rate = Annotated[float, Field(gt=0, le=100_000, description="At most this many calls a second.")]
 Priority = Annotated[int, Field(ge=0, le=1_000, description="Lower ones are tried first.")]
-Weight = Annotated[int, Field(ge=1, le=1_000)]
+Weight = Annotated[int, Field(ge=1, le=1_000, description="Its share of the messages among accounts of one priority.")]
 _DEFAULT_PRIORITY: Final = 100
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from policies.fallback_values import Policy, Route
+from policies.fallback_values import Policy, Route, Step
+from policies.weights import in_turn
 from spine.kernel.errors import Unprocessable
 from spine.notifications.message_request import MessageCreate
 from spine.notifications.provider_kinds import PROVIDER_KINDS, Channel
@@ -85,15 +86,26 @@ def accounts_of_step(accounts: Accounts, channel: str, providers: Sequence[str] 
     return list(found.values())
 
 
-def routes_by_step(policy: Policy, accounts: Accounts) -> dict[int, list[Route]]:
-    """Return the routes of each step, by the step's number from 0."""
+def routes_by_step(policy: Policy, accounts: Accounts, message_id: str) -> dict[int, list[Route]]:
+    """Return the routes of each step, by the step's number from 0.
+
+    Accounts of one priority share the messages by their weights. A step that names its providers keeps their order.
+    """
     return {
         n: [
             Route(account["id"], PROVIDER_KINDS[account["kind"]].receipts)
-            for account in accounts_of_step(accounts, step.channel, step.providers)
+            for account in _shared_out(accounts_of_step(accounts, step.channel, step.providers), step, message_id)
         ]
         for n, step in enumerate(policy.steps)
     }
+
+
+def _shared_out(accounts: Accounts, step: Step, message_id: str) -> Accounts:
+    if step.providers or len(accounts) < 2:
+        return accounts
+    weights = {account["id"]: account["weight"] for account in accounts}
+    turn = {id: n for n, id in enumerate(in_turn(message_id, weights))}
+    return sorted(accounts, key=lambda account: (account["priority"], turn[account["id"]]))
 
 
 def strategy_warnings(strategy: Mapping[str, Any], accounts: Accounts) -> list[dict[str, Any]]:

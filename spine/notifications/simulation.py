@@ -89,7 +89,9 @@ router = new_router("/notifications/v1/channel_policies", "channel_policies")
 
 async def _accounts(unit: UnitOfWork) -> list[dict[str, Any]]:
     query = (
-        select(AccountRow.id, AccountRow.name, AccountRow.channel, AccountRow.kind)
+        select(
+            AccountRow.id, AccountRow.name, AccountRow.channel, AccountRow.kind, AccountRow.priority, AccountRow.weight
+        )
         .where(AccountRow.workspace_id == unit.workspace_id)
         .order_by(AccountRow.priority, AccountRow.id)
     )
@@ -137,7 +139,7 @@ async def simulate_channel_policy(id: str, unit: CurrentUnit, body: SimulateBody
     if abs(start - await unit.now()) > MAX_AHEAD:
         raise Unprocessable("at lies more than a year away", code="at_too_far", param="at")
     world = SimulatedWorld(
-        routes_by_step(policy, accounts),
+        routes_by_step(policy, accounts, row.id),
         _down(accounts, request.world.providers_down),
         _scripted_outcomes(request.world.receipts),
     )

@@ -16,7 +16,7 @@ from tests.e2e.installation import free_port, up
 from tests.prometheus import scraping, wait_for_data
 
 # A healthy installation has no responses with status 5xx.
-_ABSENT_WHEN_HEALTHY = ('status=~"5.."',)
+_ABSENT_WHEN_HEALTHY = ('status=~"5.."', "spine_breaker_openings_total")
 
 
 @contextmanager

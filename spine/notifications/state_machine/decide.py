@@ -66,7 +66,7 @@ def _world(message: LockedMessage, accounts: Sequence[Mapping[str, Any]], now: d
             blocked[step.channel] = "opted_out"
         elif dlt_window_closed(step.channel, row["addresses"][step.channel], row["dlt_category"], now):
             blocked[step.channel] = "window_closed"
-    return World(routes_by_step(message.policy, accounts), blocked, row["deadline_at"], row["held_until"])
+    return World(routes_by_step(message.policy, accounts, row["id"]), blocked, row["deadline_at"], row["held_until"])
 
 
 def _record_skipped(changes: MessageChanges, message: LockedMessage, skipped: Sequence[Skip]) -> None:

@@ -30,10 +30,10 @@ def apply_report(
     changes: MessageChanges, message: LockedMessage, attempt: LockedAttempt, report: ProviderReport
 ) -> None:
     """Apply one report. Reports may come in any order. An unknown status changes nothing; the receipt row keeps it."""
-    attempt.provider_message_id = attempt.provider_message_id or report.provider_message_id
     if report.status == _REPLIED:
-        apply_reply(changes, message, attempt, report)
+        apply_reply(changes, message, attempt, report)  # the id of a reply is its own
         return
+    attempt.provider_message_id = attempt.provider_message_id or report.provider_message_id
     reported = _REPORTED_STATES.get(report.status)
     state = advance(attempt.state, reported) if reported is not None else None
     if state == "failed":

@@ -1,7 +1,7 @@
 """Laws of the fallback decision: a message ends, never continues after success, and never after its deadline."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +23,7 @@ from policies.fallback_values import (
     World,
 )
 from policies.receipts import Report, State, advance
+from policies.windows import QuietHours
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 TWO = Policy((Step("whatsapp", "delivered", 60), Step("sms", "delivered", 60)), 3600)
@@ -155,6 +156,17 @@ def test_open_breakers_are_avoided_or_waited_for() -> None:
     parked = next_step(TWO, [], WORLD, NOW, every)
     assert isinstance(parked, Wait)
     assert (parked.until, parked.why) == (NOW + timedelta(seconds=20), "circuit_open")
+
+
+def test_a_hold_that_is_over_is_no_leave_for_the_next_night() -> None:
+    """A message that waited for the end of one night, and was not sent in the day, waits in the next night too."""
+    policy = replace(TWO, quiet=QuietHours(time(21), time(8), "UTC", "wait"), deadline_s=10**6)
+    morning = datetime(2026, 1, 2, 8, tzinfo=UTC)
+    world = replace(WORLD, deadline_at=morning + timedelta(days=9), held_until=morning)
+    assert isinstance(next_step(policy, [], world, morning), Send)
+    assert next_step(policy, [], world, morning + timedelta(hours=15)) == Wait(
+        morning + timedelta(days=1), "quiet_hours"
+    )
 
 
 def test_the_deadline_bounds_everything() -> None:

@@ -195,6 +195,7 @@ async def test_many_reporters_tell_of_one_opening_and_get_one_probe(
         for reporter in reporters:  # calls from before the opening
             reporter.note(ended(account, workspace_id, None))
         await asyncio.gather(*(reporter.step() for reporter in reporters))
+        assert sum(await asyncio.gather(*(probes() for _ in range(5)))) == 0
     assert client.get(f"{ACCOUNTS}/{account['id']}")["breaker"]["state"] == "half_open"
 
 

@@ -11,7 +11,7 @@ import pytest
 from spine.notifications.receipts import apply_parked_reports
 from tests.api import Api, Organisation
 from tests.database import owner_connection
-from tests.message_engine import SECRET, NotificationsClient, fetch_value, post_receipt, sending, until
+from tests.message_engine import SECRET, DiesAfterCalls, NotificationsClient, fetch_value, post_receipt, sending, until
 
 SILENT = "+910000000200"
 """WhatsApp accepts this recipient's message and sends no receipt; SMS delivers it."""
@@ -54,6 +54,33 @@ async def test_receipts_are_signed_stored_once_and_applied_in_any_order(
     stored = await fetch_value(api, "SELECT count(*) FROM spine.receipts WHERE provider_account_id = $1", account)
     assert stored == 3
     assert [entry["actor"]["type"] for entry in client.audit(id) if entry["kind"] == "receipt"] == ["provider"] * 3
+
+
+async def test_a_reply_before_the_result_leaves_the_attempt_its_own_id(
+    api: Api, client: NotificationsClient, account: str, provider: httpx.Client
+) -> None:
+    """A reply that overtakes the response to the send is told, and its id does not become the attempt's."""
+    id = client.send(to=SILENT)
+
+    async def started() -> Any:
+        return (await asyncio.to_thread(client.message, id))["attempts"]
+
+    async with sending(api, (DiesAfterCalls,)):
+        (attempt,) = await until(started, "no attempt was started")
+        replied = {"attempt_id": attempt["id"], "id": "reply_1", "status": "replied", "timestamp": "1", "text": "Yes"}
+        assert post_receipt(provider, account, replied).status_code == 200
+    assert client.message(id)["attempts"][0]["provider_message_id"] is None
+    assert [event["data"]["reply"] for event in client.events("message.replied")] == ["Yes"]
+
+
+async def test_credentials_that_cannot_be_opened_are_no_fault_of_the_provider(
+    api: Api, client: NotificationsClient, account: str, provider: httpx.Client
+) -> None:
+    """While the operator's key is missing a callback gets 503, so that the provider sends it again."""
+    await fetch_value(api, "UPDATE spine.provider_accounts SET credentials = '\\x0102' WHERE id = $1", account)
+    body = {"attempt_id": None, "id": "x", "status": "delivered", "timestamp": "1"}
+    answer = post_receipt(provider, account, body)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
 
 
 async def test_a_failure_by_receipt_falls_back_at_once(

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from policies.weights import in_turn
 from tests.api import Api
 from tests.message_engine import NotificationsClient, sending, until
 
+ACCOUNTS = "/notifications/v1/provider_accounts"
 OUTCOMES: list[tuple[str, str, str, list[tuple[str, str, str | None]], bool]] = [
     # Last digits of the number but one, status, channel, attempts (channel, outcome, class), duplicate possible.
     ("00", "delivered", "whatsapp", [("whatsapp", "accepted", None)], False),
@@ -179,3 +181,16 @@ async def test_an_account_can_be_set_to_fail_and_to_recover(
         recovered = client.post(path, {"sandbox": {"outage": False}}, status=200, method="PATCH")
         assert recovered["sandbox"]["outage"] is False
         assert (await client.until(client.send(to="+910000000000"), "delivered"))["channel"] == "whatsapp"
+
+
+async def test_accounts_of_one_priority_share_the_messages(api: Api, client: NotificationsClient) -> None:
+    """Each message goes first to the account that its id and the weights say; an account of a later priority gets none."""
+    (first,) = [one for one in client.get(ACCOUNTS)["data"] if one["channel"] == "sms"]
+    second = client.post(ACCOUNTS, {"channel": "sms", "kind": "sandbox", "weight": 3})
+    client.post(ACCOUNTS, {"channel": "sms", "kind": "sandbox", "weight": 1000, "priority": 200})
+    weights = {first["id"]: 1, second["id"]: 3}
+    async with sending(api):
+        sent = [client.send(to="+910000000000", channels=["sms"]) for _ in range(12)]
+        for id in sent:
+            found = await client.until(id, "delivered")
+            assert [one["provider_account_id"] for one in found["attempts"]] == in_turn(id, weights)[:1]
