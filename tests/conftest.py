@@ -24,7 +24,7 @@ gc.disable()
 
 # Few examples for a quick run; each run draws other ones. `make test` runs more (--hypothesis-profile=thorough).
 settings.register_profile("quick", max_examples=20, deadline=None)
-settings.register_profile("thorough", max_examples=100, deadline=None)
+settings.register_profile("thorough", max_examples=50, deadline=None)
 settings.load_profile("quick")
 
 

@@ -22,7 +22,7 @@ from tests.receiver import Receiver, ScriptedResponse
 
 LONG_S = float(os.environ.get("SPINE_CHAOS_S", "300"))
 LONG_EVENTS = int(os.environ.get("SPINE_CHAOS_EVENTS", "5000"))
-SHORT_S = 30.0
+SHORT_S = 20.0
 SHORT_EVENTS = 500
 SEED = int(os.environ.get("SPINE_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 ENDPOINTS = 3

@@ -19,7 +19,7 @@ from tests.receiver import Receiver
 EVENTS = int(os.environ.get("SPINE_CHAOS_EVENTS", "500"))
 SEED = int(os.environ.get("SPINE_CHAOS_SEED", str(random.randrange(10**6))))
 _FAULTS = ("api", "worker", "api", "redis", "worker", "postgres", "api", "flush", "worker")
-_FAULT_INTERVAL_S = 4.0
+_FAULT_INTERVAL_S = 3.0
 
 
 async def _post(api: httpx.AsyncClient, n: int) -> str:
