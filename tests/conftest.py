@@ -91,7 +91,8 @@ def empty_database(postgres_url: str) -> Iterator[str]:
 @contextmanager
 def _clone(postgres_url: str, template: str) -> Iterator[str]:
     name = f"spine_test_{secrets.token_hex(6)}"
-    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    # Without fsync files are copied in a tenth of the time that it takes to log their blocks, which is the default.
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"))
     try:
         yield other_database(postgres_url, name)
     finally:
