@@ -28,7 +28,7 @@ check: $(DEV)
 	$(PY) -m products.openapi_changes
 
 test: check
-	$(PY) -m pytest -n 2 --dist loadfile -m "not long" --hypothesis-profile=thorough $(WHERE)
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long" --hypothesis-profile=thorough $(WHERE)
 
 bench: $(DEV)
 	$(PY) -m bench
