@@ -40,7 +40,9 @@ RETRY_AFTER_S: Final = (0.5, 2.0)
 """Seconds to wait after an account's first and second transient failure, at most an eighth of the step's `wait_s`."""
 
 _HOLD_OVER: Final = timedelta(minutes=5)
-"""So long after the quiet hours that a message has waited for no others hold it, though a moved test clock shows them still."""
+"""A message that has waited for the end of quiet hours is sent within this time after it, whatever the clock says then.
+
+A test clock that is moved shows the message a time inside the same quiet hours again."""
 
 _TRANSIENT: Final = frozenset({"connect", "transient", "rate"})
 _OTHER_ACCOUNT: Final = frozenset({"connect", "transient", "rate", "config"})

@@ -10,7 +10,7 @@ from spine.kernel import store, timeline
 from spine.kernel.resource import Body
 from spine.kernel.routes import CurrentUnit, declares, new_router
 from spine.kernel.unit_of_work import UnitOfWork
-from spine.notifications.breakers import CLOSED, OPENED, BreakerOut, circuit
+from spine.notifications.breakers import CLOSE, CLOSED, OPENED, BreakerOut, circuit
 from spine.notifications.provider_accounts import ACCOUNT, AccountOut, with_breakers
 
 _DEFAULT_S: Final = 3600
@@ -22,13 +22,11 @@ _ORDER: Final = text("""
        SET forced = EXCLUDED.forced, forced_until = EXCLUDED.forced_until, reason = EXCLUDED.reason, generation = b.generation + 1
     RETURNING generation
 """)
-_RELEASE: Final = text("""
+_RELEASE: Final = text(f"""
     INSERT INTO spine.provider_breakers AS b (workspace_id, account_id, generation) VALUES (:ws, :id, 1)
-    ON CONFLICT (workspace_id, account_id) DO UPDATE
-       SET forced = NULL, forced_until = NULL, state = 'closed', generation = b.generation + 1, opened_until = NULL, reason = NULL,
-           openings = 0, successes = 0, connect_failures = 0, calls = '[]', probe_until = NULL
+    ON CONFLICT (workspace_id, account_id) DO UPDATE SET forced = NULL, forced_until = NULL, {CLOSE}
     RETURNING generation
-""")
+""")  # noqa: S608  # CLOSE is a constant
 
 
 class OrderBody(Body):

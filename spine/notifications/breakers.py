@@ -41,6 +41,18 @@ _WRITE: Final = """
       FROM jsonb_populate_recordset(NULL::spine.provider_breakers, $1) u
      WHERE b.workspace_id = u.workspace_id AND b.account_id = u.account_id
 """
+CLOSE: Final = """
+    state = 'closed', generation = b.generation + 1, opened_until = NULL, reason = NULL, openings = 0, successes = 0,
+    connect_failures = 0, calls = '[]', probe_until = NULL
+"""
+"""The columns of a closed breaker `b` that forgets the calls before."""
+_READ: Final = text(
+    "SELECT *, now() AS now FROM spine.provider_breakers WHERE workspace_id = :ws AND account_id = ANY (cast(:ids AS text[]))"
+)
+_END_MISCONFIGURED: Final = text(
+    f"UPDATE spine.provider_breakers b SET {CLOSE} WHERE workspace_id = :ws AND account_id = :id AND state = 'misconfigured' "  # noqa: S608  # CLOSE is a constant
+    "RETURNING generation"
+)
 
 
 class BreakerOut(BaseModel):
@@ -90,9 +102,15 @@ def to_row(key: AccountKey, breaker: Breaker) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def order_in_force(row: Mapping[str, Any], now: datetime) -> str | None:
+    """Return the operator's order (`open` or `closed`) that decides instead of the breaker now; None if there is none."""
+    order: str | None = row["forced"]
+    return order if order is not None and row["forced_until"] > now else None
+
+
 def shown(row: Mapping[str, Any], now: datetime) -> BreakerOut:
     """Return the breaker as callers see it: an operator's order first, while it is in force."""
-    if row["forced"] is not None and row["forced_until"] > now:
+    if order_in_force(row, now) is not None:
         return BreakerOut(state=f"forced_{row['forced']}", opened_until=row["forced_until"], reason=row["reason"])
     reason = row["reason"] if row["state"] != "closed" else None  # of an order that has ended
     return BreakerOut(state=row["state"], opened_until=row["opened_until"], reason=reason)
@@ -124,15 +142,6 @@ async def write_breakers(connection: Connection, breakers: Mapping[AccountKey, B
     await connection.execute(_WRITE, [to_row(key, breaker) for key, breaker in breakers.items()])
 
 
-_READ: Final = text(
-    "SELECT *, now() AS now FROM spine.provider_breakers WHERE workspace_id = :ws AND account_id = ANY (cast(:ids AS text[]))"
-)
-_END_MISCONFIGURED: Final = text(
-    "UPDATE spine.provider_breakers SET state = 'closed', generation = generation + 1, reason = NULL, openings = 0, successes = 0, "
-    "calls = '[]', connect_failures = 0 WHERE workspace_id = :ws AND account_id = :id AND state = 'misconfigured' RETURNING generation"
-)
-
-
 async def read_breakers(unit: UnitOfWork, account_ids: Sequence[str]) -> dict[str, BreakerOut]:
     """Return the breakers of these accounts of the unit's workspace by the account's id. One that never failed is absent."""
     rows = await unit.session.execute(_READ, {"ws": unit.workspace_id, "ids": list(account_ids)})
@@ -153,9 +162,10 @@ def not_before(row: Mapping[str, Any], now: datetime, recheck_s: float) -> datet
     `row` is an account with the columns of its breaker. A breaker that is half open or misconfigured is looked at again
     after `recheck_s`.
     """
-    if row["forced"] is not None and row["forced_until"] > now:
-        until: datetime | None = row["forced_until"]
-        return until if row["forced"] == "open" else None
+    order = order_in_force(row, now)
+    if order is not None:
+        until: datetime = row["forced_until"]
+        return until if order == "open" else None
     if row["breaker"] in {None, "closed"}:
         return None
     soon = now + timedelta(seconds=recheck_s)
@@ -164,7 +174,7 @@ def not_before(row: Mapping[str, Any], now: datetime, recheck_s: float) -> datet
 
 def may_probe(row: Mapping[str, Any], now: datetime) -> bool:
     """True if an account's breaker waits for a probe that nobody makes."""
-    if row["forced"] is not None and row["forced_until"] > now:
+    if order_in_force(row, now) is not None:
         return False
     if row["breaker"] == "open":
         return bool(row["opened_until"] <= now)

@@ -49,7 +49,7 @@ class Accounts:
             self.by_id[account["id"]] = account
         self._recheck_s = recheck_s
         self._probe_lease = probe_lease
-        self._closed_until: dict[str, datetime] = {}
+        self._open_until: dict[str, datetime] = {}
         self._probes: set[str] = set()
 
     @classmethod
@@ -72,7 +72,7 @@ class Accounts:
             recheck_s = _LONGEST_WAIT_S if account["breaker"] == "misconfigured" else self._recheck_s
             until = not_before(account, now, recheck_s)
             if until is not None:
-                self._closed_until[account["id"]] = min(until, now + timedelta(seconds=_LONGEST_WAIT_S))
+                self._open_until[account["id"]] = min(until, now + timedelta(seconds=_LONGEST_WAIT_S))
                 if may_probe(account, now):
                     due.append((account["workspace_id"], account["id"]))
         if due:
@@ -88,7 +88,7 @@ class Accounts:
     @property
     def breakers(self) -> Breakers:
         """The accounts that must not be called now. An account whose probe is free may be called once."""
-        return Breakers({id: until for id, until in self._closed_until.items() if id not in self._probes})
+        return Breakers({id: until for id, until in self._open_until.items() if id not in self._probes})
 
     def start(self, account_id: str) -> Mapping[str, Any]:
         """Note that a call to the account is about to start; it uses the probe. Returns the account's row."""

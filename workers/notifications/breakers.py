@@ -17,7 +17,15 @@ import structlog
 from policies.breaker import Breaker, Limits, Outcome, after, verdict_of
 from spine.kernel.metrics import breaker_openings
 from spine.kernel.settings import WorkSettings
-from spine.notifications.breakers import OPENED, AccountKey, breaker_of, change_event, lock_breakers, write_breakers
+from spine.notifications.breakers import (
+    OPENED,
+    AccountKey,
+    breaker_of,
+    change_event,
+    lock_breakers,
+    order_in_force,
+    write_breakers,
+)
 from workers.connection import DedicatedConnection
 from workers.notifications.calls import CallResult
 from workers.pipeline import WorkerContext
@@ -84,6 +92,8 @@ class BreakerReporter:
                 breakers: dict[AccountKey, Breaker] = {}
                 events: list[SystemEvent] = []
                 for row in await lock_breakers(connection, keys):
+                    if order_in_force(row, row["now"]) is not None:
+                        continue  # the calls of that time do not count: nobody may be told what the operator has overruled
                     key, old = (row["workspace_id"], row["account_id"]), breaker_of(row)
                     breakers[key] = after(old, outcomes[key], row["now"], self._limits, random.random())  # noqa: S311  # no secret
                     told = change_event(row, old, breakers[key])

@@ -107,7 +107,10 @@ async def test_an_order_ends_by_itself(api: Api, client: NotificationsClient) ->
             assert [one["class"] for one in failed["attempts"]] == ["connect"] * 3
         assert client.get(path)["breaker"]["state"] == "forced_closed"
         client.advance(61)
-        await state(client, account["id"], "open", "closed")
+        await state(client, account["id"], "closed")
+        for _ in range(2):
+            client.send(to=OK, channels=["sms"])
+        await state(client, account["id"], "open")
 
 
 def ended(account: Any, workspace_id: str, failure: str | None, generation: int = 0) -> CallResult:
