@@ -19,6 +19,7 @@ _VERDICTS: Final[Mapping[str, Verdict]] = {
     "config": "config",
     "recipient": "alive",
     "rate": "neutral",
+    "recipient_rate": "neutral",
     "policy": "neutral",
     "content": "neutral",
     "ours": "neutral",

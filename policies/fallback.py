@@ -44,7 +44,8 @@ _HOLD_OVER: Final = timedelta(minutes=5)
 
 A test clock that is moved shows the message a time inside the same quiet hours again."""
 
-_TRANSIENT: Final = frozenset({"connect", "transient", "rate"})
+_RETRIED: Final = frozenset({"connect", "transient", "rate", "recipient_rate"})
+"""Failures after which the same account is called again."""
 _OTHER_ACCOUNT: Final = frozenset({"connect", "transient", "rate", "config"})
 """Failures of the account or its provider, which another account may not have."""
 
@@ -132,7 +133,7 @@ def _wait_in(last: Attempt, now: datetime) -> Wait | None:
 
 def _continues(last: Attempt) -> bool:
     """Return True if the step may make another call after this attempt. An unknown outcome is never retried."""
-    return last.state == "failed" and last.outcome == "rejected" and last.failure in _OTHER_ACCOUNT
+    return last.state == "failed" and last.outcome == "rejected" and last.failure in _RETRIED | _OTHER_ACCOUNT
 
 
 def _may_arrive(attempt: Attempt) -> bool:
@@ -154,6 +155,8 @@ def _route(
         if same is not None and not _is_open(same, breakers, now):
             return same, "retry"
         may_retry = same is not None
+    if last is not None and last.failure not in _OTHER_ACCOUNT:
+        return None, "circuit_open" if may_retry else "tries_used_up"
     tried = {attempt.account_id for attempt in mine}
     untried = [route for route in routes if route.account_id not in tried]
     closed = [route for route in untried if not _is_open(route, breakers, now)]
@@ -188,7 +191,7 @@ def waits(
     """
     if outcome != "rejected":
         return ended_at + timedelta(seconds=step.wait_s), None
-    if failure not in _TRANSIENT or tries >= MAX_TRIES:
+    if failure not in _RETRIED or tries >= MAX_TRIES:
         return None, None
     pause_s = min(RETRY_AFTER_S[min(tries, len(RETRY_AFTER_S)) - 1], step.wait_s / 8)
     pause_s = max(pause_s, retry_after_s or 0.0)

@@ -10,7 +10,10 @@ from policies.windows import QuietHours
 
 Success = Literal["sent", "delivered"]
 Outcome = Literal["accepted", "rejected", "unknown"]
-FailureClass = Literal["connect", "transient", "timeout", "rate", "recipient", "policy", "content", "config", "ours"]
+FailureClass = Literal[
+    "connect", "transient", "timeout", "rate", "recipient_rate", "recipient", "policy", "content", "config", "ours"
+]
+"""Why a call failed (notifications.md, the table of classes). `recipient_rate`: too much to this person, by this sender."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import orjson
@@ -25,6 +26,31 @@ class MalformedCallback(Exception):
     """A callback has a valid signature, but its body is not a report."""
 
 
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A provider's request to the inbound route, as it came.
+
+    `url` is the public one, with its query, as the provider calls and signs it: made from SPINE_PUBLIC_URL and never
+    from the request's own Host. `token` is the part of the path after the account, for providers that sign nothing.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+    query: Mapping[str, str]
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackResponse:
+    """What a callback reported, and the answer that its provider expects. Without `content` it is a JSON object."""
+
+    reports: Sequence[ProviderReport] = ()
+    content: bytes | None = None
+    media_type: str = "application/json"
+
+
 class Provider(Protocol):
     """An adapter. It keeps no state of a call, never raises for what a provider does, and never retries by itself."""
 
@@ -37,19 +63,26 @@ class Provider(Protocol):
         """
         ...
 
-    def reports(
-        self, account: ProviderAccount, secret: str, headers: Mapping[str, str], body: bytes
-    ) -> list[ProviderReport]:
-        """Verify a callback's signature and return its reports. Raises SignatureInvalid, MalformedCallback."""
+    def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
+        """Verify a callback and read its reports. Raises SignatureInvalid, MalformedCallback."""
+        ...
+
+    async def check(self, account: ProviderAccount) -> ProviderResult | None:
+        """Ask the provider whether it takes the account's credentials. None: it has no call for this that sends nothing."""
+        ...
+
+    async def poll(self, account: ProviderAccount, provider_message_id: str) -> ProviderReport | None:
+        """Ask the provider what became of a message. None: it did not say, or has no call for this."""
         ...
 
 
-def signed_report(secret: str, headers: Mapping[str, str], body: bytes) -> list[ProviderReport]:
+def signed_report(secret: str, callback: Callback) -> CallbackResponse:
     """Return the one report in a body that is signed as webhooks are (wire.md): `{attempt_id, id, status, timestamp}`.
 
-    Optional fields: `error`, the reason; `text`, the person's reply, if the status is `replied`. Raises
-    SignatureInvalid, MalformedCallback.
+    Optional fields: `error`, the reason; `text`, the person's reply, if the status is `replied`; `from`, the address
+    that it came from. Raises SignatureInvalid, MalformedCallback.
     """
+    headers, body = callback.headers, callback.body
     verified = Verifier([secret]).verify(
         headers.get("webhook-id"), headers.get("webhook-timestamp"), headers.get("webhook-signature"), body, time.time()
     )
@@ -61,19 +94,21 @@ def signed_report(secret: str, headers: Mapping[str, str], body: bytes) -> list[
         raise MalformedCallback("the body is not JSON") from error
     if not isinstance(report, dict):
         raise MalformedCallback("the body is not an object")
-    return [
-        ProviderReport(
-            provider_message_id=_token(report, "id") or "",
-            status=_token(report, "status") or "",
-            reported_at=_token(report, "timestamp") or "",
-            attempt_id=_token(report, "attempt_id", optional=True),
-            text=_text(report, "text"),
-            code=_text(report, "error"),
-        )
-    ]
+    read = ProviderReport(
+        provider_message_id=token(report, "id") or "",
+        status=token(report, "status") or "",
+        reported_at=token(report, "timestamp") or "",
+        attempt_id=token(report, "attempt_id", optional=True),
+        text=text(report, "text"),
+        code=text(report, "error"),
+        in_reply_to=token(report, "in_reply_to", optional=True),
+        sender=token(report, "from", optional=True),
+    )
+    return CallbackResponse([read])
 
 
-def _token(report: Mapping[str, Any], name: str, *, optional: bool = False) -> str | None:
+def token(report: Mapping[str, Any], name: str, *, optional: bool = False) -> str | None:
+    """Return a field that is a short word. Raises MalformedCallback if it is another thing, or missing and not optional."""
     value = report.get(name)
     if value is None and optional:
         return None
@@ -84,6 +119,7 @@ def _token(report: Mapping[str, Any], name: str, *, optional: bool = False) -> s
     return value
 
 
-def _text(report: Mapping[str, Any], name: str) -> str | None:
+def text(report: Mapping[str, Any], name: str) -> str | None:
+    """Return a field that is a text, shortened to 8,192 characters, without NUL; None if it is no text."""
     value = report.get(name)
     return value[:_MAX_TEXT_CHARS].replace("\x00", "\ufffd") if isinstance(value, str) else None

@@ -5,7 +5,6 @@ attempts that it accepted, so that a repeated call counts once. The same stateme
 """
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -14,7 +13,7 @@ import asyncpg
 import orjson
 
 from policies.fallback_values import FailureClass
-from providers.protocol import signed_report
+from providers.protocol import Callback, CallbackResponse, signed_report
 from spine.directory.addresses import is_sandbox_address
 from spine.notifications.account_credentials import ProviderAccount
 from spine.notifications.provider_calls import ProviderCall, ProviderReport, ProviderResult
@@ -116,11 +115,21 @@ class SandboxProvider:
             await asyncio.sleep(3 * RECEIPT_S)  # the receipts arrive before this response
         return ProviderResult("accepted", id) if scripted.result.outcome == "accepted" else scripted.result
 
-    def reports(
-        self, account: ProviderAccount, secret: str, headers: Mapping[str, str], body: bytes
-    ) -> list[ProviderReport]:
-        """Return the report of a callback that is signed as webhooks are."""
-        return signed_report(secret, headers, body)
+    def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
+        """Read the report of a callback that is signed as webhooks are."""
+        return signed_report(account.credentials.secret, callback)
+
+    async def check(self, account: ProviderAccount) -> ProviderResult | None:
+        """Take any credentials, except during an outage."""
+        if account.sandbox is not None and account.sandbox.outage is True:
+            return _rejected("connect", "connect_refused")
+        return _ACCEPTED
+
+    async def poll(
+        self, account: ProviderAccount, provider_message_id: str
+    ) -> ProviderReport | None:  # part of the protocol
+        """Return None: a scripted silence stays one."""
+        return None
 
     async def _store_call(
         self, account: ProviderAccount, call: ProviderCall, scripted: _ScriptedOutcome, reply: str | None

@@ -161,6 +161,7 @@ class Engine:
             work=WorkSettings(**work),
             egress=EgressSettings(egress_allow=(IPv4Network("127.0.0.0/8"),)),
             vault=VaultSettings(encryption_key=SecretStr(KEY)),
+            public_url="http://127.0.0.1:8080",
             wakeup_status=WakeupStatus(),
             pipelines=(Dispatcher, EndpointTransitions, ReplayRunner, Maintenance),
         )

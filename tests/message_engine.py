@@ -174,6 +174,7 @@ async def sending(
         work=WorkSettings(**{"metrics_port": 0, "lease_s": 5, "drain_s": 5, **settings}),
         egress=EgressSettings(egress_allow=(IPv4Network("127.0.0.0/8"),)),
         vault=VaultSettings(encryption_key=SecretStr(KEY)),
+        public_url=api.url,
         wakeup_status=WakeupStatus(),
         pipelines=pipelines,
     )

@@ -23,8 +23,10 @@ class OneOfEach:
         before, brace, _ = template.partition("/{")
         if not brace:
             return template
-        name = before if before in self.by_collection else before.rpartition("/")[2]
         start, end = template.index("{"), template.index("}")
+        if template[start : end + 1] == "{callback_token}":
+            return self.path(template[:start] + "a-token-of-nobody-at-all" + template[end + 1 :])
+        name = before if before in self.by_collection else before.rpartition("/")[2]
         return self.path(template[:start] + self.by_collection[name] + template[end + 1 :])
 
 

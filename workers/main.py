@@ -102,6 +102,7 @@ async def startup(ctx: dict[str, Any]) -> None:
         work=WorkSettings(),
         egress=EgressSettings(),
         vault=VaultSettings(),
+        public_url=HttpSettings().url,
         wakeup_status=ctx["wakeup_status"],
         pipelines=PIPELINES,
     )

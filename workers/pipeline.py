@@ -49,6 +49,8 @@ class WorkerContext:
     vault: Vault
     heartbeat: Heartbeat
     wakeup_status: WakeupStatus
+    public_url: str
+    """The API's URL, which providers call with receipts."""
 
 
 class Pipeline(Protocol):

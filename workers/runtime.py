@@ -41,6 +41,7 @@ class Runtime:
         work: WorkSettings,
         egress: EgressSettings,
         vault: VaultSettings,
+        public_url: str,
         wakeup_status: WakeupStatus,
         pipelines: Sequence[PipelineFactory],
     ) -> None:
@@ -49,6 +50,7 @@ class Runtime:
         self._work = work
         self._egress = egress
         self._vault = Vault.from_text(vault.encryption_key.get_secret_value())
+        self._public_url = public_url
         self._wakeup_status = wakeup_status
         wakeup_status.on_wakeup = self._receive
         wakeup_status.on_reconnect = lambda: self._wake_pipelines("relay", "deliver", "send", "job")
@@ -120,6 +122,7 @@ class Runtime:
             vault=self._vault,
             heartbeat=heartbeat,
             wakeup_status=self._wakeup_status,
+            public_url=self._public_url,
         )
         self._pipelines = [factory(context) for factory in self._factories]
         _log.info("worker started", worker=self.worker_id, version=__version__)

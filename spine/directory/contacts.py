@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from spine.directory.addresses import Email, Phone
+from spine.directory.contact_suggestions import CHANGE_SUGGESTED
 from spine.directory.users import USER, UserRow
 from spine.kernel import ids, store, timeline
 from spine.kernel.crud import crud_router
@@ -84,7 +85,7 @@ CONTACT = Resource(
     update=ContactUpdate,
     out=ContactOut,
     scope="crm",
-    events=(CREATED, UPDATED),
+    events=(CREATED, UPDATED, CHANGE_SUGGESTED),
 )
 
 router = crud_router(CONTACT, "crm", "get", tools={"get": "crm_get_contact"})

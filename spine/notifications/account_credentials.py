@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from spine.kernel.errors import FieldError, InvalidBody, Unprocessable
 from spine.kernel.resource import Body
 from spine.kernel.vault import Place, Vault
-from spine.notifications.provider_kinds import PROVIDER_KINDS, SandboxState, SmtpConfig, SmtpCredentials
+from spine.notifications.account_models import SandboxCredentials, SandboxState, SmtpConfig, SmtpCredentials
+from spine.notifications.provider_kinds import PROVIDER_KINDS
 
 _TLS_RANK: Final = {"none": 0, "starttls": 1, "implicit": 2}
 
@@ -31,30 +32,26 @@ class ProviderAccount:
 
 
 def open_account(row: Any, vault: Vault) -> ProviderAccount:
-    """Open an account from its row of `spine.provider_accounts`. Raises Unsealable if the operator's key is missing."""
+    """Open an account from its row of `spine.provider_accounts`. Raises Unsealable if the operator's key is missing.
+
+    A sandbox account without a secret gets one that is derived from the installation's key. It signs the receipts.
+    """
     kind = PROVIDER_KINDS[row["kind"]]
     sandbox = row.get("sandbox")
+    credentials = kind.credentials.model_validate(unseal(vault, row["credentials"], row["workspace_id"], row["id"]))
+    if isinstance(credentials, SandboxCredentials) and credentials.secret is None:
+        derived = "whsec_" + base64.b64encode(vault.derive(b"sandbox." + row["id"].encode())).decode()
+        credentials = SandboxCredentials.model_construct(secret=derived)
     return ProviderAccount(
         row["workspace_id"],
         row["id"],
         row["env"],
         row["channel"],
         row["kind"],
-        kind.credentials.model_validate(unseal(vault, row["credentials"], row["workspace_id"], row["id"])),
+        credentials,
         kind.config.model_validate(row["config"]),
         SandboxState.model_validate(sandbox) if sandbox is not None else None,
     )
-
-
-def signing_secret(account: ProviderAccount, vault: Vault) -> str:
-    """Return the secret that signs an account's receipts.
-
-    A sandbox account without a secret gets one that is derived from the installation's key.
-    """
-    secret: str | None = account.credentials.secret
-    if secret is not None:
-        return secret
-    return "whsec_" + base64.b64encode(vault.derive(b"sandbox." + account.id.encode())).decode()
 
 
 def validate_account(kind: str, credentials: Any, config: Any) -> tuple[Body, Body]:

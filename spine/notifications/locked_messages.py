@@ -32,11 +32,15 @@ _ATTEMPTS_LOAD: Final = """
      ORDER BY a.message_id, a.step, a.number
 """
 _CONTEXT_LOAD: Final = """
-    SELECT u.workspace_id, u.id, clock_timestamp() AS now, w.env, q.leased_by, q.id IS NOT NULL AS queued,
+    SELECT u.workspace_id, u.id, clock_timestamp() AS now, w.env, q.leased_by, q.id IS NOT NULL AS queued, c.contact_id,
            (SELECT jsonb_agg(jsonb_build_array(p.channel, p.category, p.opted_out)) FROM (
                 SELECT DISTINCT ON (channel, category) channel, category, opted_out FROM spine.preferences p
-                 WHERE p.workspace_id = u.workspace_id AND p.contact_id = u.contact_id ORDER BY channel, category, id DESC) p) AS opt_outs
-      FROM unnest($1::text[], $2::text[], $3::text[]) AS u (workspace_id, id, contact_id)
+                 WHERE p.workspace_id = u.workspace_id AND p.contact_id = c.contact_id ORDER BY channel, category, id DESC) p) AS opt_outs
+      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS u (workspace_id, id, contact_id, phone, email)
+     CROSS JOIN LATERAL (SELECT coalesce(
+           u.contact_id,
+           (SELECT k.id FROM spine.contacts k WHERE k.workspace_id = u.workspace_id AND k.phone_e164 = u.phone),
+           (SELECT k.id FROM spine.contacts k WHERE k.workspace_id = u.workspace_id AND k.email = u.email)) AS contact_id) c
       JOIN spine.workspaces w ON w.workspace_id = u.workspace_id
       LEFT JOIN spine.sends_open q ON q.workspace_id = u.workspace_id AND q.id = u.id
 """
@@ -64,6 +68,7 @@ class LockedAttempt:
     provider_message_id: str | None = None
     raw: dict[str, Any] | None = None
     late_success: bool = False
+    recipient: str | None = None
     ended_at: datetime | None = None
     wait_until: datetime | None = None
     retry_at: datetime | None = None
@@ -93,6 +98,16 @@ class LockedAttempt:
 
 
 @dataclass(slots=True)
+class Person:
+    """Whom a message went to: the id of its contact, else of the one that has its address now. None: there is none yet.
+
+    Messages to one address share it, so that they add one contact where they add one.
+    """
+
+    id: str | None
+
+
+@dataclass(slots=True)
 class LockedMessage:
     """A message under lock. `row` holds its columns. `leased`: the loading worker holds the lease on its queue row."""
 
@@ -102,6 +117,7 @@ class LockedMessage:
     leased: bool
     queued: bool
     opt_outs: list[OptOut]
+    person: Person
     attempts: list[LockedAttempt] = field(default_factory=list)
 
     @property
@@ -126,12 +142,20 @@ async def lock_messages(
     if not rows:
         return {}, datetime.now(UTC)
     columns = [row["workspace_id"] for row in rows], [row["id"] for row in rows]
-    context_rows = await connection.fetch(_CONTEXT_LOAD, *columns, [row["contact_id"] for row in rows])
+    context_rows = await connection.fetch(
+        _CONTEXT_LOAD,
+        *columns,
+        [row["contact_id"] for row in rows],
+        [row["addresses"].get("sms") or row["addresses"].get("whatsapp") for row in rows],
+        [row["addresses"].get("email") for row in rows],
+    )
     contexts = {(context["workspace_id"], context["id"]): context for context in context_rows}
     messages: dict[MessageKey, LockedMessage] = {}
+    persons: dict[tuple[str, str], Person] = {}
     for row in rows:
         key = row["workspace_id"], row["id"]
         context = contexts[key]
+        person = key[0], context["contact_id"] or min(row["addresses"].values())
         messages[key] = LockedMessage(
             row=dict(row),
             policy=parse_policy(row["policy"]),
@@ -139,6 +163,7 @@ async def lock_messages(
             leased=worker_id is not None and context["leased_by"] == worker_id,
             queued=context["queued"],
             opt_outs=[OptOut(*values) for values in context["opt_outs"] or ()],
+            person=persons.setdefault(person, Person(context["contact_id"])),
         )
     for row in await connection.fetch(_ATTEMPTS_LOAD, *columns):
         messages[row["workspace_id"], row["message_id"]].attempts.append(LockedAttempt.from_row(row))

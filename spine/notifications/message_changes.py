@@ -20,6 +20,10 @@ _WAIT: Final = """
       FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::text[]) AS u (workspace_id, id, due_at, account_id)
      WHERE o.workspace_id = u.workspace_id AND o.id = u.id AND o.leased_by = $1
 """
+_CONTACTS_PUT: Final = """
+    INSERT INTO spine.contacts (workspace_id, id, name, phone_e164, email)
+    SELECT c.workspace_id, c.id, c.name, c.phone_e164, c.email FROM jsonb_populate_recordset(NULL::spine.contacts, $1) c
+"""
 
 
 class MessageChanges:
@@ -32,6 +36,7 @@ class MessageChanges:
         self._messages: dict[MessageKey, LockedMessage] = {}
         self._attempts: dict[str, LockedAttempt] = {}
         self._timeline: list[dict[str, Any]] = []
+        self._contacts: list[dict[str, Any]] = []
         self._preferences: list[dict[str, Any]] = []
         self._queue: dict[MessageKey, datetime | None] = {}
         self._waiting: list[tuple[str, str, datetime, str]] = []
@@ -115,6 +120,10 @@ class MessageChanges:
             }
         )
 
+    def add_contact(self, contact: dict[str, Any]) -> None:
+        """Add a contact."""
+        self._contacts.append(contact)
+
     def add_preference(self, preference: dict[str, Any]) -> None:
         """Add a row to the history of a contact's preferences."""
         self._preferences.append(preference)
@@ -160,6 +169,8 @@ class MessageChanges:
             await connection.execute(_WAIT, worker_id, *([row[n] for row in self._waiting] for n in range(4)))
         if not (self._messages or self._attempts or self._timeline or self._queue or self._events):
             return
+        if self._contacts:
+            await connection.execute(_CONTACTS_PUT, self._contacts)
         await connection.execute(
             _WRITE,
             worker_id,

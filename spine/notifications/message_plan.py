@@ -116,7 +116,7 @@ async def _check_rendering(
         raise error
     turns = Turns()
     try:
-        bodies = await templates.get(template["id"], template["bodies"])
+        bodies = await templates.get(template["id"], template)
     except Unrenderable as error:
         raise Unprocessable(f"the template: {error}", code=error.code, param="template") from error
     for step in strategy["steps"]:

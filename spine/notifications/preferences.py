@@ -44,7 +44,7 @@ class PreferenceOut(ResourceOut):
     channel: str
     category: str
     opted_out: bool
-    source: str = Field(description="`api`, or `reply` for a STOP or START that the person sent.")
+    source: str = Field(description="`api`; `reply`: a STOP or START of the person; `provider`: as a provider tells.")
 
 
 CHANGED = EventType("preference.changed", PreferenceOut, "A person opted out of something, or in again.")

@@ -1,14 +1,13 @@
 """Provider accounts: the accounts over which a channel's messages are sent. Credentials are write-only."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Field, JsonValue
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Double, LargeBinary
 
-from policies.url_targets import TargetRefused
 from spine.kernel import ids, store
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
@@ -18,16 +17,10 @@ from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, new_rout
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.account_credentials import require_secret_again, seal, unseal, validate_account
+from spine.notifications.account_models import SandboxState
+from spine.notifications.account_targets import callback_url, check_target, resolve_target
 from spine.notifications.breakers import CLOSED, OPENED, BreakerOut, end_misconfigured, read_breakers
-from spine.notifications.provider_kinds import (
-    PROVIDER_KINDS,
-    SANDBOX,
-    Channel,
-    HttpCredentials,
-    KindName,
-    SandboxState,
-    SmtpCredentials,
-)
+from spine.notifications.provider_kinds import PROVIDER_KINDS, SANDBOX, Channel, KindName
 
 Rate = Annotated[float, Field(gt=0, le=100_000, description="At most this many calls a second.")]
 Priority = Annotated[int, Field(ge=0, le=1_000, description="Lower ones are tried first.")]
@@ -50,6 +43,8 @@ class AccountRow(TenantRow):
 
     breaker = BreakerOut()
     """Read from the breaker's own row (`with_breakers`)."""
+    callback_url: ClassVar[str | None] = None
+    """Made of the row by `_name_callback`."""
 
 
 class AccountCreate(Body):
@@ -60,11 +55,10 @@ class AccountCreate(Body):
     weight: Weight = 1
     rate_per_s: Rate | None = None
     credentials: dict[str, JsonValue] = Field(
-        default={}, description="http: url, secret; smtp: host, port, username, password; sandbox: secret, if you like."
+        default={},
+        description="As its kind needs them; see the guide to providers. They are encrypted and never shown.",
     )
-    config: dict[str, JsonValue] = Field(
-        default={}, description="http: id, status, error as JSONPath; smtp: sender, tls, reply_to."
-    )
+    config: dict[str, JsonValue] = Field(default={}, description="As its kind needs it; see the guide to providers.")
     metadata: Metadata = {}
 
 
@@ -89,6 +83,9 @@ class AccountOut(ResourceOut):
     rate_per_s: float | None
     config: dict[str, Any]
     sandbox: SandboxState | None = Field(description="How a sandbox account is told to misbehave; null for real ones.")
+    callback_url: str | None = Field(
+        description="The URL for its provider's receipts and replies. Put your own `callback_token` in its place there."
+    )
     breaker: BreakerOut = Field(default=BreakerOut(), description="Whether the account is called.")
 
 
@@ -107,11 +104,16 @@ ACCOUNT = Resource(
 router = new_router(f"/notifications/v1/{ACCOUNT.plural}", ACCOUNT.plural, ACCOUNT)
 
 
+def _name_callback(unit: UnitOfWork, row: AccountRow) -> None:
+    row.callback_url = callback_url(unit.platform.http.url, row.kind, row.id)  # type: ignore[misc]  # not a column
+
+
 async def with_breakers(unit: UnitOfWork, rows: Sequence[AccountRow]) -> list[AccountOut]:
     """Return accounts as callers see them, with their breakers, which one query reads."""
     found = await read_breakers(unit, [row.id for row in rows])
     for row in rows:
         row.breaker = found.get(row.id, row.breaker)
+        _name_callback(unit, row)
     return [AccountOut.model_validate(row) for row in rows]
 
 
@@ -138,32 +140,14 @@ def _check_kind(unit: UnitOfWork, kind: str, channel: str) -> None:
         raise Unprocessable(f"{kind} does not carry {channel}", code="channel_not_supported", param="channel")
 
 
-async def _resolve_target(unit: UnitOfWork, body: AccountCreate | AccountUpdate, **_: Any) -> TargetRefused | None:
-    """Resolve the address in the credentials, before the transaction opens. Returns why it must not be called, or None."""
-    url, host = body.credentials.get("url"), body.credentials.get("host")
-    http_client, workspace_id = unit.platform.http_client, unit.caller.workspace_id
-    if isinstance(url, str):
-        return await http_client.check_target(url, https_required=True, workspace_id=workspace_id)
-    if isinstance(host, str):
-        bracketed = f"[{host}]" if ":" in host else host
-        return await http_client.check_target(f"https://{bracketed}/", workspace_id=workspace_id)
-    return None
-
-
-def _check_target(unit: UnitOfWork, credentials: Body) -> None:
-    if unit.prepared is not None and isinstance(credentials, HttpCredentials | SmtpCredentials):
-        param = "credentials.url" if isinstance(credentials, HttpCredentials) else "credentials.host"
-        raise Unprocessable(unit.prepared.why, code=unit.prepared.code, param=param)
-
-
 @router.post(
     "", status_code=201, openapi_extra=declares("notifications:write", CREATED), summary="Add a provider account"
 )
-@prepared_by(_resolve_target)
+@prepared_by(resolve_target)
 async def create_provider_account(body: AccountCreate, unit: CurrentUnit) -> AccountOut:
     _check_kind(unit, body.kind, body.channel)
     credentials, config = validate_account(body.kind, body.credentials, body.config)
-    _check_target(unit, credentials)
+    check_target(unit, body.kind)
     id = ids.mint(ACCOUNT.prefix)
     row = await store.create(
         unit,
@@ -181,12 +165,13 @@ async def create_provider_account(body: AccountCreate, unit: CurrentUnit) -> Acc
         sandbox=SandboxState().model_dump() if body.kind == SANDBOX else None,
         meta=body.metadata,
     )
+    _name_callback(unit, row)
     out: AccountOut = await store.emit_event(unit, ACCOUNT, row, "created")
     return out
 
 
 @router.patch("/{id}", openapi_extra=declares("notifications:write", UPDATED), summary="Change a provider account")
-@prepared_by(_resolve_target)
+@prepared_by(resolve_target)
 async def update_provider_account(
     id: str, body: AccountUpdate, unit: CurrentUnit, if_match: IfMatch = None
 ) -> AccountOut:
@@ -198,7 +183,7 @@ async def update_provider_account(
         row.kind, old | values.pop("credentials", {}), row.config | values.pop("config", {})
     )
     if body.credentials:
-        _check_target(unit, credentials)
+        check_target(unit, row.kind)
     tls = (row.config.get("tls", ""), getattr(config, "tls", ""))
     require_secret_again(row.kind, old, credentials, tls, body.credentials)
     if credentials.model_dump(exclude_none=True) != old:

@@ -1,23 +1,11 @@
-"""Channels, and the kinds of provider accounts: their abilities, credentials and config. Adapters are in `providers`."""
+"""Channels, and the kinds of provider accounts with their abilities. Adapters are in `providers`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
-
-from spine.directory.addresses import ascii_email_address
 from spine.kernel.resource import Body
-
-SecretText = Annotated[str, StringConstraints(pattern=r"^whsec_[A-Za-z0-9+/]{32,88}={0,2}$")]
-Text = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-JsonPath = Annotated[str, StringConstraints(pattern=r"^\$(\.[A-Za-z_][A-Za-z0-9_-]*|\[\d{1,4}\])*$", max_length=200)]
-
-
-MailHeaderAddress = Annotated[
-    str, StringConstraints(pattern=r"^[^\s<>]+@[^\s<>]+$", max_length=320), AfterValidator(ascii_email_address)
-]
-"""An address that a mail server without SMTPUTF8 (RFC 6531) can take, so that every server can."""
+from spine.notifications import account_models as models
 
 
 class Channel(StrEnum):
@@ -28,54 +16,14 @@ class Channel(StrEnum):
     EMAIL = "email"
 
 
-class SandboxCredentials(Body):
-    """Optional: a secret of the caller's own, to send signed receipts to a sandbox account."""
-
-    secret: SecretText | None = None
-
-
-class HttpCredentials(Body):
-    """The URL of the service, and the secret that signs both calls and receipts."""
-
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-    secret: SecretText
-
-
-class SmtpCredentials(Body):
-    """The mail server and its login. A login needs TLS."""
-
-    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")]
-    port: int = Field(default=587, ge=1, le=65535)
-    username: Text | None = None
-    password: Text | None = None
-
-
-class NoConfig(Body):
-    """A config without fields."""
-
-
-class HttpConfig(Body):
-    """Where the values are in the response to a call."""
-
-    id: JsonPath = "$.id"
-    status: JsonPath | None = None
-    error: JsonPath = "$.error"
-
-
-class SmtpConfig(Body):
-    """The sender, the reply address and the use of TLS. Without TLS there is no login."""
-
-    sender: MailHeaderAddress
-    tls: Literal["none", "starttls", "implicit"] = "starttls"
-    reply_to: MailHeaderAddress | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class ProviderKind:
-    """A kind of provider. `receipts`: it reports deliveries. `dedupes`: repeated calls with one attempt id count once.
+    """A kind of provider.
 
-    `time_to_live_s`: how long the provider itself may go on trying, if known. A shorter wait may cause duplicates.
-    `proof`: the credential that proves who calls; `proof_goes_to`: the credentials that say where and as whom it is used.
+    `receipts`: it reports deliveries. `replies`: it passes on what people answer. `polls`: it can be asked what became of
+    a message. `dedupes`: repeated calls with one attempt id count once. `time_to_live_s`: how long the provider itself may
+    go on trying, if known; a shorter wait may cause duplicates. `proof`: the credential that proves who calls;
+    `proof_goes_to`: the credentials that say where and as whom it is used; `target`: the one that is called.
     """
 
     channels: frozenset[Channel]
@@ -85,47 +33,102 @@ class ProviderKind:
     dedupes: bool
     proof: str
     proof_goes_to: tuple[str, ...] = ()
+    target: str | None = None
     time_to_live_s: int | None = None
+    replies: bool = False
+    polls: bool = False
 
+
+_SMS: Final = frozenset({Channel.SMS})
+_EMAIL: Final = frozenset({Channel.EMAIL})
 
 PROVIDER_KINDS: Final[dict[str, ProviderKind]] = {
     "sandbox": ProviderKind(
         frozenset(Channel),
-        SandboxCredentials,
-        NoConfig,
+        models.SandboxCredentials,
+        models.NoConfig,
         receipts=True,
         dedupes=True,
         proof="secret",
         time_to_live_s=120,
+        replies=True,
     ),
     "smtp": ProviderKind(
-        frozenset({Channel.EMAIL}),
-        SmtpCredentials,
-        SmtpConfig,
+        _EMAIL,
+        models.SmtpCredentials,
+        models.SmtpConfig,
         receipts=False,
         dedupes=False,
         proof="password",
         proof_goes_to=("host", "port", "username"),
+        target="host",
     ),
     "http": ProviderKind(
         frozenset(Channel),
-        HttpCredentials,
-        HttpConfig,
+        models.HttpCredentials,
+        models.HttpConfig,
         receipts=True,
         dedupes=True,
         proof="secret",
         proof_goes_to=("url",),
+        target="url",
+        replies=True,
+    ),
+    "whatsapp_cloud": ProviderKind(
+        frozenset({Channel.WHATSAPP}),
+        models.WhatsAppCloudCredentials,
+        models.WhatsAppCloudConfig,
+        receipts=True,
+        dedupes=False,
+        proof="access_token",
+        proof_goes_to=("api_url",),
+        target="api_url",
+        time_to_live_s=30 * 24 * 3600,
+        replies=True,
+    ),
+    "twilio": ProviderKind(
+        _SMS,
+        models.TwilioCredentials,
+        models.TwilioConfig,
+        receipts=True,
+        dedupes=False,
+        proof="auth_token",
+        proof_goes_to=("api_url", "account_sid"),
+        target="api_url",
+        replies=True,
+        polls=True,
+    ),
+    "msg91": ProviderKind(
+        _SMS,
+        models.Msg91Credentials,
+        models.NoConfig,
+        receipts=True,
+        dedupes=False,
+        proof="authkey",
+        proof_goes_to=("api_url",),
+        target="api_url",
+    ),
+    "exotel": ProviderKind(
+        _SMS,
+        models.ExotelCredentials,
+        models.ExotelConfig,
+        receipts=True,
+        dedupes=False,
+        proof="api_token",
+        proof_goes_to=("api_url", "account_sid", "api_key"),
+        target="api_url",
+        polls=True,
+    ),
+    "postmark": ProviderKind(
+        _EMAIL,
+        models.PostmarkCredentials,
+        models.PostmarkConfig,
+        receipts=True,
+        dedupes=False,
+        proof="server_token",
+        proof_goes_to=("api_url",),
+        target="api_url",
     ),
 }
-KindName = Literal["sandbox", "smtp", "http"]
+KindName = Literal["sandbox", "smtp", "http", "whatsapp_cloud", "twilio", "msg91", "exotel", "postmark"]
 SANDBOX: Final = "sandbox"
-
-
-class SandboxState(BaseModel):
-    """How a sandbox account is told to misbehave."""
-
-    outage: bool | Literal["timeouts", "slow_ms"] = Field(
-        default=False,
-        description="true: no connection; timeouts: no answer; slow_ms: answers after `slow_ms`; false: heals.",
-    )
-    slow_ms: int = Field(default=2000, ge=0, le=10_000)

@@ -17,23 +17,40 @@ from spine.kernel.events import Actor
 from spine.notifications.locked_messages import Connection, MessageKey, lock_messages
 from spine.notifications.message_changes import MessageChanges
 from spine.notifications.provider_calls import ProviderReport
-from spine.notifications.state_machine.receipts import apply_report
+from spine.notifications.state_machine.receipts import REPLIED, apply_report
 
 _MATCH: Final = """
       LEFT JOIN spine.attempts a
         ON a.workspace_id = u.workspace_id AND a.id = u.attempt_named AND a.provider_account_id = u.provider_account_id
       LEFT JOIN LATERAL (
-               SELECT b.id, b.message_id FROM spine.attempts b
-                WHERE a.id IS NULL AND b.workspace_id = u.workspace_id AND b.provider_account_id = u.provider_account_id
-                  AND b.provider_message_id = u.provider_message_id LIMIT 1
+               SELECT o.id, o.message_id FROM spine.attempts o
+                WHERE a.id IS NULL AND o.workspace_id = u.workspace_id AND o.provider_account_id = u.provider_account_id
+                  AND o.provider_message_id = u.provider_message_id LIMIT 1
            ) b ON true
+      LEFT JOIN LATERAL (
+               SELECT o.id, o.message_id FROM spine.attempts o
+                WHERE a.id IS NULL AND b.id IS NULL AND o.workspace_id = u.workspace_id
+                  AND o.provider_account_id = u.provider_account_id AND o.provider_message_id = u.raw ->> 'in_reply_to' LIMIT 1
+           ) c ON true
+      LEFT JOIN LATERAL (
+               SELECT o.id, o.message_id FROM spine.attempts o
+                WHERE a.id IS NULL AND b.id IS NULL AND c.id IS NULL AND o.workspace_id = u.workspace_id
+                  AND o.provider_account_id = u.provider_account_id AND o.recipient = u.raw ->> 'sender'
+                  AND o.outcome IS DISTINCT FROM 'rejected' ORDER BY o.id DESC LIMIT 1
+           ) d ON true
 """
+"""The attempt of a report: named by it, with its provider's id, replied to, or the newest one to the person who wrote."""
+
+_ATTEMPT: Final = (
+    "coalesce(a.id, b.id, c.id, d.id) AS attempt_id, "
+    "coalesce(a.message_id, b.message_id, c.message_id, d.message_id) AS message_id"
+)
 _RECEIPTS_PUT: Final = f"""
     WITH u AS (
         SELECT * FROM jsonb_to_recordset($1) AS u (n int, workspace_id text, id text, provider_account_id text, attempt_named text,
                                                    provider_message_id text, status text, reported_at text, raw jsonb)
     ), matched AS (
-        SELECT u.*, coalesce(a.id, b.id) AS attempt_id, coalesce(a.message_id, b.message_id) AS message_id FROM u {_MATCH}
+        SELECT u.*, {_ATTEMPT} FROM u {_MATCH}
     ), put AS (
         INSERT INTO spine.receipts
             (workspace_id, id, provider_account_id, attempt_id, provider_message_id, status, reported_at, attempt_named, raw)
@@ -50,7 +67,7 @@ _PARKED_MATCH: Final = f"""
         SELECT r.ctid, r.received_at <= now() - $3::interval AS expired FROM spine.receipts r
          WHERE r.attempt_id IS NULL AND r.look_at <= now() ORDER BY r.look_at LIMIT $1 FOR UPDATE SKIP LOCKED
     ), looked AS MATERIALIZED (
-        SELECT u.ctid, u.workspace_id, u.id, coalesce(a.id, b.id) AS attempt_id, coalesce(a.message_id, b.message_id) AS message_id,
+        SELECT u.ctid, u.workspace_id, u.id, {_ATTEMPT},
                u.provider_account_id, u.provider_message_id, u.status, u.reported_at, u.raw, u.received_at, due.expired
           FROM due JOIN spine.receipts u ON u.ctid = due.ctid {_MATCH}
     ), matched AS (
@@ -67,6 +84,8 @@ _PARKED_MATCH: Final = f"""
 """Looks at parked receipts that are due. One without an attempt is looked at again when it is twice as old, and deleted
 after `$3`."""
 
+_KEPT: Final = ("text", "code", "failure", "in_reply_to", "sender", "wish", "opt_out", "new_address")
+"""Fields of a report that are stored in `raw`, for the time that it is parked."""
 PARKED_LOOK: Final = timedelta(seconds=5)
 """The shortest time between two looks at a parked receipt."""
 PARKED_KEEP: Final = timedelta(days=1)
@@ -97,8 +116,9 @@ async def receive_reports(
             "attempt_named": one.report.attempt_id,
             "provider_message_id": one.report.provider_message_id,
             "status": one.report.status,
-            "reported_at": one.report.reported_at,
-            "raw": {**one.report.raw, "text": one.report.text, "code": one.report.code},
+            # A reply is told from its repetitions by the provider's id alone.
+            "reported_at": "" if one.report.status == REPLIED else one.report.reported_at,
+            "raw": {**one.report.raw, **{name: getattr(one.report, name) for name in _KEPT}},
         }
         for n, one in enumerate(received)
     ]
@@ -121,14 +141,9 @@ async def apply_parked_reports(connection: Connection, limit: int) -> tuple[list
 
 def _parked_report(row: Any) -> ReceivedReport:
     raw = row["raw"] if isinstance(row["raw"], dict) else orjson.loads(row["raw"])
+    kept = {name: raw.pop(name, None) for name in _KEPT}
     report = ProviderReport(
-        row["provider_message_id"],
-        row["status"],
-        row["reported_at"],
-        row["attempt_id"],
-        raw.get("text"),
-        raw.get("code"),
-        raw,
+        row["provider_message_id"], row["status"], row["reported_at"], row["attempt_id"], raw=raw, **kept
     )
     return ReceivedReport(row["workspace_id"], row["provider_account_id"], report)
 

@@ -1,7 +1,7 @@
 """Render tenants' templates: Liquid within a budget and without files. A missing variable is an error."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from liquid import BoundTemplate
@@ -63,9 +63,14 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ParsedTemplate:
-    """The parsed bodies of a template, by channel and part (text, subject, html). They never change."""
+    """The parsed bodies of a template, by channel and part (text, subject, html), and what providers need beside them.
+
+    They never change.
+    """
 
     parts: Mapping[str, Mapping[str, BoundTemplate]]
+    provider_templates: Mapping[str, Any] = field(default_factory=dict)
+    dlt: Mapping[str, Any] | None = None
 
     def content(self, channel: str, variables: Mapping[str, Any], settings: TemplateSettings) -> Content:
         """Render the body of this channel. Raises KeyError if there is none, VariableMissing, Unrenderable, TooExpensive."""
@@ -95,11 +100,12 @@ class TemplateCache:
     def __init__(self) -> None:
         self._parsed: dict[str, ParsedTemplate] = {}
 
-    async def get(self, id: str, bodies: Mapping[str, Any]) -> ParsedTemplate:
-        """Return the template with this id. Parses `bodies` if it is not cached. Raises Unrenderable, TooExpensive."""
+    async def get(self, id: str, row: Mapping[str, Any]) -> ParsedTemplate:
+        """Return the template with this id. Parses its row if it is not cached. Raises Unrenderable, TooExpensive."""
         parsed = self._parsed.get(id)
         if parsed is None:
-            parsed = await parse_bodies(bodies)
+            parts = (await parse_bodies(row["bodies"])).parts
+            parsed = ParsedTemplate(parts, row["provider_templates"], row["dlt"])
             if len(self._parsed) >= _MAX_CACHED:
                 self._parsed.clear()
             self._parsed[id] = parsed

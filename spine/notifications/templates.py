@@ -18,6 +18,7 @@ from spine.kernel.routes import CurrentUnit, Paging, declares
 from spine.kernel.store import Page
 from spine.kernel.turns import Turns
 from spine.notifications.provider_kinds import Channel
+from spine.notifications.provider_templates import ProviderTemplates
 from spine.notifications.rendering import VariableMissing, parse, parse_bodies
 from spine.notifications.template_budget import TooExpensive, Unrenderable
 from spine.notifications.template_vars import VariableName, Vars
@@ -38,6 +39,7 @@ class TemplateRow(TenantRow):
     required_vars: Mapped[list[str]] = mapped_column(ARRAY(Text))
     category: Mapped[str]
     dlt: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    provider_templates: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
 
 
 class EmailBody(Body):
@@ -86,6 +88,10 @@ class TemplateCreate(Body):
     required_vars: Annotated[list[VariableName], Field(max_length=100)] = []
     category: Category = DEFAULT_CATEGORY
     dlt: Dlt | None = None
+    provider_templates: ProviderTemplates = Field(
+        default=ProviderTemplates(),
+        description="Templates that providers hold for this one. Their variables are required.",
+    )
     metadata: Metadata = {}
 
 
@@ -110,6 +116,7 @@ class TemplateOut(ResourceOut):
     required_vars: list[str]
     category: str
     dlt: dict[str, Any] | None
+    provider_templates: dict[str, Any] = Field(description="Templates that providers hold for this one, by kind.")
 
 
 class PreviewBody(Body):
@@ -184,8 +191,9 @@ async def create_template(body: TemplateCreate, unit: CurrentUnit) -> TemplateOu
     values |= {
         "locale": body.locale,
         "category": body.category,
-        "required_vars": list(dict.fromkeys(body.required_vars)),
+        "required_vars": list(dict.fromkeys([*body.required_vars, *body.provider_templates.variables()])),
         "dlt": body.dlt.model_dump() if body.dlt else None,
+        "provider_templates": body.provider_templates.model_dump(exclude_none=True),
     }
     # Version numbers have no gaps: a transaction-level lock on the slug and locale makes concurrent requests wait.
     name = f"{unit.workspace_id} {body.slug} {body.locale}"

@@ -27,7 +27,7 @@ from workers.notifications.calls import CallResult, PreparedCall
 from workers.notifications.limits import SendLimits
 
 TEMPLATES_LOAD: Final = """
-    SELECT t.id, t.bodies FROM unnest($1::text[], $2::text[]) AS u (workspace_id, id)
+    SELECT t.id, t.bodies, t.provider_templates, t.dlt FROM unnest($1::text[], $2::text[]) AS u (workspace_id, id)
       JOIN spine.templates t ON t.workspace_id = u.workspace_id AND t.id = u.id
 """
 RELEASE: Final = """
@@ -46,7 +46,7 @@ _ERROR_PAUSE: Final = timedelta(seconds=60)
 """A message that raises an error here is due again after this time."""
 
 _Templates = dict[str, Any]
-"""By id: a ParsedTemplate, or the bodies of one that is not parsed yet."""
+"""By id: a ParsedTemplate, or the row of one that is not parsed yet."""
 
 _log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ def _columns(keys: Iterable[MessageKey]) -> tuple[list[str], list[str]]:
 
 @dataclass(slots=True)
 class _Started:
-    """An attempt whose call is to be made: with its account, and its template, parsed or as its bodies."""
+    """An attempt whose call is to be made: with its account, and its template, parsed or as its row."""
 
     message: LockedMessage
     attempt: LockedAttempt
@@ -196,13 +196,13 @@ class MessageDecider:
         )
 
     async def _fetch_templates(self, connection: Connection, messages: Iterable[LockedMessage]) -> _Templates:
-        """Return the messages' templates by id, each parsed, or as its bodies if it is not parsed yet."""
+        """Return the messages' templates by id, each parsed, or as its row if it is not parsed yet."""
         ids = {message.row["template_id"]: message.row["workspace_id"] for message in messages}
         found: _Templates = {id: self._templates.cached(id) for id in ids}
         missing = [id for id, parsed in found.items() if parsed is None]
         if missing:
             rows = await connection.fetch(TEMPLATES_LOAD, [ids[id] for id in missing], missing)
-            found |= {row["id"]: row["bodies"] for row in rows}
+            found |= {row["id"]: row for row in rows}
         return found
 
     async def _prepare(self, started: _Started, lease_ends_s: float) -> PreparedCall:
@@ -242,4 +242,6 @@ class MessageDecider:
             env=message.env,
             number=attempt.number,
             wait_s=message.policy.steps[attempt.step].wait_s,
+            provider_templates=template.provider_templates,
+            dlt=template.dlt,
         )

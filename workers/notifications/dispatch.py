@@ -39,7 +39,7 @@ class MessageDispatcher:
         work = context.work
         limits = SendLimits(work.max_sends, work.max_sends_per_account, context.heartbeat)
         lease = lease_of(work.lease_s)
-        adapters = open_adapters(context.pool, context.http_client)
+        adapters = open_adapters(context.pool, context.http_client, context.public_url)
         self.sender = MessageSender(adapters, context.wakeups, self._clock, limits, self._record, self._on_call_end)
         breakers = breaker_limits(work)
         decider = MessageDecider(

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from products.notifications.inbound import read_callback
 from products.notifications.providers import open_adapters
+from providers.protocol import Callback
 from spine.kernel.wakeups import WakeupKind
 from spine.notifications import receipts
-from spine.notifications.account_credentials import open_account, signing_secret
+from spine.notifications.account_credentials import open_account
 from spine.notifications.message_changes import MessageChanges, after_commit
 from spine.webhooks.signing import sign
 from workers.connection import DedicatedConnection
@@ -57,7 +58,7 @@ class ReceiptPipeline:
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
-        self._adapters = open_adapters(context.pool, context.http_client)
+        self._adapters = open_adapters(context.pool, context.http_client, context.public_url)
         self._db = DedicatedConnection(context.pool)
         self._parked_db = DedicatedConnection(context.pool)
         self._wakeup = asyncio.Event()
@@ -104,13 +105,14 @@ class ReceiptPipeline:
         for row in due:
             account_row = accounts[row["provider_account_id"]]
             id, timestamp_s = f"sbx_{row['seq']}", int(time.time())
-            secret = signing_secret(open_account(account_row, context.vault), context.vault)
+            secret = open_account(account_row, context.vault).credentials.secret
             headers = {
                 "webhook-id": id,
                 "webhook-timestamp": str(timestamp_s),
                 "webhook-signature": sign(id, timestamp_s, row["body"], [secret]),
             }
-            reports += read_callback(self._adapters, account_row, context.vault, headers, row["body"])
+            callback = Callback("POST", "", headers, row["body"], {})
+            reports += read_callback(self._adapters, account_row, context.vault, callback)[0]
         async with connection.transaction():
             all_changes = await receipts.receive_reports(connection, reports)
             await connection.execute(DELETE, context.worker_id, [row["seq"] for row in due])

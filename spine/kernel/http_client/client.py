@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import partial
 from time import perf_counter
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import aiohttp
 import httpx
@@ -101,8 +101,9 @@ class HttpClient:
         https_required: bool = False,
         workspace_id: str = "",
         may_send: Callable[[], bool] | None = None,
+        method: Literal["POST", "GET"] = "POST",
     ) -> HttpResponse:
-        """POST `body` with these headers, plus only Host and Content-Length. Never raises for what a receiver does.
+        """POST `body`, or GET, with these headers, plus only Host and Content-Length. Never raises for what a receiver does.
 
         The look-up of the host name counts for this workspace. `may_send` is asked when the connection stands, before the
         first byte of the request. If it returns False, nothing is written and NotSentError is raised: resolving the name and
@@ -124,7 +125,7 @@ class HttpClient:
         current_workspace.set(workspace_id)
         _MAY_SEND.set(may_send)
         try:
-            response = await session.post(parsed, data=body, headers=headers, allow_redirects=False)
+            response = await session.request(method, parsed, data=body or None, headers=headers, allow_redirects=False)
             status = response.status
             retry_after = response.headers.get("Retry-After")
             try:

@@ -103,6 +103,12 @@ provider_seconds: Final = histogram(
 breaker_openings: Final = counter(
     "spine_breaker_openings_total", "Openings of circuit breakers of provider accounts", "channel", "provider"
 )
+provider_callbacks: Final = counter(
+    "spine_provider_callbacks_total",
+    "Callbacks of providers: taken, malformed, refused (no valid signature)",
+    "provider",
+    "outcome",
+)
 step_wait_seconds: Final = histogram(
     "spine_message_step_wait_seconds", "Time a step was waited for, to success or the next", _WAIT, "channel"
 )

@@ -12,6 +12,7 @@ from spine.kernel import ids
 from spine.notifications.locked_messages import LockedAttempt, LockedMessage
 from spine.notifications.message_changes import MessageChanges
 from spine.notifications.message_models import Status
+from spine.notifications.provider_kinds import PROVIDER_KINDS
 from spine.notifications.routing import routes_by_step
 from spine.notifications.state_machine.transitions import end_waits, fail_message, set_current_attempt
 
@@ -103,6 +104,7 @@ def _start_attempt(changes: MessageChanges, message: LockedMessage, decision: Se
         provider_account_id=decision.route.account_id,
         receipts=decision.route.receipts,
         started_at=changes.now,
+        recipient=row["addresses"][decision.channel] if PROVIDER_KINDS[kind].replies else None,
     )
     end_waits(changes, message)
     message.attempts.append(attempt)

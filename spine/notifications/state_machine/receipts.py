@@ -9,7 +9,8 @@ from spine.notifications.message_changes import MessageChanges
 from spine.notifications.message_events import DELIVERED, MessageDelivered
 from spine.notifications.message_models import Status
 from spine.notifications.provider_calls import ProviderReport
-from spine.notifications.state_machine.replies import apply_reply
+from spine.notifications.state_machine.opt_outs import opt_out_by_provider
+from spine.notifications.state_machine.replies import apply_reply, suggest_address
 from spine.notifications.state_machine.transitions import (
     attempt_fields,
     fail_message,
@@ -23,22 +24,27 @@ _REPORTED_STATES: Final[dict[str, Report]] = {
     "read": "read",
     "failed": "failed",
 }
-_REPLIED: Final = "replied"
+REPLIED: Final = "replied"
+"""The status of a report that is a person's reply."""
+_NUMBER_CHANGED: Final = "number_changed"
 
 
 def apply_report(
     changes: MessageChanges, message: LockedMessage, attempt: LockedAttempt, report: ProviderReport
 ) -> None:
     """Apply one report. Reports may come in any order. An unknown status changes nothing; the receipt row keeps it."""
-    if report.status == _REPLIED:
+    if report.status == REPLIED:
         apply_reply(changes, message, attempt, report)  # the id of a reply is its own
+        return
+    if report.status == _NUMBER_CHANGED:
+        suggest_address(changes, message, attempt, report)
         return
     attempt.provider_message_id = attempt.provider_message_id or report.provider_message_id
     reported = _REPORTED_STATES.get(report.status)
     state = advance(attempt.state, reported) if reported is not None else None
     if state == "failed":
         attempt.state, attempt.failed_at = state, changes.now
-        attempt.failure, attempt.provider_code = "recipient", report.code
+        attempt.failure, attempt.provider_code = report.failure or "recipient", report.code
     elif state is not None:
         _advance(changes, message, attempt, state)
     changes.mark_changed(message, attempt)
@@ -53,6 +59,8 @@ def apply_report(
             "changed": state is not None,
         },
     )
+    if report.opt_out is not None:
+        opt_out_by_provider(changes, message, attempt, report.opt_out)
     if state is not None:
         _end_or_schedule(changes, message)
 

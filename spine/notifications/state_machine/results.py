@@ -5,6 +5,7 @@ from policies.receipts import RANK
 from spine.notifications.locked_messages import LockedAttempt, LockedMessage
 from spine.notifications.message_changes import MessageChanges
 from spine.notifications.provider_calls import ProviderResult
+from spine.notifications.state_machine.opt_outs import opt_out_by_provider
 from spine.notifications.state_machine.transitions import mark_accepted
 
 
@@ -32,6 +33,8 @@ def record_result(
         message.row["duplicate_possible"] = True  # another attempt was delivered during this call
     if result.outcome == "accepted" and attempt.accepted_at is None:
         mark_accepted(changes, message, attempt)
+    if result.opt_out is not None:
+        opt_out_by_provider(changes, message, attempt, result.opt_out)
     changes.mark_changed(message, attempt)
     changes.add_timeline_entry(
         message,

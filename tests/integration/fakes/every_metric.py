@@ -48,6 +48,7 @@ def update_worker_metrics() -> None:
     metrics.provider_seconds("sms", "sandbox").observe(0.1)
     metrics.step_wait_seconds("sms").observe(2)
     metrics.breaker_openings("sms", "http").inc()
+    metrics.provider_callbacks("twilio", "taken").inc()
 
 
 def update_process_metrics() -> None:

@@ -28,8 +28,7 @@ from spine.kernel import ids
 from spine.kernel.database import open_pool
 from spine.kernel.http_client import HttpClient
 from spine.notifications.account_credentials import ProviderAccount
-from spine.notifications.provider_calls import ProviderCall, ProviderResult
-from spine.notifications.provider_kinds import (
+from spine.notifications.account_models import (
     HttpConfig,
     HttpCredentials,
     NoConfig,
@@ -38,6 +37,7 @@ from spine.notifications.provider_kinds import (
     SmtpConfig,
     SmtpCredentials,
 )
+from spine.notifications.provider_calls import ProviderCall, ProviderResult
 from spine.notifications.rendering import Content
 
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

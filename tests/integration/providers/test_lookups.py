@@ -11,7 +11,7 @@ from providers.smtp import SmtpProvider
 from spine.kernel.http_client import HttpClient
 from spine.kernel.http_client.resolver import current_workspace
 from spine.notifications.account_credentials import ProviderAccount
-from spine.notifications.provider_kinds import HttpConfig, SmtpConfig, SmtpCredentials
+from spine.notifications.account_models import HttpConfig, SmtpConfig, SmtpCredentials
 from spine.webhooks.signing import Signer, new_secret
 from tests.integration.providers.provider_fakes import http_account, make_call
 from tests.raw_receiver import LOOPBACK, client

@@ -15,11 +15,12 @@ import pytest
 
 from products.notifications.providers import open_adapters
 from providers.http import HttpProvider, find
-from providers.protocol import MalformedCallback, SignatureInvalid
+from providers.protocol import Callback, MalformedCallback, SignatureInvalid
 from providers.smtp import SmtpProvider
 from spine.kernel.http_client import HttpClient
 from spine.kernel.settings import EgressSettings, TemplateSettings
-from spine.notifications.provider_kinds import PROVIDER_KINDS, HttpConfig, KindName
+from spine.notifications.account_models import HttpConfig
+from spine.notifications.provider_kinds import PROVIDER_KINDS, KindName
 from spine.notifications.rendering import parse_bodies
 from spine.webhooks.signing import sign
 from tests.integration.providers.provider_fakes import (
@@ -34,6 +35,7 @@ from tests.integration.providers.provider_fakes import (
     sandbox_harness,
     smtp_harness,
 )
+from tests.integration.providers.vendor_harnesses import VENDORS, vendor_harness
 
 
 @pytest.fixture
@@ -52,13 +54,13 @@ async def mail_server() -> AsyncIterator[FakeMailServer]:
         yield server
 
 
-HARNESSES = ("sandbox", "smtp", "http")
+HARNESSES = ("sandbox", "smtp", "http", *VENDORS)
 
 
 async def test_every_adapter_is_tested(http_client: HttpClient, database: str) -> None:
     """The kinds that accounts may have, the adapters and the conformance suite name the same providers."""
     async with asyncpg.create_pool(database, min_size=1, max_size=1) as pool:
-        adapters = open_adapters(pool, http_client)
+        adapters = open_adapters(pool, http_client, "https://spine.example")
     assert set(adapters) == set(PROVIDER_KINDS) == set(get_args(KindName)) == set(HARNESSES)
 
 
@@ -72,6 +74,8 @@ async def harness(
             yield await stack.enter_async_context(sandbox_harness(module_database))
         elif request.param == "http":
             yield await stack.enter_async_context(http_harness(http_client))
+        elif request.param in VENDORS:
+            yield await stack.enter_async_context(vendor_harness(request.param, http_client))
         else:
             yield smtp_harness(http_client, mail_server)
 
@@ -80,6 +84,11 @@ def signed_headers(body: bytes, secret: str = SECRET, age_s: int = 0) -> dict[st
     """The headers of a signed callback."""
     at_s = int(time.time()) - age_s
     return {"webhook-id": "1", "webhook-timestamp": str(at_s), "webhook-signature": sign("1", at_s, body, [secret])}
+
+
+def signed_callback(body: bytes) -> Callback:
+    """A signed callback."""
+    return Callback("POST", "https://spine.example/", signed_headers(body), body, {})
 
 
 async def test_an_accepted_call_has_a_provider_id_and_our_reference(harness: Harness) -> None:
@@ -97,6 +106,18 @@ async def test_a_rejection_has_its_class(harness: Harness, outcome: str) -> None
     assert (result.outcome, result.failure) == ("rejected", outcome)
     assert result.code
     assert await harness.count_arrivals(call.attempt_id) == 0
+
+
+async def test_a_check_tells_whether_the_credentials_are_taken(harness: Harness) -> None:
+    """A check sends nothing. It is accepted, or None where the provider has no such call; unreachable is `connect`."""
+    account, call = harness.prepare("accepted")
+    result = await harness.provider.check(account)
+    assert result is None or (result.outcome, result.failure) == ("accepted", None)
+    assert await harness.count_arrivals(call.attempt_id) == 0
+    if result is not None:
+        gone = await harness.provider.check(harness.prepare("unreachable")[0])
+        assert gone is not None
+        assert (gone.outcome, gone.failure) == ("rejected", "connect")
 
 
 async def test_an_unreachable_provider_is_a_connect_failure(harness: Harness) -> None:
@@ -117,7 +138,7 @@ async def test_a_repeated_attempt_counts_once_where_promised(harness: Harness) -
     """A kind that `dedupes` accepts an attempt once and gives the same result; workers repeat calls of such kinds only."""
     result, call, account = await harness.send("accepted")
     if not PROVIDER_KINDS[harness.provider.kind].dedupes:
-        pytest.skip("a mail server does not know repeated mails")
+        pytest.skip("this kind does not know repeated calls")
     assert await harness.provider.send(account, call) == result
     assert await harness.count_arrivals(call.attempt_id) == 1
 
@@ -137,19 +158,19 @@ async def test_an_unsigned_callback_is_refused(harness: Harness) -> None:
     body = orjson.dumps({"attempt_id": call.attempt_id, "id": "m1", "status": "delivered", "timestamp": "1"})
     for headers in (signed_headers(body, age_s=900), signed_headers(body, "whsec_" + "B" * 32), {}):
         with pytest.raises(SignatureInvalid):
-            harness.provider.reports(account, SECRET, headers, body)
+            harness.provider.receive(account, Callback("POST", "https://spine.example/", headers, body, {}))
 
 
 async def test_a_signed_report_is_parsed(http_client: HttpClient) -> None:
     """`{attempt_id, id, status, timestamp}`, with emoji in the text and a number as id; malformed bodies are refused."""
     provider, account = HttpProvider(http_client), http_account("http://x/", HttpConfig())
     body = orjson.dumps({"attempt_id": "att_1", "id": 7, "status": "replied", "timestamp": "t", "text": "ok 👍"})
-    (report,) = provider.reports(account, SECRET, signed_headers(body), body)
+    (report,) = provider.receive(account, signed_callback(body)).reports
     fields = (report.attempt_id, report.provider_message_id, report.status, report.text)
     assert fields == ("att_1", "7", "replied", "ok 👍")
     for malformed in (b"[]", b"no", b'{"id": "m"}', b'{"id": {"a": 1}, "status": "sent", "timestamp": "t"}'):
         with pytest.raises(MalformedCallback):
-            provider.reports(account, SECRET, signed_headers(malformed), malformed)
+            provider.receive(account, signed_callback(malformed))
 
 
 async def test_retry_after_is_parsed(http_client: HttpClient) -> None:
@@ -260,7 +281,7 @@ async def test_a_head_that_is_not_the_meant_one_is_not_sent(
     http_client: HttpClient, mail_server: FakeMailServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The serialised head is checked: should a value break out all the same, the attempt is rejected before a connection."""
-    monkeypatch.setattr("providers.smtp._encoded", lambda text: f"{text}\r\nReply-To: thief@evil.example")
+    monkeypatch.setattr("providers.smtp.mail._encoded", lambda text: f"{text}\r\nReply-To: thief@evil.example")
     result = await SmtpProvider(http_client).send(mail_server.account(), make_call())
     assert (result.outcome, result.failure, result.code) == ("rejected", "content", "unsafe_header")
     assert mail_server.connections == 0

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from providers.smtp import UnsafeHead, build_mail, check_head
+from providers.smtp.mail import UnsafeHead, build_mail, check_head
+from spine.notifications.account_models import SmtpConfig
 from spine.notifications.provider_calls import ProviderCall
-from spine.notifications.provider_kinds import SmtpConfig
 from spine.notifications.rendering import Content
 
 CONFIG = SmtpConfig(sender="spine@example.com", reply_to="help@example.com")
