@@ -48,7 +48,7 @@ def _leased_on_write() -> None:
 
 
 def _bare_aiohttp() -> None:
-    post = HttpClient.post
+    post = HttpClient.call
     clients: dict[int, httpx.AsyncClient] = {}
 
     async def over_httpx(
@@ -60,7 +60,7 @@ def _bare_aiohttp() -> None:
             self._session.post = _Session(clients[id(self)]).post  # type: ignore[assignment,method-assign]
         return await post(self, url, headers, body, **options)
 
-    HttpClient.post = over_httpx  # type: ignore[method-assign]
+    HttpClient.call = over_httpx  # type: ignore[method-assign]
 
 
 class _Session:

@@ -113,7 +113,7 @@ async def get_json(
     http_client: HttpClient, account: ProviderAccount, url: str, headers: Mapping[str, str]
 ) -> tuple[ProviderResult, Any]:
     """Read a document from a provider. Returns how the call went, and the document or None."""
-    response = await http_client.post(
+    response = await http_client.call(
         url,
         {"Accept": "application/json", "User-Agent": "Spine", **headers},
         b"",
@@ -135,7 +135,7 @@ async def post(
     http_client: HttpClient, account: ProviderAccount, url: str, headers: Mapping[str, str], body: bytes
 ) -> HttpResponse:
     """POST to a provider, through the SSRF guard. A live account's call is never in clear, except to allowed ranges."""
-    return await http_client.post(
+    return await http_client.call(
         url,
         {"Accept": "application/json", "User-Agent": "Spine", **headers},
         body,

@@ -125,9 +125,15 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 @contextmanager
 def serve(database_url: str, redis_url: str, **settings: str) -> Iterator[Api]:
     """Serve the API with these settings (names of environment variables) until the block ends."""
+    app = build()
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
     environment = {
         "DATABASE_URL": database_url,
         "REDIS_URL": redis_url,
+        "SPINE_HTTP_PORT": str(port),
         "SPINE_ENCRYPTION_KEY": KEY,  # the key of the workers under test
         "SPINE_SIGNUP": "open",
         "SPINE_SIGNUP_CONFIRMATION": "none",
@@ -135,10 +141,6 @@ def serve(database_url: str, redis_url: str, **settings: str) -> Iterator[Api]:
         "SPINE_EGRESS_ALLOW": "127.0.0.0/8,::1/128",
         **settings,
     }
-    app = build()
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     with _environment(environment):
         server = uvicorn.Server(server_config(app, HttpSettings()))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -67,7 +67,10 @@ class TwilioProvider:
 
     def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
         """Read a status or a reply. A reply is answered with an empty TwiML document, so that Twilio says nothing."""
-        fields = form(callback.body)
+        try:
+            fields = form(callback.body)
+        except MalformedCallback as error:  # the signature is over the fields
+            raise SignatureInvalid from error
         signature = callback.headers.get("x-twilio-signature") or ""
         settings = callback.headers.get("x-twilio-webhooks-signature-settings") or ""
         if not is_signed(_typed(account)[0].auth_token, callback.url, fields, signature, settings):

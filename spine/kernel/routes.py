@@ -107,7 +107,7 @@ class ApiRoute(APIRoute):
         async def handler(plain: Request) -> Response:
             request = BodyRequest(plain.scope, plain.receive)
             if self.public or self.scope is None:
-                if self.mutating:
+                if self.mutating and self.body_field is not None:
                     await request.json()
                 return await inner(request)
             platform: Platform = plain.app.state.platform

@@ -27,7 +27,7 @@ async def attempt(http_client: HttpClient, endpoint: Endpoint, job: DeliveryJob)
         "webhook-timestamp": str(timestamp_s),
         "webhook-signature": signer.sign(job.event_id, timestamp_s, job.body),
     }
-    response = await http_client.post(
+    response = await http_client.call(
         endpoint.url,
         headers,
         job.body,

@@ -92,7 +92,7 @@ class HttpClient:
         await self._allowed_session.close()
         await self._resolver.close()
 
-    async def post(
+    async def call(
         self,
         url: str,
         headers: Mapping[str, str],

@@ -37,7 +37,7 @@ from tests.raw_receiver import (
 async def test_the_request_contains_nothing_else() -> None:
     """Body and headers are sent unchanged; the client adds only Host and Content-Length."""
     async with receiver(responds(OK)) as server, client(LOOPBACK) as http_client:
-        response = await http_client.post(server.url("/a%2Fb?x=1&y=%7e"), HEADERS, BODY)
+        response = await http_client.call(server.url("/a%2Fb?x=1&y=%7e"), HEADERS, BODY)
     assert (response.status, response.error, response.body_excerpt) == (200, None, b"ok")
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     request_line, *lines = head.decode().split("\r\n")
@@ -56,7 +56,7 @@ async def test_a_status_is_returned_with_retry_after_and_times(status: int) -> N
     raw = f"HTTP/1.1 {status} X\r\nRetry-After: 17\r\nContent-Length: 0\r\n\r\n".encode()
     before = datetime.now(UTC)
     async with receiver(responds(raw)) as server, client(LOOPBACK) as http_client:
-        response = await http_client.post(server.url(), HEADERS, BODY)
+        response = await http_client.call(server.url(), HEADERS, BODY)
     assert (response.status, response.error, response.retry_after) == (status, None, "17")
     assert before <= response.started_at <= response.ended_at
     assert response.ended_at - response.started_at == timedelta(seconds=response.duration_s)
@@ -68,7 +68,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
     async with receiver(responds(OK)) as redirected:
         raw = f"HTTP/1.1 {status} X\r\nLocation: {redirected.url()}\r\nContent-Length: 0\r\n\r\n".encode()
         async with receiver(responds(raw)) as server, client(LOOPBACK) as http_client:
-            response = await http_client.post(server.url(), HEADERS, BODY)
+            response = await http_client.call(server.url(), HEADERS, BODY)
             async with http_client.client() as over_httpx:
                 by_httpx = await over_httpx.post(server.url(), content=BODY)
     assert response.status == by_httpx.status_code == status
@@ -79,7 +79,7 @@ async def test_connections_are_reused() -> None:
     """Posts to one receiver use one connection, also if the body is longer than the excerpt."""
     raw = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
     async with receiver(responds(raw)) as server, client(LOOPBACK) as http_client:
-        responses = [await http_client.post(server.url(), HEADERS, BODY) for _ in range(3)]
+        responses = [await http_client.call(server.url(), HEADERS, BODY) for _ in range(3)]
     assert [(one.status, one.error, len(one.body_excerpt)) for one in responses] == [(200, None, 8192)] * 3
     assert server.connections == 1
 
@@ -89,7 +89,7 @@ async def test_a_closed_httpx_client_leaves_the_connections_open() -> None:
     async with receiver(responds(OK)) as server, client(LOOPBACK) as http_client:
         async with http_client.client() as over_httpx:
             assert (await over_httpx.post(server.url(), json={"a": 1})).text == "ok"
-        assert (await http_client.post(server.url(), HEADERS, BODY)).status == 200
+        assert (await http_client.call(server.url(), HEADERS, BODY)).status == 200
     assert server.connections == 1
 
 
@@ -98,7 +98,7 @@ async def test_bodies_are_never_decompressed() -> None:
     packed = gzip.compress(b"\0" * 10_000_000)
     raw = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode() + packed
     async with receiver(responds(raw)) as server, client(LOOPBACK) as http_client:
-        response = await http_client.post(server.url(), HEADERS, BODY)
+        response = await http_client.call(server.url(), HEADERS, BODY)
         async with http_client.client() as over_httpx:
             with pytest.raises(httpx.RemoteProtocolError, match="compressed"):
                 await over_httpx.get(server.url())
@@ -139,7 +139,7 @@ async def test_incomplete_and_invalid_responses_have_codes(
     """
     timeout_s = 0.3 if error == "timeout" else 10
     async with receiver(script) as server, client(LOOPBACK, attempt_timeout_s=timeout_s) as http_client:
-        response = await http_client.post(server.url(), HEADERS, BODY)
+        response = await http_client.call(server.url(), HEADERS, BODY)
         async with http_client.client() as over_httpx:
             with pytest.raises(raised):
                 await over_httpx.post(server.url(), content=BODY)
@@ -162,7 +162,7 @@ async def test_the_connect_timeout_covers_resolution_and_tls(scheme: str, lookup
     """A TLS handshake or a name server that hangs is `connect_timeout`."""
     host = "127.0.0.1" if lookup is None else "slow.example"
     async with receiver(hangs) as server, client(LOOPBACK, connect_timeout_s=0.3, lookup=lookup) as http_client:
-        response = await http_client.post(server.url(host=host, scheme=scheme), HEADERS, BODY)
+        response = await http_client.call(server.url(host=host, scheme=scheme), HEADERS, BODY)
     assert (response.status, response.error) == (None, "connect_timeout")
 
 
@@ -177,13 +177,13 @@ async def test_nothing_is_written_if_the_caller_no_longer_wants_it() -> None:
             established.append(server.connections)
             return answers.pop(0)
 
-        await http_client.post(server.url(), HEADERS, BODY, may_send=may_send)
+        await http_client.call(server.url(), HEADERS, BODY, may_send=may_send)
         with pytest.raises(NotSentError):
-            await http_client.post(server.url(), HEADERS, BODY, may_send=may_send)
-        await http_client.post(server.url(), HEADERS, BODY, may_send=may_send)
+            await http_client.call(server.url(), HEADERS, BODY, may_send=may_send)
+        await http_client.call(server.url(), HEADERS, BODY, may_send=may_send)
         with pytest.raises(NotSentError):
-            await http_client.post(server.url(), HEADERS, BODY, may_send=may_send)
-        await http_client.post(server.url(), HEADERS, BODY)
+            await http_client.call(server.url(), HEADERS, BODY, may_send=may_send)
+        await http_client.call(server.url(), HEADERS, BODY)
     assert len(server.requests) == 3
     assert answers == []
 
@@ -198,7 +198,7 @@ async def test_an_upgrade_is_no_success() -> None:
         ended.set()
 
     async with receiver(upgrades) as server, client(LOOPBACK) as http_client:
-        response = await http_client.post(server.url(), HEADERS, BODY)
+        response = await http_client.call(server.url(), HEADERS, BODY)
         await ended.wait()
     assert (response.status, response.error) == (101, None)
 
@@ -217,7 +217,7 @@ async def test_failures_to_connect_have_codes() -> None:
         }
         async with client(LOOPBACK, lookup=Names(empty=[[]])) as http_client, http_client.client() as over_httpx:
             for url, error in urls.items():
-                response = await http_client.post(url, HEADERS, BODY)
+                response = await http_client.call(url, HEADERS, BODY)
                 assert (response.status, response.error) == (None, error)
                 with pytest.raises(httpx.ConnectError):
                     await over_httpx.post(url, content=BODY)
@@ -227,7 +227,7 @@ async def test_failures_to_connect_have_codes() -> None:
 async def test_invalid_headers_are_not_sent() -> None:
     """A header value with a line break is refused before anything is sent."""
     async with receiver(responds(OK)) as server, client(LOOPBACK) as http_client:
-        response = await http_client.post(server.url(), {"x": "a\r\nHost: evil"}, BODY)
+        response = await http_client.call(server.url(), {"x": "a\r\nHost: evil"}, BODY)
     assert response.error == "invalid_request"
     assert server.requests == []
 
@@ -249,7 +249,7 @@ async def test_loopback_is_blocked_in_every_spelling(host: str, error: str) -> N
     names = Names(inside=[["127.0.0.1"]], both=[["10.0.0.1", "127.0.0.1"]])
     lookup = names if host.endswith(".example") else None
     async with receiver(responds(OK)) as server, client(lookup=lookup) as http_client:
-        response = await http_client.post(server.url(host=host), HEADERS, BODY)
+        response = await http_client.call(server.url(host=host), HEADERS, BODY)
         refused = await http_client.check_target(server.url(host=host))
         async with http_client.client() as over_httpx:
             with pytest.raises((httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL, ValueError)):
@@ -264,7 +264,7 @@ async def test_only_permitted_addresses_of_a_name_are_called() -> None:
     """Blocked addresses of a name are dropped; the call goes to an allowed one with the name as Host."""
     names = Names(mixed=[["10.0.0.1", "127.0.0.1"]])
     async with receiver(responds(OK)) as server, client("127.0.0.1/32", lookup=names) as http_client:
-        response = await http_client.post(server.url(host="mixed.example"), HEADERS, BODY)
+        response = await http_client.call(server.url(host="mixed.example"), HEADERS, BODY)
     assert response.status == 200
     assert f"Host: mixed.example:{server.port}".encode() in server.requests[0]
 
@@ -274,7 +274,7 @@ async def test_dns_rebinding_is_blocked() -> None:
     names = Names(rebind=[["127.0.0.2"], ["127.0.0.1"]])
     async with receiver(responds(OK)) as server, client("127.0.0.2/32", lookup=names) as http_client:
         assert await http_client.check_target(server.url(host="rebind.example")) is None
-        response = await http_client.post(server.url(host="rebind.example"), HEADERS, BODY)
+        response = await http_client.call(server.url(host="rebind.example"), HEADERS, BODY)
     assert response.error == "egress_blocked"
     assert server.connections == 0
 
@@ -283,7 +283,7 @@ async def test_a_call_resolves_once() -> None:
     """The judged address is the called address: the name is not resolved a second time."""
     names = Names(flip=[["127.0.0.1"], ["127.0.0.2"]])
     async with receiver(responds(OK)) as server, client("127.0.0.1/32", lookup=names) as http_client:
-        responses = [await http_client.post(server.url(host="flip.example"), HEADERS, BODY) for _ in range(2)]
+        responses = [await http_client.call(server.url(host="flip.example"), HEADERS, BODY) for _ in range(2)]
     assert [response.status for response in responses] == [200, 200]
     assert names.queries == ["flip.example"]
 
@@ -291,7 +291,7 @@ async def test_a_call_resolves_once() -> None:
 async def test_the_system_resolver_is_used() -> None:
     """With loopback allowed, the system's resolver finds `localhost`, and it is called."""
     async with receiver(responds(OK)) as server, client(LOOPBACK) as http_client:
-        assert (await http_client.post(server.url(host="localhost"), HEADERS, BODY)).status == 200
+        assert (await http_client.call(server.url(host="localhost"), HEADERS, BODY)).status == 200
         assert await http_client.check_target(server.url(host="localhost"), https_required=True) is None
 
 
@@ -300,9 +300,9 @@ async def test_plain_http_of_live_endpoints_is_for_allowed_ranges_only() -> None
     names = Names(own=[["127.0.0.1"]], public=[["8.8.8.8"]])
     async with receiver(responds(OK)) as server, client(LOOPBACK, lookup=names) as http_client:
         own, public = server.url(host="own.example"), server.url(host="public.example")
-        assert (await http_client.post(own, HEADERS, BODY, https_required=True)).status == 200
+        assert (await http_client.call(own, HEADERS, BODY, https_required=True)).status == 200
         assert await http_client.check_target(own, https_required=True) is None
-        assert (await http_client.post(public, HEADERS, BODY, https_required=True)).error == "egress_blocked"
+        assert (await http_client.call(public, HEADERS, BODY, https_required=True)).error == "egress_blocked"
         assert await http_client.check_target(public, https_required=True) is not None
         assert await http_client.check_target(public) is None
         assert await http_client.check_target("https://public.example/", https_required=True) is None
@@ -317,7 +317,7 @@ async def test_cookies_are_not_kept() -> None:
         http_client.client() as over_httpx,
     ):
         for _ in range(2):
-            await http_client.post(server.url(host="localhost"), HEADERS, BODY)
+            await http_client.call(server.url(host="localhost"), HEADERS, BODY)
             await over_httpx.post(server.url(host="localhost"), content=BODY)
     assert len(server.requests) == 4
     assert not any(b"cookie" in request.lower() for request in server.requests)
@@ -329,7 +329,7 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
         async with client(LOOPBACK) as http_client, http_client.client() as over_httpx:
-            assert (await http_client.post(server.url(), HEADERS, BODY)).status == 200
+            assert (await http_client.call(server.url(), HEADERS, BODY)).status == 200
             assert (await over_httpx.get(server.url())).status_code == 200
     assert proxy.connections == 0
 
@@ -343,7 +343,7 @@ async def test_a_cancelled_call_closes_its_connection() -> None:
         ended.set()
 
     async with receiver(waits) as server, client(LOOPBACK) as http_client:
-        call = asyncio.create_task(http_client.post(server.url(), HEADERS, BODY))
+        call = asyncio.create_task(http_client.call(server.url(), HEADERS, BODY))
         await server.requested.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -393,7 +393,7 @@ async def test_certificates_are_verified(
         receiver(responds(OK), tls=server_tls) as server,
         client(LOOPBACK, egress_ca_file=ca_file, lookup=names) as http_client,
     ):
-        response = await http_client.post(server.url(scheme="https", host=host), HEADERS, BODY)
+        response = await http_client.call(server.url(scheme="https", host=host), HEADERS, BODY)
     assert (response.status, response.error) == (None, "tls_error")
     assert server.requests == []
 
@@ -406,7 +406,7 @@ async def test_an_operators_authority_is_trusted(certificate: Path, server_tls: 
         http_client.client() as over_httpx,
     ):
         for host in ("127.0.0.1", "localhost"):
-            assert (await http_client.post(server.url(scheme="https", host=host), HEADERS, BODY)).status == 200
+            assert (await http_client.call(server.url(scheme="https", host=host), HEADERS, BODY)).status == 200
             assert (await over_httpx.get(server.url(scheme="https", host=host))).status_code == 200
 
 
@@ -423,7 +423,7 @@ async def test_plain_http_on_an_https_url_is_a_tls_error() -> None:
         client(LOOPBACK) as http_client,
     ):
         port = server.sockets[0].getsockname()[1]
-        response = await http_client.post(f"https://127.0.0.1:{port}/", HEADERS, BODY)
+        response = await http_client.call(f"https://127.0.0.1:{port}/", HEADERS, BODY)
     assert response.error == "tls_error"
 
 
@@ -434,6 +434,6 @@ async def test_an_endless_response_over_tls_is_ended(certificate: Path, server_t
         receiver(flood, tls=server_tls) as server,
         client(LOOPBACK, egress_ca_file=str(certificate), attempt_timeout_s=30) as http_client,
     ):
-        response = await http_client.post(server.url(scheme="https"), HEADERS, BODY)
+        response = await http_client.call(server.url(scheme="https"), HEADERS, BODY)
         await flood.ended.wait()
     assert (response.status, response.error) == (None, "invalid_response")

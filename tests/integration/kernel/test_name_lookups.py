@@ -32,12 +32,12 @@ async def test_dead_names_of_one_workspace_hold_up_no_other() -> None:
     ):
         calls = [
             asyncio.create_task(
-                http_client.post(server.url(host=f"{name}.example"), HEADERS, BODY, workspace_id="wsp_dead")
+                http_client.call(server.url(host=f"{name}.example"), HEADERS, BODY, workspace_id="wsp_dead")
             )
             for name in dead
         ]
         await names.was_asked.wait()
-        response = await http_client.post(server.url(host="healthy.example"), HEADERS, BODY, workspace_id="wsp_healthy")
+        response = await http_client.call(server.url(host="healthy.example"), HEADERS, BODY, workspace_id="wsp_healthy")
         assert response.status == 200
         assert not any(call.done() for call in calls)
         assert len(set(names.asked) - {"healthy.example"}) == 32
@@ -52,7 +52,7 @@ async def test_a_silent_name_server_is_a_dns_error() -> None:
         name_server(dead=SILENT) as names,
         client_of(names, dns_timeout_s=0.3, connect_timeout_s=60, attempt_timeout_s=60) as http_client,
     ):
-        assert (await http_client.post("http://dead.example/", HEADERS, BODY)).error == "dns_error"
+        assert (await http_client.call("http://dead.example/", HEADERS, BODY)).error == "dns_error"
         assert await http_client.check_target("https://dead.example/") is None
         refused = await http_client.check_target("http://dead.example/", https_required=True)
         assert refused is not None
@@ -65,7 +65,7 @@ async def test_a_silent_name_server_is_a_dns_error() -> None:
 async def test_a_failure_is_asked_for_once(answer: str | None) -> None:
     """Calls to a name that does not exist, or whose name servers fail, share one question for some seconds."""
     async with name_server(**({"x": answer} if answer else {})) as names, client_of(names) as http_client:
-        responses = [await http_client.post("http://x.example/", HEADERS, BODY) for _ in range(5)]
+        responses = [await http_client.call("http://x.example/", HEADERS, BODY) for _ in range(5)]
     assert [response.error for response in responses] == ["dns_error"] * 5
     assert names.asked == {"x.example": 1}
 
@@ -78,8 +78,8 @@ async def test_equal_names_are_asked_for_once() -> None:
         client_of(names) as http_client,
     ):
         url = server.url(host="x.example")
-        responses = await asyncio.gather(*(http_client.post(url, HEADERS, BODY) for _ in range(20)))
-        responses.append(await http_client.post(url, HEADERS, BODY))
+        responses = await asyncio.gather(*(http_client.call(url, HEADERS, BODY) for _ in range(20)))
+        responses.append(await http_client.call(url, HEADERS, BODY))
     assert [response.status for response in responses] == [200] * 21
     assert server.connections == 21
     assert names.asked == {"x.example": 1}
@@ -93,12 +93,12 @@ async def test_the_last_addresses_are_called_while_the_name_server_is_away() -> 
         resolver = Resolver(NameServers([("127.0.0.1", names.port)], 0.3).ask, settings, lambda: now_s)
         async with client(LOOPBACK, lookup=resolver) as http_client:
             url = server.url(host="x.example")
-            assert (await http_client.post(url, HEADERS, BODY)).status == 200
+            assert (await http_client.call(url, HEADERS, BODY)).status == 200
             names.names["x.example"] = SILENT
             now_s += 60
-            assert [(await http_client.post(url, HEADERS, BODY)).status for _ in range(5)] == [200] * 5
+            assert [(await http_client.call(url, HEADERS, BODY)).status for _ in range(5)] == [200] * 5
             now_s += 600
-            assert (await http_client.post(url, HEADERS, BODY)).error == "dns_error"
+            assert (await http_client.call(url, HEADERS, BODY)).error == "dns_error"
         await resolver.close()
 
 
@@ -110,7 +110,7 @@ async def test_a_kept_address_is_judged_at_every_use() -> None:
         client_of(names, "192.0.2.0/24") as http_client,
     ):
         url = server.url(host="inside.example")
-        responses = [await http_client.post(url, HEADERS, BODY) for _ in range(3)]
+        responses = [await http_client.call(url, HEADERS, BODY) for _ in range(3)]
         refused = await http_client.check_target(url)
     assert [response.error for response in responses] == ["egress_blocked"] * 3
     assert refused is not None

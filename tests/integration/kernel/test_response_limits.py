@@ -52,7 +52,7 @@ async def flooding(start: bytes, part: bytes, pause_s: float = 0) -> AsyncIterat
 async def test_an_endless_response_is_ended(start: bytes, part: bytes, status: int | None) -> None:
     """Whatever a receiver sends without end around the body, it is `invalid_response`, and the connection is closed at once."""
     async with flooding(start, part) as (flood, server), client(LOOPBACK, attempt_timeout_s=30) as http_client:
-        response = await http_client.post(server.url(), HEADERS, BODY)
+        response = await http_client.call(server.url(), HEADERS, BODY)
         await flood.ended.wait()
     assert (response.error, response.body_excerpt.strip(b"x")) == ("invalid_response", b"")
     # The head may be gone too, if a limit is passed by the same read.
@@ -77,7 +77,7 @@ async def test_an_endless_response_is_ended_in_httpx_too(start: bytes, part: byt
 async def test_informational_responses_are_counted() -> None:
     """However slowly they come, one more than the limit ends the call."""
     async with flooding(b"", CONTINUE, 0.02) as (flood, server), client(LOOPBACK, attempt_timeout_s=30) as http_client:
-        response = await http_client.post(server.url(), HEADERS, BODY)
+        response = await http_client.call(server.url(), HEADERS, BODY)
         await flood.ended.wait()
     assert (response.status, response.error) == (None, "invalid_response")
     assert MAX_INFORMATIONAL < flood.parts < 3 * MAX_INFORMATIONAL
@@ -115,7 +115,7 @@ async def test_a_complete_response_within_the_limits_is_accepted(raw: bytes, len
         client(LOOPBACK, attempt_timeout_s=30) as http_client,
         http_client.client() as over_httpx,
     ):
-        responses = [await http_client.post(server.url(), HEADERS, BODY) for _ in range(2)]
+        responses = [await http_client.call(server.url(), HEADERS, BODY) for _ in range(2)]
         by_httpx = await over_httpx.post(server.url(), content=BODY)
     assert [(one.status, one.error, len(one.body_excerpt)) for one in responses] == [(200, None, length)] * 2
     assert by_httpx.status_code == 200
@@ -128,7 +128,7 @@ async def test_the_limit_is_a_setting() -> None:
     async with receiver(responds(raw + b"Content-Length: 0\r\n\r\n")) as server:
         for max_bytes, error in ((8192, "invalid_response"), (65536, None)):
             async with client(LOOPBACK, max_response_head_bytes=max_bytes) as http_client:
-                assert (await http_client.post(server.url(), HEADERS, BODY)).error == error
+                assert (await http_client.call(server.url(), HEADERS, BODY)).error == error
 
 
 async def test_a_body_that_becomes_invalid_has_its_code() -> None:
@@ -142,7 +142,7 @@ async def test_a_body_that_becomes_invalid_has_its_code() -> None:
         await reader.read()
 
     async with receiver(responds_in_two_parts) as server, client(LOOPBACK) as http_client:
-        response = await http_client.post(server.url(), HEADERS, BODY)
+        response = await http_client.call(server.url(), HEADERS, BODY)
     assert (response.status, response.error) == (200, "invalid_response")
 
 
@@ -159,7 +159,7 @@ async def test_bytes_after_a_response_close_the_connection() -> None:
         ended.set()
 
     async with receiver(goes_on) as server, client(LOOPBACK) as http_client:
-        first = await http_client.post(server.url(), HEADERS, BODY)
+        first = await http_client.call(server.url(), HEADERS, BODY)
         await ended.wait()
-        second = await http_client.post(server.url(), HEADERS, BODY)
+        second = await http_client.call(server.url(), HEADERS, BODY)
     assert (first.status, second.status, server.connections) == (200, 200, 2)
