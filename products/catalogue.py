@@ -37,7 +37,7 @@ from products.crm import (
     sequence_steps,
     sequences,
 )
-from products.notifications import inbound
+from products.notifications import account_tests, inbound
 from products.tickets import (
     assignment,
     evidence,
@@ -124,6 +124,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     simulation.router,
     provider_accounts.router,
     breaker_orders.router,
+    account_tests.router,
     preferences.router,
     quotas.router,
     messages.router,
@@ -175,6 +176,7 @@ RESOURCES: tuple[Resource, ...] = tuple(
 """The resources of these routers."""
 
 OTHER_EVENTS = (
+    account_tests.TESTED,
     event_erasure.ERASED,
     dead_letters.DEAD_LETTERED,
     deliveries.REPLAYED,

@@ -57,6 +57,7 @@ async def new_platform(connections: Connections, http: HttpSettings, vault: Vaul
         limiter=RateLimiter(redis, http.rate_limit_requests),
         signups=ActionLimiter(redis, "signup", http.signup_per_hour, _HOUR_S),
         confirmation_mails=ActionLimiter(redis, "confirmation_mail", _MAILS_PER_DAY, 24 * _HOUR_S),
+        account_tests=ActionLimiter(redis, "account_test", http.account_tests_per_hour, _HOUR_S),
         page_views=ActionLimiter(redis, "page_view", http.page_views_per_minute, 60),
         page_submissions=ActionLimiter(redis, "page_submission", http.page_submissions_per_hour, _HOUR_S),
         page_slugs=ActionLimiter(redis, "page", http.page_submissions_per_slug, _HOUR_S),

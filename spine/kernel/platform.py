@@ -44,6 +44,7 @@ class Platform:
     limiter: RateLimiter
     signups: ActionLimiter
     confirmation_mails: ActionLimiter
+    account_tests: ActionLimiter
     page_views: ActionLimiter
     page_submissions: ActionLimiter
     page_slugs: ActionLimiter

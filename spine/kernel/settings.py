@@ -63,6 +63,8 @@ class HttpSettings(TemplateSettings):
     """Whether a live key works only after its organisation confirmed the address that signed up."""
     signup_per_hour: int = Field(default=20, ge=1)
     """Signups, and confirmations, of one address in an hour."""
+    account_tests_per_hour: int = Field(default=120, ge=1)
+    """Tests of provider accounts of one workspace in an hour."""
     page_views_per_minute: int = Field(default=600, ge=1)
     """Hosted pages that one address may look at in a minute."""
     page_submissions_per_hour: int = Field(default=600, ge=1)

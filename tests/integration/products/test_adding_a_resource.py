@@ -24,7 +24,7 @@ ADDED_LINES: Final = (
     ("spine/kernel/ids.py", '    "form": "frm",\n', '    "saved_reply": "srp",\n'),
     (
         "products/catalogue.py",
-        "from products.notifications import inbound\n",
+        "from products.notifications import account_tests, inbound\n",
         "from products.tickets import saved_replies\n",
     ),
     ("products/catalogue.py", "    inbound.router,\n", "    saved_replies.router,\n"),
