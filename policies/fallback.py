@@ -1,9 +1,9 @@
-"""Decides what a message does next: send, wait, fail or done. Workers and simulations call the same function.
+"""Decides what a message does next: send, wait, poll, fail or done. Workers and simulations call the same function.
 
 A step of the policy is one channel. Within a step, an account is retried after a transient failure, then the channel's
-next account is called. After an accepted call, or a call with an unknown outcome, the step waits for a receipt; then
-the next step is taken. A rejection that a retry cannot fix goes to the next step at once. The deadline limits
-everything.
+next account is called. After an accepted call, or a call with an unknown outcome, the step waits for a receipt. Then its
+provider is asked, if it can be, and after that the next step is taken. A rejection that a retry cannot fix goes to the
+next step at once. The deadline limits everything.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from policies.fallback_values import (
     Fail,
     Outcome,
     Policy,
+    Poll,
     Quotas,
     Route,
     Send,
@@ -95,13 +96,15 @@ def _in_step(
     now: datetime,
     breakers: Breakers,
     quotas: Quotas,
-) -> Send | Wait | Skip | None:
+) -> Send | Wait | Poll | Skip | None:
     """Return the decision within one step: Skip if the step cannot begin, None if it is over."""
     step = policy.steps[n]
     if mine:
         wait = _wait_in(mine[-1], now)
         if wait is not None:
             return wait
+        if mine[-1].may_poll and _may_arrive(mine[-1]):
+            return Poll(n, mine[-1].account_id)
         if not _continues(mine[-1]):
             return None
     reason = world.blocked.get(step.channel) or ("quota_exceeded" if step.channel in quotas.exhausted else None)
@@ -174,7 +177,7 @@ def _reopens_at(routes: Sequence[Route], breakers: Breakers) -> datetime:
     return min(breakers.open_until[route.account_id] for route in routes if route.account_id in breakers.open_until)
 
 
-def _bounded(decision: Send | Wait, world: World) -> Send | Wait:
+def _bounded(decision: Send | Wait | Poll, world: World) -> Send | Wait | Poll:
     """Shorten a wait that ends after the deadline."""
     if isinstance(decision, Wait) and world.deadline_at is not None and decision.until > world.deadline_at:
         return replace(decision, until=world.deadline_at)

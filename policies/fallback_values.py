@@ -51,6 +51,8 @@ class Attempt:
     """The failure class of a rejection."""
     wait_until: datetime | None
     retry_at: datetime | None
+    may_poll: bool = False
+    """True if its provider can be asked what became of it, and has not been asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,15 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Poll:
+    """Decision: ask the provider of the last attempt, once, what became of it. Its receipt may be lost."""
+
+    step: int
+    account_id: str
+    skipped: tuple[Skip, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """Decision: the message fails because no step is left."""
 
@@ -135,4 +146,4 @@ class Done:
     """Decision: the message has reached the success that its policy defines."""
 
 
-Decision = Send | Wait | Fail | Done
+Decision = Send | Wait | Poll | Fail | Done

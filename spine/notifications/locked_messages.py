@@ -16,6 +16,7 @@ from policies.fallback_values import Attempt, FailureClass, Outcome, Policy
 from policies.opt_outs import OptOut
 from policies.receipts import State
 from spine.notifications.channel_policies import parse_policy
+from spine.notifications.provider_kinds import PROVIDER_KINDS
 
 MessageKey = tuple[str, str]
 """(workspace id, message id)."""
@@ -69,6 +70,7 @@ class LockedAttempt:
     raw: dict[str, Any] | None = None
     late_success: bool = False
     recipient: str | None = None
+    polled_at: datetime | None = None
     ended_at: datetime | None = None
     wait_until: datetime | None = None
     retry_at: datetime | None = None
@@ -89,11 +91,17 @@ class LockedAttempt:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {"class": values.pop("failure"), **values}
 
+    @property
+    def may_poll(self) -> bool:
+        """Whether its provider can be asked what became of it, and has not been asked."""
+        polls = PROVIDER_KINDS[self.provider].polls
+        return polls and self.provider_message_id is not None and self.polled_at is None
+
     def to_policy_attempt(self) -> Attempt:
         """Return the attempt as the fallback policy takes it."""
         return Attempt(
             self.step, self.number, self.channel, self.provider_account_id, self.receipts, self.state, self.outcome,
-            self.failure, self.wait_until, self.retry_at,
+            self.failure, self.wait_until, self.retry_at, self.may_poll,
         )  # fmt: skip
 
 

@@ -20,6 +20,11 @@ _WAIT: Final = """
       FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::text[]) AS u (workspace_id, id, due_at, account_id)
      WHERE o.workspace_id = u.workspace_id AND o.id = u.id AND o.leased_by = $1
 """
+_POLLED: Final = """
+    UPDATE spine.attempts a SET polled_at = u.polled_at
+      FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS u (workspace_id, id, polled_at)
+     WHERE a.workspace_id = u.workspace_id AND a.id = u.id
+"""
 _CONTACTS_PUT: Final = """
     INSERT INTO spine.contacts (workspace_id, id, name, phone_e164, email)
     SELECT c.workspace_id, c.id, c.name, c.phone_e164, c.email FROM jsonb_populate_recordset(NULL::spine.contacts, $1) c
@@ -39,6 +44,8 @@ class MessageChanges:
         self._contacts: list[dict[str, Any]] = []
         self._preferences: list[dict[str, Any]] = []
         self._queue: dict[MessageKey, datetime | None] = {}
+        self.polls: list[LockedAttempt] = []
+        """Attempts whose provider is to be asked after the commit what became of them."""
         self._waiting: list[tuple[str, str, datetime, str]] = []
         self._events: list[tuple[str, str, str, bytes]] = []
         self._ended_waits: list[tuple[str, float]] = []
@@ -69,6 +76,13 @@ class MessageChanges:
     def schedule(self, message: LockedMessage, due_at: datetime) -> None:
         """Make the message's queue row due at this time."""
         self._queue[message.key] = due_at
+
+    def poll(self, message: LockedMessage, attempt: LockedAttempt, until: datetime) -> None:
+        """Ask the provider of an attempt after the commit; the message is due `until` then."""
+        attempt.polled_at = self.now
+        self.polls.append(attempt)
+        self.mark_changed(message, attempt)
+        self.schedule(message, until)
 
     def wait_for_account(self, message: LockedMessage, account_id: str) -> None:
         """Give the leased message back until the account may be called. It is due at its deadline."""
@@ -169,6 +183,9 @@ class MessageChanges:
             await connection.execute(_WAIT, worker_id, *([row[n] for row in self._waiting] for n in range(4)))
         if not (self._messages or self._attempts or self._timeline or self._queue or self._events):
             return
+        if self.polls:
+            columns = zip(*((one.workspace_id, one.id, one.polled_at) for one in self.polls), strict=True)
+            await connection.execute(_POLLED, *columns)
         if self._contacts:
             await connection.execute(_CONTACTS_PUT, self._contacts)
         await connection.execute(

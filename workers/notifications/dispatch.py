@@ -22,6 +22,7 @@ from workers.notifications.calls import CallResult, PreparedCall
 from workers.notifications.claim import MessageClaimer, lease_of
 from workers.notifications.decide import MessageDecider
 from workers.notifications.limits import SendLimits
+from workers.notifications.polls import Poller
 from workers.notifications.record import MessageRecorder
 from workers.notifications.send import MessageSender
 from workers.pipeline import WorkerContext, run_forever
@@ -37,10 +38,11 @@ class MessageDispatcher:
         self._wakeups = context.wakeups
         self._clock = context.heartbeat.clock
         work = context.work
-        limits = SendLimits(work.max_sends, work.max_sends_per_account, context.heartbeat)
+        limits = SendLimits(work.max_sends, work.max_sends_per_account)
         lease = lease_of(work.lease_s)
         adapters = open_adapters(context.pool, context.http_client, context.public_url)
         self.sender = MessageSender(adapters, context.wakeups, self._clock, limits, self._record, self._on_call_end)
+        self.poller = Poller(context, adapters)
         breakers = breaker_limits(work)
         decider = MessageDecider(
             context.vault,
@@ -76,6 +78,7 @@ class MessageDispatcher:
         while (self.sender.in_flight or self.recorder.uncommitted) and time.monotonic() < until_s:  # noqa: ASYNC110  # two counters, one wait
             await asyncio.sleep(0.01)
         await self.sender.cancel()
+        await self.poller.stop()
 
     def _record(self, result: CallResult) -> None:
         self.recorder.put(result)
@@ -87,6 +90,7 @@ class MessageDispatcher:
         """Start the calls, count, and wake the pipelines that have work."""
         for prepared in calls:
             self.sender.start(prepared)
+        self.poller.start(changes.polls)
         if changes.accounts_waited_for:
             self.claimer.note_waiting(changes.accounts_waited_for)
         changes.record_metrics()

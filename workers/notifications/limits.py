@@ -1,34 +1,27 @@
 """The calls in flight of this process, by workspace and by account, and what each account may call now."""
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Set
-from typing import Any, Final
+from typing import Any
 
-from policies.endpoint_capacity import rate_share
 from policies.fair_share import room
-from policies.send_turns import calls_due, next_call_s
-from workers.heartbeat import Heartbeat
+from policies.send_turns import calls_due
 from workers.notifications.calls import PreparedCall
-
-_PACES_MAX: Final = 10_000
 
 
 class SendLimits:
     """Bounds the calls of this process: in all, of one workspace (`policies.fair_share`), and of one account.
 
-    The rate of an account is divided between the live workers, as that of an endpoint is. An account whose messages
-    wait is in `waiting`: its new messages wait behind them.
+    The rate of an account is kept by all workers together, in `workers.notifications.paces`. An account whose messages wait
+    is in `waiting`: its new messages wait behind them.
     """
 
-    def __init__(self, max_calls: int, max_calls_per_account: int, heartbeat: Heartbeat) -> None:
+    def __init__(self, max_calls: int, max_calls_per_account: int) -> None:
         self._max = max_calls
         self._max_per_account = max_calls_per_account
-        self._heartbeat = heartbeat
         self._accounts: Counter[str] = Counter()
         self._live: Counter[str] = Counter()
         self._test: Counter[str] = Counter()
-        self._next_call_s: dict[str, float] = {}
         self.waiting: Set[str] = frozenset()
 
     @property
@@ -75,32 +68,7 @@ class SendLimits:
         return self._accounts[account["id"]] + planned < self._max_per_account
 
     def calls_now(self, account: Any) -> int:
-        """How many of an account's waiting messages may be called now."""
+        """How many of an account's waiting messages may be called now. `account` is a row of `turns.WAITING_FIND`."""
         free = max(0, self._max_per_account - self._accounts[account["id"]])
-        rate = self._rate(account)
-        if rate is None:
-            return free
-        now_s = time.monotonic()
-        return min(free, calls_due(self._next_call_s.get(account["id"], now_s), now_s, rate)) if rate > 0 else 0
-
-    def pace(self, account: Any, calls: int) -> None:
-        """Take this many calls off an account's rate."""
-        rate = self._rate(account)
-        if not rate:
-            return
-        if len(self._next_call_s) >= _PACES_MAX:
-            now_s = time.monotonic()
-            self._next_call_s = {id: next_s for id, next_s in self._next_call_s.items() if next_s > now_s}
-        now_s = time.monotonic()
-        self._next_call_s[account["id"]] = next_call_s(self._next_call_s.get(account["id"], now_s), now_s, rate, calls)
-
-    def next_call_in_s(self, account: Any) -> float | None:
-        """Seconds until the rate allows the next call; None for an account without a rate, or that others serve."""
-        rate = self._rate(account)
-        return max(0.0, self._next_call_s.get(account["id"], 0.0) - time.monotonic()) if rate else None
-
-    def _rate(self, account: Any) -> float | None:
-        if account["rate_per_s"] is None:
-            return None
-        workers = self._heartbeat.live_workers
-        return rate_share(account["rate_per_s"], len(workers), workers, self._heartbeat.worker_id, account["id"])
+        rate = account["rate_per_s"]
+        return free if rate is None else min(free, calls_due(account["next_call_in_s"], 0.0, rate))

@@ -13,6 +13,7 @@ from typing import Any, Final
 from policies.send_turns import SendQueue, take_turns
 from workers.connection import Connection
 from workers.notifications.limits import SendLimits
+from workers.notifications.paces import lock_paces, write_paces
 
 WORKSPACES_FIND: Final = """
     WITH RECURSIVE visited AS (
@@ -56,10 +57,12 @@ WAITING_FIND: Final = """
              WHERE waits_for > v.waits_for ORDER BY waits_for, accepted_at LIMIT 1) o
          WHERE v.n < $2
     )
-    SELECT a.id, a.workspace_id, a.env = 'live' AS live, a.rate_per_s
-      FROM visited v JOIN spine.provider_accounts a ON a.workspace_id = v.workspace_id AND a.id = v.waits_for ORDER BY a.id
+    SELECT a.id, a.workspace_id, a.env = 'live' AS live, a.rate_per_s, p.account_id IS NOT NULL AS paced,
+           coalesce(extract(epoch FROM p.next_call_at - now()), 0)::float8 AS next_call_in_s
+      FROM visited v JOIN spine.provider_accounts a ON a.workspace_id = v.workspace_id AND a.id = v.waits_for
+      LEFT JOIN spine.provider_paces p ON p.workspace_id = a.workspace_id AND p.account_id = a.id ORDER BY a.id
 """
-"""Returns the accounts for which messages wait."""
+"""Returns the accounts for which messages wait, and when the next call of each may start."""
 
 WAITING_CLAIM: Final = """
     WITH picked AS MATERIALIZED (
@@ -138,7 +141,7 @@ class Turns:
 
     def _pause_s(self, accounts: Sequence[Any]) -> float:
         """How long nothing can be claimed, unless a wakeup comes or a call ends."""
-        paces_s = [pace_s for row in accounts if (pace_s := self._limits.next_call_in_s(row)) is not None]
+        paces_s: list[float] = [row["next_call_in_s"] for row in accounts if row["rate_per_s"] is not None]
         longest_s = _PAUSE_S if accounts or self.backlog else _LOOK_S
         return max(_PAUSE_MIN_S, min([longest_s, *paces_s]))
 
@@ -158,11 +161,13 @@ class Turns:
     async def _claim_waiting(
         self, connection: Connection, turns: Sequence[tuple[Any, int]]
     ) -> dict[tuple[str, str], str | None]:
-        rows = await connection.fetch(
-            WAITING_CLAIM, self._worker_id, self._lease, [row["id"] for row, _ in turns], [calls for _, calls in turns]
-        )
-        taken = Counter(row["account_id"] for row in rows)
-        for row, _ in turns:
-            if taken[row["id"]]:
-                self._limits.pace(row, taken[row["id"]])
+        async with connection.transaction():
+            rated = [row for row, _ in turns if row["rate_per_s"] is not None]
+            paces = await lock_paces(connection, rated) if rated else {}
+            calls = {row["id"]: count for row, count in turns if row["rate_per_s"] is None}
+            calls |= {row["id"]: min(count, paces[row["id"]].calls) for row, count in turns if row["id"] in paces}
+            rows = await connection.fetch(
+                WAITING_CLAIM, self._worker_id, self._lease, list(calls), list(calls.values())
+            )
+            await write_paces(connection, paces, Counter(row["account_id"] for row in rows))
         return {(row["workspace_id"], row["id"]): row["account_id"] for row in rows}

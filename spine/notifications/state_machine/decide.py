@@ -1,11 +1,11 @@
 """Choose a message's next attempt by its fallback policy, or wait, or end the message."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from policies.fallback import next_step
-from policies.fallback_values import NO_QUOTAS, Breakers, Done, Fail, Quotas, Send, Skip, Wait, World
+from policies.fallback_values import NO_QUOTAS, Breakers, Done, Fail, Poll, Quotas, Send, Skip, Wait, World
 from policies.opt_outs import opted_out
 from policies.windows import dlt_window_closed
 from spine.kernel import ids
@@ -15,6 +15,9 @@ from spine.notifications.message_models import Status
 from spine.notifications.provider_kinds import PROVIDER_KINDS
 from spine.notifications.routing import routes_by_step
 from spine.notifications.state_machine.transitions import end_waits, fail_message, set_current_attempt
+
+_POLL: Final = timedelta(seconds=25)
+"""How long a message waits for its provider's answer to a question. A call takes less."""
 
 
 def decide_next_attempt(
@@ -40,7 +43,7 @@ def decide_next_attempt(
     further = quota_used_up and any(attempt.accepted_at is not None for attempt in message.attempts)
     quotas = Quotas(frozenset(step.channel for step in message.policy.steps)) if further else NO_QUOTAS
     decision = next_step(message.policy, attempts, world, changes.now, breakers, quotas)
-    if isinstance(decision, Send | Wait | Fail):
+    if isinstance(decision, Send | Wait | Poll | Fail):
         _record_skipped(changes, message, decision.skipped)
     if isinstance(decision, Send) and not may_call(decision.route.account_id):
         changes.wait_for_account(message, decision.route.account_id)
@@ -49,6 +52,11 @@ def decide_next_attempt(
         return _start_attempt(changes, message, decision, kind)
     elif isinstance(decision, Wait):
         _wait(changes, message, decision)
+    elif isinstance(decision, Poll):
+        attempt = message.attempts[-1]
+        changes.poll(message, attempt, changes.now + _POLL)
+        why = "no receipt came in time"
+        changes.add_timeline_entry(message, "attempt.polled", {"attempt_id": attempt.id, "why": why})
     elif isinstance(decision, Fail):
         fail_message(changes, message, decision.why)
     else:

@@ -15,6 +15,8 @@ UNMOVED = {
     "ended_at": "end",
     "email_confirmed_at": "confirmation of an address",
     "failed_at": "failure",
+    "polled_at": "question to a provider",
+    "next_call_at": "pace of an account's calls, which a test clock does not make faster",
     "left_at": "change from an attempt to the next one",
     "delivered_at": "delivery",
     "read_at": "read receipt",

@@ -15,6 +15,7 @@ from policies.fallback_values import (
     Fail,
     Outcome,
     Policy,
+    Poll,
     Quotas,
     Route,
     Send,
@@ -55,6 +56,33 @@ def attempt(
         NOW + timedelta(seconds=wait_s) if wait_s is not None else None,
         NOW + timedelta(seconds=retry_s) if retry_s is not None else None,
     )
+
+
+def test_a_provider_is_asked_before_the_next_step() -> None:
+    """Once, after the wait and before the fallback or the end; not after a failure, nor while a receipt may still come."""
+    waiting = replace(attempt(wait_s=1), may_poll=True)
+    assert isinstance(next_step(TWO, [waiting], WORLD, NOW), Wait)
+    over = replace(attempt(wait_s=-1), may_poll=True)
+    assert next_step(TWO, [over], WORLD, NOW) == Poll(0, "prv_a")
+    unknown = replace(attempt(outcome="unknown", state="sending", wait_s=-1), may_poll=True)
+    assert next_step(TWO, [unknown], WORLD, NOW) == Poll(0, "prv_a")
+    asked = next_step(TWO, [replace(over, may_poll=False)], WORLD, NOW)
+    assert isinstance(asked, Send)
+    assert asked.step == 1
+    failed = replace(attempt(outcome="rejected", state="failed", failure="recipient"), may_poll=True)
+    assert isinstance(next_step(TWO, [failed], WORLD, NOW), Send)
+
+
+def test_too_much_to_one_person_holds_that_person_only() -> None:
+    """The same account is tried again after its pause, no other account is, and then the next channel has it."""
+    limited = attempt(outcome="rejected", state="failed", failure="recipient_rate", retry_s=6)
+    assert next_step(TWO, [limited], WORLD, NOW) == Wait(NOW + timedelta(seconds=6), "retry")
+    again = next_step(TWO, [limited], WORLD, NOW + timedelta(seconds=6))
+    assert isinstance(again, Send)
+    assert (again.route.account_id, again.why) == ("prv_a", "retry")
+    given_up = next_step(TWO, [replace(limited, retry_at=None)], WORLD, NOW)
+    assert isinstance(given_up, Send)
+    assert given_up.channel == "sms"
 
 
 def test_a_message_starts_with_its_first_step() -> None:
@@ -185,7 +213,7 @@ def test_a_policy_whose_last_step_is_too_late_is_refused(first_s: int, deadline_
 
 answers = st.tuples(
     st.sampled_from(["accepted", "rejected", "unknown"]),
-    st.sampled_from(["connect", "transient", "rate", "recipient", "policy", "content", "config"]),
+    st.sampled_from(["connect", "transient", "rate", "recipient_rate", "recipient", "policy", "content", "config"]),
     st.sampled_from([None, None, "delivered", "read", "failed", "sent"]),
     st.one_of(st.none(), st.floats(0, 1000)),
 )
@@ -231,6 +259,10 @@ def test_every_message_ends(
             continue
         assert now < deadline_at
         assert not any(is_success(policy, one) for one in attempts)
+        if isinstance(decision, Poll):
+            assert attempts[-1].may_poll
+            attempts[-1] = replace(attempts[-1], may_poll=False)
+            continue
         assert not attempts or decision.step >= attempts[-1].step
         attempts.append(_answered(policy, decision, attempts, answered[len(attempts) % len(answered)], now))
     for n in range(len(policy.steps)):
@@ -258,5 +290,5 @@ def _answered(
         state = advance(state, receipt) or state
     return Attempt(
         decision.step, decision.number, decision.channel, decision.route.account_id, True, state, outcome, refused,
-        wait_until, retry_at,
+        wait_until, retry_at, may_poll=True,
     )  # fmt: skip

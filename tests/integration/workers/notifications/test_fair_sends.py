@@ -1,6 +1,7 @@
 """Messages of many workspaces and accounts on one worker: nobody's slow or many sends hold those of others."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -14,7 +15,6 @@ from tests.api import Api, Organisation
 from tests.database import count_rows, owner_connection
 from tests.delivery_engine import Engine
 from tests.message_engine import SECRET, NotificationsClient, end_leases, fetch_value, sending, until
-from workers.heartbeat import Heartbeat
 from workers.notifications.calls import PreparedCall
 from workers.notifications.dispatch import MessageDispatcher
 from workers.notifications.limits import SendLimits
@@ -140,27 +140,49 @@ async def test_an_account_is_called_at_its_rate_in_the_order_of_acceptance(
         assert {next(in_order) for _ in batch} == batch
 
 
-async def test_the_rate_of_an_account_is_shared_by_all_workers(
-    api: Api, client: NotificationsClient, org: Organisation
-) -> None:
-    """Three workers together call no more often than the rate allows: each has its part of it."""
-    client.post(account_of(client, "sms"), {"rate_per_s": 10}, status=200, method="PATCH")
-    async with sending(api) as one, sending(api) as two, sending(api) as three:
+async def test_the_rate_of_an_account_is_shared_by_all_workers(engine: Engine) -> None:
+    """Eight workers claim at once: in no second more than the rate and a tenth of a second's, by the database's clock."""
+    workspace_id, account_id = await waiting(engine.pool, rate_per_s=40, count=1000)
+    claimed = 0
+    until_s = time.monotonic() + 2.5
 
-        async def know_each_other() -> bool:
-            heartbeats = [runtime.heartbeat for runtime in (one, two, three) if runtime.heartbeat is not None]
-            for heartbeat in heartbeats:
-                await heartbeat.beat()
-            return [len(heartbeat.live_workers) for heartbeat in heartbeats] == [3, 3, 3]
+    async def work(name: str) -> None:
+        turns = Turns(name, timedelta(seconds=30), SendLimits(256, 64))
+        turns.note_waiting([account_id])
+        nonlocal claimed
+        while time.monotonic() < until_s:
+            async with engine.pool.acquire() as connection:
+                taken = len(await turns.claim(connection))
+            claimed += taken
 
-        await until(know_each_other, "the workers do not know each other")
-        sent = send_many(client, 30, to=SMS_DELIVERED)
-        for id in sent:
-            await client.until(id, "delivered", timeout_s=40)
-    starts = [row["started_at"] for row in await attempts(api, org.test.workspace_id)]
-    assert len(starts) == 30
+    await asyncio.gather(*(work(f"w{n}") for n in range(8)))
+    assert claimed > 40
+    leased = await engine.pool.fetch(
+        "SELECT due_at FROM spine.sends_open WHERE workspace_id = $1 AND leased_by IS NOT NULL ORDER BY due_at",
+        workspace_id,
+    )
+    starts = [row["due_at"] for row in leased]
+    assert len(starts) == claimed
     for first in starts:
-        assert sum(first <= start < first + timedelta(seconds=1) for start in starts) <= 10 + 3 * 2
+        assert sum(first <= start < first + timedelta(seconds=1) for start in starts) <= 40 * 1.1 + 3
+
+
+async def waiting(pool: Any, *, rate_per_s: float, count: int) -> tuple[str, str]:
+    """Make an account with a rate, for which this many messages wait. Returns the ids of its workspace and its own."""
+    workspace_id, account_id = await queue(pool, "live", count, 1), ids.mint("prv")
+    await pool.execute(
+        "INSERT INTO spine.provider_accounts (workspace_id, id, env, name, channel, kind, priority, weight, rate_per_s) "
+        "VALUES ($1, $2, 'live', 'one', 'sms', 'http', 1, 1, $3)",
+        workspace_id,
+        account_id,
+        rate_per_s,
+    )
+    await pool.execute(
+        "UPDATE spine.sends_open SET waits_for = $2, due_at = now() + interval '1 hour' WHERE workspace_id = $1",
+        workspace_id,
+        account_id,
+    )
+    return workspace_id, account_id
 
 
 async def test_a_message_that_waits_for_an_account_ends_at_its_deadline(
@@ -227,7 +249,7 @@ class Claims:
     def __init__(self, pool: Any, *, slow: bool) -> None:
         self.pool = pool
         self.slow = slow
-        self.limits = SendLimits(256, 64, Heartbeat(pool, "w"))
+        self.limits = SendLimits(256, 64)
         self.turns = Turns("w", timedelta(seconds=30), self.limits)
         self.turns.backlog = True
 

@@ -253,6 +253,24 @@ async def test_a_change_of_number_is_suggested(vendor: Vendor, api: Api) -> None
     assert "contact.change_suggested" in kinds
 
 
+@only("twilio", "exotel")
+async def test_a_provider_is_asked_when_no_receipt_came(vendor: Vendor, api: Api) -> None:
+    """After the wait its state is read, once: delivered is delivered, and silence is a failure as before (case 27)."""
+    vendor.client.policy(("sms", "delivered", 1), slug=vendor.template, deadline_s=700)
+    delivered, silent = vendor.send(), vendor.send(to=OTHER_PHONE)
+    async with sending(api):
+        for id in (delivered, silent):
+            await vendor.client.until(id, "sent")
+        by_number = {one.fields["To"]: one for one in vendor.service.sent}
+        by_number[PHONE].status = "delivered" if vendor.kind == "twilio" else "DELIVERED_TO_HANDSET"
+        await vendor.client.until(delivered, "delivered")
+        failed = await vendor.client.until(silent, "failed")
+    assert [one["reason"] for one in failed["reasons"]] == ["delivery_unknown"]
+    assert len(vendor.service.sent) == 2
+    for id in (delivered, silent):
+        assert [one["kind"] for one in vendor.client.audit(id)].count("attempt.polled") == 1
+
+
 @only("exotel")
 async def test_tokens_and_credentials_are_shown_nowhere(vendor: Vendor, api: Api) -> None:
     """No credential is in an account, an event, a message, its timeline, a log line or a stored receipt (case 29)."""
