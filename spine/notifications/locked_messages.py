@@ -71,6 +71,8 @@ class LockedAttempt:
     late_success: bool = False
     recipient: str | None = None
     polled_at: datetime | None = None
+    units: int | None = None
+    cost_micros: int | None = None
     ended_at: datetime | None = None
     wait_until: datetime | None = None
     retry_at: datetime | None = None

@@ -20,11 +20,11 @@ _WAIT: Final = """
       FROM unnest($2::text[], $3::text[], $4::timestamptz[], $5::text[]) AS u (workspace_id, id, due_at, account_id)
      WHERE o.workspace_id = u.workspace_id AND o.id = u.id AND o.leased_by = $1
 """
-_POLLED: Final = """
-    UPDATE spine.attempts a SET polled_at = u.polled_at
-      FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS u (workspace_id, id, polled_at)
-     WHERE a.workspace_id = u.workspace_id AND a.id = u.id
+_ATTEMPTS_COMPLETE: Final = """
+    UPDATE spine.attempts a SET polled_at = u.polled_at, units = u.units, cost_micros = u.cost_micros
+      FROM jsonb_populate_recordset(NULL::spine.attempts, $1) u WHERE a.workspace_id = u.workspace_id AND a.id = u.id
 """
+"""Writes what few attempts have, and `messages_write` leaves as it is."""
 _CONTACTS_PUT: Final = """
     INSERT INTO spine.contacts (workspace_id, id, name, phone_e164, email)
     SELECT c.workspace_id, c.id, c.name, c.phone_e164, c.email FROM jsonb_populate_recordset(NULL::spine.contacts, $1) c
@@ -183,9 +183,6 @@ class MessageChanges:
             await connection.execute(_WAIT, worker_id, *([row[n] for row in self._waiting] for n in range(4)))
         if not (self._messages or self._attempts or self._timeline or self._queue or self._events):
             return
-        if self.polls:
-            columns = zip(*((one.workspace_id, one.id, one.polled_at) for one in self.polls), strict=True)
-            await connection.execute(_POLLED, *columns)
         if self._contacts:
             await connection.execute(_CONTACTS_PUT, self._contacts)
         await connection.execute(
@@ -198,6 +195,9 @@ class MessageChanges:
             [{"workspace_id": ws, "id": id, "due_at": due_at} for (ws, id), due_at in self._queue.items()],
             *([event[n] for event in self._events] for n in range(4)),
         )
+        complete = [one.to_row() for one in self._attempts.values() if one.polled_at or one.cost_micros]
+        if complete:
+            await connection.execute(_ATTEMPTS_COMPLETE, complete)
 
 
 def after_commit(committed: Sequence[MessageChanges], wakeups: Wakeups) -> None:

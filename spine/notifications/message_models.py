@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
-from sqlalchemy import Integer, SmallInteger
+from sqlalchemy import BigInteger, Integer, SmallInteger
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -75,6 +75,8 @@ class AttemptRow(Row):
     provider_http: Mapped[int | None] = mapped_column(Integer)
     provider_message_id: Mapped[str | None]
     late_success: Mapped[bool]
+    units: Mapped[int | None] = mapped_column(SmallInteger)
+    cost_micros: Mapped[int | None] = mapped_column(BigInteger)
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     delivered_at: Mapped[datetime | None]
@@ -174,6 +176,8 @@ class AttemptOut(Out):
     provider_http: int | None
     provider_message_id: str | None
     late_success: bool
+    units: int | None = Field(description="What is paid for: the parts of an SMS, else 1.")
+    cost_micros: int | None = Field(description="In millionths of your currency, where its account has a price.")
     started_at: datetime
     ended_at: datetime | None
     delivered_at: datetime | None

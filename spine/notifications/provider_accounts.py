@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import Field, JsonValue
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
-from sqlalchemy.types import Double, LargeBinary
+from sqlalchemy.types import BigInteger, Double, LargeBinary
 
 from spine.kernel import ids, store
 from spine.kernel.errors import Unprocessable
@@ -25,6 +25,12 @@ from spine.notifications.provider_kinds import PROVIDER_KINDS, SANDBOX, Channel,
 Rate = Annotated[float, Field(gt=0, le=100_000, description="At most this many calls a second.")]
 Priority = Annotated[int, Field(ge=0, le=1_000, description="Lower ones are tried first.")]
 Weight = Annotated[int, Field(ge=1, le=1_000, description="Its share of the messages among accounts of one priority.")]
+UnitCost = Annotated[
+    int,
+    Field(
+        ge=1, le=10**12, description="What a message costs, on SMS each part of one, in millionths of your currency."
+    ),
+]
 _DEFAULT_PRIORITY: Final = 100
 
 
@@ -37,6 +43,7 @@ class AccountRow(TenantRow):
     priority: Mapped[int]
     weight: Mapped[int]
     rate_per_s: Mapped[float | None] = mapped_column(Double)
+    unit_cost_micros: Mapped[int | None] = mapped_column(BigInteger)
     credentials: Mapped[bytes | None] = mapped_column(LargeBinary)
     config: Mapped[dict[str, Any]]
     sandbox: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
@@ -54,6 +61,7 @@ class AccountCreate(Body):
     priority: Priority = _DEFAULT_PRIORITY
     weight: Weight = 1
     rate_per_s: Rate | None = None
+    unit_cost_micros: UnitCost | None = None
     credentials: dict[str, JsonValue] = Field(
         default={},
         description="As its kind needs them; see the guide to providers. They are encrypted and never shown.",
@@ -67,6 +75,7 @@ class AccountUpdate(PatchBody):
     priority: Priority = _DEFAULT_PRIORITY
     weight: Weight = 1
     rate_per_s: Rate | None = None
+    unit_cost_micros: UnitCost | None = None
     credentials: dict[str, JsonValue] = {}
     config: dict[str, JsonValue] = {}
     sandbox: SandboxState | None = None
@@ -81,6 +90,7 @@ class AccountOut(ResourceOut):
     priority: int
     weight: int
     rate_per_s: float | None
+    unit_cost_micros: int | None
     config: dict[str, Any]
     sandbox: SandboxState | None = Field(description="How a sandbox account is told to misbehave; null for real ones.")
     callback_url: str | None = Field(
@@ -160,6 +170,7 @@ async def create_provider_account(body: AccountCreate, unit: CurrentUnit) -> Acc
         priority=body.priority,
         weight=body.weight,
         rate_per_s=body.rate_per_s,
+        unit_cost_micros=body.unit_cost_micros,
         credentials=seal(unit.platform.vault, credentials, unit.workspace_id, id),
         config=config.model_dump(exclude_none=True),
         sandbox=SandboxState().model_dump() if body.kind == SANDBOX else None,

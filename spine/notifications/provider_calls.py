@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from policies.fallback_values import FailureClass, Outcome
+from policies.sms_segments import sms_segments
 from spine.notifications.rendering import Content
+
+_MAX_UNITS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,24 @@ class ProviderCall:
     """The templates that providers hold for this one, by kind of provider: `spine.notifications.provider_templates`."""
     dlt: Mapping[str, Any] | None = None
     """The template's registration for SMS to India (providers.md 2.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a provider asks for one message: its units, which are the parts of an SMS, and their cost in all."""
+
+    units: int
+    cost_micros: int | None = None
+    """In millionths of the workspace's currency; None if the account has no price."""
+
+
+FREE: Final = Charge(1)
+
+
+def charge(channel: str, text: str, unit_cost_micros: int | None) -> Charge:
+    """Return what a message of this text costs over an account with this price."""
+    units = min(sms_segments(text).count, _MAX_UNITS) if channel == "sms" else 1
+    return Charge(units, units * unit_cost_micros if unit_cost_micros is not None else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,12 @@
-"""Quotas: how many messages a workspace may send in a day or a month (N-10).
+"""Quotas: how many messages a workspace may send in a day or a month, and for how much money (N-10).
 
 Counting is in the database, in the transactions that accept, send and end messages (revision 0016). An accepted message
 takes one, also one that a product sends by itself. Each further attempt that a provider accepts for it takes one more. A
 message that ends without having been sent gives its one back. Days and months are those of UTC.
+
+The quota `spend` counts millionths of the workspace's currency: what the calls of accounts with a `unit_cost_micros` came
+to (revision 0018). While it is used up no message is accepted, and no call of such an account is made; the calls that were
+in flight are counted too, so that it may be overshot by theirs.
 """
 
 from datetime import datetime
@@ -25,7 +29,7 @@ from spine.kernel.unit_of_work import UnitOfWork
 
 TELL: Final = "quota.tell"
 """The kind of the jobs that tell of a crossed threshold. Revision 0016 schedules them."""
-Name = Literal["messages"]
+Name = Literal["messages", "spend"]
 _MAX_LIMIT: Final = 10**12
 _COUNT: Final = text("SELECT spine.quota_add(:ws, :name, 0, false, NULL)")
 
@@ -42,7 +46,11 @@ class QuotaRow(TenantRow):
 
 
 class QuotaPut(Body):
-    limit: int = Field(ge=1, le=_MAX_LIMIT, description="How many messages a period may have.")
+    limit: int = Field(
+        ge=1,
+        le=_MAX_LIMIT,
+        description="How many messages a period may have; of `spend`, how many millionths of your currency.",
+    )
     period: Period
     metadata: Metadata = {}
 
@@ -104,7 +112,9 @@ def _in_force(row: QuotaRow, now: datetime) -> QuotaOut:
 
 
 @router.put(
-    "/{name}", openapi_extra=declares("notifications:write", UPDATED), summary="Set how many messages a period may have"
+    "/{name}",
+    openapi_extra=declares("notifications:write", UPDATED),
+    summary="Set how many messages a period may have, or what it may cost",
 )
 async def put_quota(
     name: Annotated[Name, Path()], body: QuotaPut, unit: CurrentUnit, if_match: IfMatch = None
@@ -149,4 +159,6 @@ async def list_quotas(unit: CurrentUnit, paging: Paging) -> Page[QuotaOut]:
 
 async def tell(unit: UnitOfWork, job: Job) -> None:
     """Emit `quota.threshold` for a crossing, as it was when it was counted."""
-    unit.emit(THRESHOLD, QuotaThreshold(name="messages", **job.args), sequence=1)
+    name = await unit.session.scalar(select(QuotaRow.name).where(QuotaRow.id == job.args["id"]))
+    if name is not None:
+        unit.emit(THRESHOLD, QuotaThreshold(name=name, **job.args), sequence=1)

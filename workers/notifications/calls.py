@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from spine.notifications.account_credentials import ProviderAccount
 from spine.notifications.locked_messages import MessageKey
-from spine.notifications.provider_calls import ProviderCall, ProviderResult
+from spine.notifications.provider_calls import FREE, Charge, ProviderCall, ProviderResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class PreparedCall:
     """The result of an attempt that cannot be called: credentials or template are unusable."""
     generation: int
     """The generation of the account's breaker under which the call starts."""
+    charge: Charge = FREE
+    """What the provider asks for the message if it takes it."""
 
 
 @dataclass(frozen=True, slots=True)

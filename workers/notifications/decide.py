@@ -16,7 +16,7 @@ from spine.kernel.vault import Unsealable, Vault
 from spine.notifications.account_credentials import ProviderAccount, open_account
 from spine.notifications.locked_messages import Connection, LockedAttempt, LockedMessage, MessageKey, lock_messages
 from spine.notifications.message_changes import MessageChanges
-from spine.notifications.provider_calls import ProviderCall, ProviderResult
+from spine.notifications.provider_calls import FREE, ProviderCall, ProviderResult, charge
 from spine.notifications.provider_kinds import PROVIDER_KINDS
 from spine.notifications.rendering import ParsedTemplate, TemplateCache, VariableMissing
 from spine.notifications.state_machine.decide import decide_next_attempt
@@ -178,7 +178,7 @@ class MessageDecider:
         if result is not None:
             attempt = message.find_attempt(result.prepared.attempt_id)
             if attempt is not None:
-                record_result(changes, message, attempt, result.result)
+                record_result(changes, message, attempt, result.result, result.prepared.charge)
         if not message.leased:
             return None
         last = message.attempts[-1] if message.attempts else None
@@ -224,6 +224,7 @@ class MessageDecider:
         return PreparedCall(
             message.key, account, call, attempt.id, attempt.provider_account_id, attempt.provider, message.env == "live",
             lease_ends_s, rejection, started.account_row["generation"],
+            charge(call.channel, call.content.text, started.account_row["unit_cost_micros"]) if call else FREE,
         )  # fmt: skip
 
     async def _render(self, started: _Started) -> ProviderCall:

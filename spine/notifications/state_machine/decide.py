@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from policies.fallback import next_step
-from policies.fallback_values import NO_QUOTAS, Breakers, Done, Fail, Poll, Quotas, Send, Skip, Wait, World
+from policies.fallback_values import Breakers, Done, Fail, Poll, Quotas, Send, Skip, Step, Wait, World
 from policies.opt_outs import opted_out
 from policies.windows import dlt_window_closed
 from spine.kernel import ids
@@ -13,7 +13,7 @@ from spine.notifications.locked_messages import LockedAttempt, LockedMessage
 from spine.notifications.message_changes import MessageChanges
 from spine.notifications.message_models import Status
 from spine.notifications.provider_kinds import PROVIDER_KINDS
-from spine.notifications.routing import routes_by_step
+from spine.notifications.routing import accounts_of_step, routes_by_step
 from spine.notifications.state_machine.transitions import end_waits, fail_message, set_current_attempt
 
 _POLL: Final = timedelta(seconds=25)
@@ -33,15 +33,17 @@ def decide_next_attempt(
 
     `accounts` are the provider accounts of the message's workspace, in order of priority; those with an open breaker are
     passed over. The message waits for the account, without an attempt, if `may_call` is false for its id. While the
-    workspace's quota is used up, a message that a provider has accepted once takes no further step.
+    workspace's quota is used up, a message that a provider has accepted once takes no further step. Accounts that are `spent`
+    cost money that the workspace's quota no longer has, and are passed over too.
     """
     if message.row["status"] == Status.CANCELLED:
         changes.end(message)
         return None
-    world = _world(message, accounts, changes.now)
+    affordable = [account for account in accounts if not account["spent"]]
+    world = _world(message, affordable, changes.now)
     attempts = [attempt.to_policy_attempt() for attempt in message.attempts]
     further = quota_used_up and any(attempt.accepted_at is not None for attempt in message.attempts)
-    quotas = Quotas(frozenset(step.channel for step in message.policy.steps)) if further else NO_QUOTAS
+    quotas = Quotas(frozenset(step.channel for step in message.policy.steps if further or _is_spent(step, accounts)))
     decision = next_step(message.policy, attempts, world, changes.now, breakers, quotas)
     if isinstance(decision, Send | Wait | Poll | Fail):
         _record_skipped(changes, message, decision.skipped)
@@ -64,6 +66,12 @@ def decide_next_attempt(
         end_waits(changes, message)
         changes.end(message)
     return None
+
+
+def _is_spent(step: Step, accounts: Sequence[Mapping[str, Any]]) -> bool:
+    """True if a step has accounts, and each of them costs money that is spent."""
+    usable = accounts_of_step(accounts, step.channel, step.providers)
+    return bool(usable) and all(account["spent"] for account in usable)
 
 
 def _world(message: LockedMessage, accounts: Sequence[Mapping[str, Any]], now: datetime) -> World:

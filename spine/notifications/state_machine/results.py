@@ -4,15 +4,22 @@ from policies.fallback import waits
 from policies.receipts import RANK
 from spine.notifications.locked_messages import LockedAttempt, LockedMessage
 from spine.notifications.message_changes import MessageChanges
-from spine.notifications.provider_calls import ProviderResult
+from spine.notifications.provider_calls import FREE, Charge, ProviderResult
 from spine.notifications.state_machine.opt_outs import opt_out_by_provider
 from spine.notifications.state_machine.transitions import mark_accepted
 
 
 def record_result(
-    changes: MessageChanges, message: LockedMessage, attempt: LockedAttempt, result: ProviderResult
+    changes: MessageChanges,
+    message: LockedMessage,
+    attempt: LockedAttempt,
+    result: ProviderResult,
+    charge: Charge = FREE,
 ) -> None:
-    """Record a provider's result. A second result for the same attempt changes nothing."""
+    """Record a provider's result. A second result for the same attempt changes nothing.
+
+    `charge` is what the provider asks for a message that it took, or may have taken.
+    """
     if attempt.outcome is not None:
         return
     step = message.policy.steps[attempt.step]
@@ -25,6 +32,8 @@ def record_result(
     attempt.wait_until, attempt.retry_at = waits(
         step, result.outcome, result.failure, result.retry_after_s, tries, changes.now
     )
+    if result.outcome != "rejected" and charge.cost_micros is not None:
+        attempt.units, attempt.cost_micros = charge.units, charge.cost_micros
     if result.outcome == "rejected" and RANK[attempt.state] < RANK["accepted"]:
         attempt.state, attempt.failed_at = "failed", changes.now
     elif result.outcome == "accepted" and attempt.state == "sending":
@@ -47,5 +56,6 @@ def record_result(
             "provider_message_id": attempt.provider_message_id,
             "wait_until": attempt.wait_until,
             "retry_at": attempt.retry_at,
+            "cost_micros": attempt.cost_micros,
         },
     )

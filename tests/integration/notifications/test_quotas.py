@@ -178,3 +178,47 @@ async def test_the_database_and_the_policy_agree_on_periods(api: Api) -> None:
             row = await owner.fetchrow("SELECT now() AS now, spine.quota_period_end($1) AS at", period)
             assert row is not None
             assert row["at"] == period_end(row["now"], period)
+
+
+SPEND = "/notifications/v1/quotas/spend"
+
+
+async def test_money_is_counted_and_capped(api: Api, client: NotificationsClient) -> None:
+    """Each part of an SMS has its price; at the cap nothing is accepted, and what is queued takes no priced account."""
+    accounts = {one["channel"]: one["id"] for one in client.get("/notifications/v1/provider_accounts")["data"]}
+    path = f"/notifications/v1/provider_accounts/{accounts['sms']}"
+    client.post(path, {"unit_cost_micros": 120_000}, status=200, method="PATCH")
+    client.post(SPEND, {"limit": 300_000, "period": "day"}, status=200, method="PUT")
+    client.template(slug="long", bodies={"sms": "न" * 71}, required_vars=[])
+    body = {"to": OK, "template": "long", "channels": ["sms"], "vars": {}}
+    queued = [client.send(**body) for _ in range(2)]
+    async with sending(api):
+        first, second = [await client.until(id, "delivered", "failed") for id in queued]
+        assert [(one["units"], one["cost_micros"]) for one in first["attempts"]] == [(2, 240_000)]
+        spent = client.get(SPEND)["used"]
+        assert spent in {240_000, 480_000}  # the second call may have been in flight
+        if second["status"] == "failed" or spent == 240_000:
+            await client.until(client.send(**body), "delivered")
+        refused = client.post("/notifications/v1/messages", body, status=429)
+        assert (refused["code"], "money" in refused["detail"]) == ("quota_exceeded", True)
+    assert {threshold for threshold, _ in await crossed(api, client)} == {80, 100}
+    assert {event["data"]["name"] for event in client.events("quota.threshold")} == {"spend"}
+
+
+async def test_a_priced_account_is_passed_over_when_the_money_is_spent(
+    api: Api, org: Organisation, client: NotificationsClient
+) -> None:
+    """A message that was queued before takes the channel without a price; with none left it fails, and says so."""
+    accounts = {one["channel"]: one["id"] for one in client.get("/notifications/v1/provider_accounts")["data"]}
+    path = f"/notifications/v1/provider_accounts/{accounts['sms']}"
+    client.post(path, {"unit_cost_micros": 120_000}, status=200, method="PATCH")
+    both = client.send(to=OK, channels=["sms", "whatsapp"])
+    only = client.send(to=OK, channels=["sms"])
+    client.post(SPEND, {"limit": 1, "period": "day"}, status=200, method="PUT")
+    spend = "UPDATE spine.quotas SET used = 1 WHERE name = 'spend' AND workspace_id = $1"
+    await fetch_value(api, spend, org.test.workspace_id)
+    async with sending(api):
+        delivered = await client.until(both, "delivered")
+        assert [one["channel"] for one in delivered["attempts"]] == ["whatsapp"]
+        failed = await client.until(only, "failed")
+    assert ([one["reason"] for one in failed["reasons"]], failed["attempts"]) == (["quota_exceeded"], [])
