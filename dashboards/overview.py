@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from dashboards.messages import MESSAGES
 from dashboards.panel import Board, Panel, Query, Row, quantile, rate, shared
 
 _SERVER_ERROR: Final = '{status=~"5.."}'
@@ -141,42 +142,6 @@ _QUEUES: Final = Row(
     ),
 )
 
-_MESSAGES: Final = Row(
-    "Messages",
-    (
-        Panel(
-            "Calls to providers",
-            (
-                Query(
-                    rate("spine_message_attempts_total", "channel, provider, outcome"),
-                    "{{channel}} {{provider}} {{outcome}}",
-                ),
-            ),
-            "ops",
-        ),
-        Panel("Ended", (Query(rate("spine_messages_ended_total", "status"), "{{status}}"),), "ops"),
-        Panel(
-            "Provider call (p99)",
-            (Query(quantile(0.99, "spine_provider_call_seconds", "channel, provider"), "{{channel}} {{provider}}"),),
-            "s",
-        ),
-        Panel(
-            "A step's wait",
-            (
-                Query(quantile(0.5, "spine_message_step_wait_seconds", "channel"), "{{channel}} p50"),
-                Query(quantile(0.9, "spine_message_step_wait_seconds", "channel"), "{{channel}} p90"),
-            ),
-            "s",
-            text="Time from the start of a step to its success or to the next step.",
-        ),
-        Panel(
-            "Circuit breakers opened",
-            (Query(rate("spine_breaker_openings_total", "channel, provider"), "{{channel}} {{provider}}"),),
-            "ops",
-        ),
-    ),
-)
-
 _PROCESSES: Final = Row(
     "Processes",
     (
@@ -252,5 +217,5 @@ OVERVIEW: Final = Board(
     uid="spine-overview",
     title="Spine: overview",
     text="The health of Spine.",
-    rows=(_NOW, _IN, _OUT, _QUEUES, _MESSAGES, _PROCESSES),
+    rows=(_NOW, _IN, _OUT, _QUEUES, MESSAGES, _PROCESSES),
 )

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from spine.kernel import ids
 from spine.kernel.events import SYSTEM, Actor, EventType, event_body
-from spine.kernel.metrics import messages_ended, step_wait_seconds
+from spine.kernel.metrics import duplicates_possible, messages_ended, receipt_seconds, step_wait_seconds
 from spine.kernel.wakeups import Wakeups
 from spine.notifications.locked_messages import Connection, LockedAttempt, LockedMessage, MessageKey
 from spine.notifications.message_events import MessageEvent
@@ -48,13 +48,20 @@ class MessageChanges:
         """Attempts whose provider is to be asked after the commit what became of them."""
         self._waiting: list[tuple[str, str, datetime, str]] = []
         self._events: list[tuple[str, str, str, bytes]] = []
+        self._delivered: list[LockedAttempt] = []
         self._ended_waits: list[tuple[str, float]] = []
 
     def record_metrics(self) -> None:
         """Count the ended messages by their last status, and observe how long steps waited. Call it after the commit."""
         for key, due_at in self._queue.items():
             if due_at is None and key in self._messages:
-                messages_ended(self._messages[key].row["status"]).inc()
+                row = self._messages[key].row
+                messages_ended(row["status"]).inc()
+                if row["duplicate_possible"]:
+                    duplicates_possible().inc()
+        for attempt in self._delivered:
+            took_s = (self.now - attempt.started_at).total_seconds()
+            receipt_seconds(attempt.channel, attempt.provider).observe(max(took_s, 0.0))
         for channel, waited_s in self._ended_waits:
             step_wait_seconds(channel).observe(waited_s)
 
@@ -76,6 +83,10 @@ class MessageChanges:
     def schedule(self, message: LockedMessage, due_at: datetime) -> None:
         """Make the message's queue row due at this time."""
         self._queue[message.key] = due_at
+
+    def note_delivery(self, attempt: LockedAttempt) -> None:
+        """Observe how long the first report of this attempt's delivery took."""
+        self._delivered.append(attempt)
 
     def poll(self, message: LockedMessage, attempt: LockedAttempt, until: datetime) -> None:
         """Ask the provider of an attempt after the commit; the message is due `until` then."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from spine.kernel.metrics import message_attempts, provider_seconds
+from spine.kernel.metrics import message_attempts, provider_cost_micros, provider_seconds
 from spine.notifications.message_changes import MessageChanges
 from workers.connection import DedicatedConnection
 from workers.notifications.calls import CallResult, PreparedCall
@@ -67,5 +67,7 @@ class MessageRecorder:
             channel = prepared.call.channel if prepared.call else "none"
             message_attempts(channel, prepared.provider, result.result.outcome).inc()
             provider_seconds(channel, prepared.provider).observe(result.duration_s)
+            if prepared.charge.cost_micros is not None and result.result.outcome != "rejected":
+                provider_cost_micros(channel, prepared.provider).inc(prepared.charge.cost_micros)
             self._on_recorded(result)
         self._after_commit(changes, calls)

@@ -103,6 +103,15 @@ provider_seconds: Final = histogram(
 breaker_openings: Final = counter(
     "spine_breaker_openings_total", "Openings of circuit breakers of provider accounts", "channel", "provider"
 )
+provider_cost_micros: Final = counter(
+    "spine_provider_cost_micros_total", "What messages cost, in millionths of currencies", "channel", "provider"
+)
+receipt_seconds: Final = histogram(
+    "spine_receipt_seconds", "Time from a call to its report of delivery", _WAIT, "channel", "provider"
+)
+duplicates_possible: Final = counter(
+    "spine_messages_duplicate_possible_total", "Messages that ended and may have reached the person twice"
+)
 provider_callbacks: Final = counter(
     "spine_provider_callbacks_total",
     "Callbacks of providers: taken, malformed, refused (no valid signature)",

@@ -73,7 +73,9 @@ def _advance(changes: MessageChanges, message: LockedMessage, attempt: LockedAtt
         mark_accepted(changes, message, attempt)
     if state not in {"delivered", "read"}:
         return
-    attempt.delivered_at = attempt.delivered_at or changes.now
+    if attempt.delivered_at is None:
+        attempt.delivered_at = changes.now
+        changes.note_delivery(attempt)
     attempt.late_success = attempt.late_success or late
     row["late_success"] = row["late_success"] or late
     others = [one for one in message.attempts if one is not attempt and one.state != "failed"]

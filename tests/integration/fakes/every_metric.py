@@ -49,6 +49,9 @@ def update_worker_metrics() -> None:
     metrics.step_wait_seconds("sms").observe(2)
     metrics.breaker_openings("sms", "http").inc()
     metrics.provider_callbacks("twilio", "taken").inc()
+    metrics.provider_cost_micros("sms", "twilio").inc(120_000)
+    metrics.receipt_seconds("sms", "twilio").observe(3)
+    metrics.duplicates_possible().inc()
 
 
 def update_process_metrics() -> None:
