@@ -48,10 +48,9 @@ def decide_next_attempt(
     if isinstance(decision, Send | Wait | Poll | Fail):
         _record_skipped(changes, message, decision.skipped)
     if isinstance(decision, Send) and not may_call(decision.route.account_id):
-        changes.wait_for_account(message, decision.route.account_id)
+        _wait_for_account(changes, message, _find(accounts, decision.route.account_id))
     elif isinstance(decision, Send):
-        kind = next(account["kind"] for account in accounts if account["id"] == decision.route.account_id)
-        return _start_attempt(changes, message, decision, kind)
+        return _start_attempt(changes, message, decision, _find(accounts, decision.route.account_id))
     elif isinstance(decision, Wait):
         _wait(changes, message, decision)
     elif isinstance(decision, Poll):
@@ -66,6 +65,18 @@ def decide_next_attempt(
         end_waits(changes, message)
         changes.end(message)
     return None
+
+
+def _find(accounts: Sequence[Mapping[str, Any]], id: str) -> Mapping[str, Any]:
+    return next(account for account in accounts if account["id"] == id)
+
+
+def _wait_for_account(changes: MessageChanges, message: LockedMessage, account: Mapping[str, Any]) -> None:
+    """Leave the message to the turns of an account: those of its rate are on the timeline, since they may take long."""
+    changes.wait_for_account(message, account["id"])
+    if account["rate_per_s"] is not None:
+        detail = {"provider_account_id": account["id"], "why": "rate_per_s", "rate_per_s": account["rate_per_s"]}
+        changes.add_timeline_entry(message, "attempt.waits", detail)
 
 
 def _is_spent(step: Step, accounts: Sequence[Mapping[str, Any]]) -> bool:
@@ -107,8 +118,10 @@ def _wait(changes: MessageChanges, message: LockedMessage, decision: Wait) -> No
     changes.schedule(message, decision.until)
 
 
-def _start_attempt(changes: MessageChanges, message: LockedMessage, decision: Send, kind: str) -> LockedAttempt:
-    row = message.row
+def _start_attempt(
+    changes: MessageChanges, message: LockedMessage, decision: Send, account: Mapping[str, Any]
+) -> LockedAttempt:
+    row, kind = message.row, account["kind"]
     attempt = LockedAttempt(
         workspace_id=row["workspace_id"],
         id=ids.mint(ids.PREFIXES["attempt"]),
@@ -144,6 +157,8 @@ def _start_attempt(changes: MessageChanges, message: LockedMessage, decision: Se
             "provider": kind,
             "provider_account_id": attempt.provider_account_id,
             "why": decision.why,
+            "priority": account["priority"],
+            "weight": account["weight"],
         },
     )
     return attempt

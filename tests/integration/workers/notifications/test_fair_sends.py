@@ -135,6 +135,8 @@ async def test_an_account_is_called_at_its_rate_in_the_order_of_acceptance(
     batches: dict[Any, set[str]] = {}
     for row in rows:
         batches.setdefault(row["started_at"], set()).add(row["message_id"])
+    waits = [entry["detail"]["why"] for entry in client.audit(sent[-1]) if entry["kind"] == "attempt.waits"]
+    assert waits == ["rate_per_s"]
     in_order = iter(sent)
     for batch in batches.values():
         assert {next(in_order) for _ in batch} == batch

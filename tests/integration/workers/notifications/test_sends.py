@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from policies.weights import in_turn
+from policies.windows import dlt_window_closed
 from tests.api import Api
 from tests.message_engine import NotificationsClient, sending, until
 
@@ -30,6 +33,24 @@ OUTCOMES: list[tuple[str, str, str, list[tuple[str, str, str | None]], bool]] = 
     ("80", "delivered", "whatsapp", [("whatsapp", "accepted", None)], False),
     ("90", "delivered", "sms", [("whatsapp", "accepted", None), ("sms", "accepted", None)], True),
     ("33", "failed", "sms", [("whatsapp", "rejected", "recipient"), ("sms", "rejected", "recipient")], False),
+    ("31", "read", "sms", [("whatsapp", "rejected", "recipient"), ("sms", "accepted", None)], False),
+    ("32", "failed", "sms", [("whatsapp", "rejected", "recipient"), ("sms", "accepted", None)], False),
+    (
+        "34",
+        "delivered",
+        "sms",
+        [
+            ("whatsapp", "rejected", "recipient"),
+            ("sms", "rejected", "transient"),
+            ("sms", "rejected", "transient"),
+            ("sms", "accepted", None),
+        ],
+        False,
+    ),
+    ("35", "failed", "sms", [("whatsapp", "rejected", "recipient"), ("sms", "rejected", "rate")], False),
+    ("36", "failed", "sms", [("whatsapp", "rejected", "recipient"), ("sms", "unknown", "timeout")], False),
+    ("37", "delivered", "sms", [("whatsapp", "rejected", "recipient"), ("sms", "accepted", None)], False),
+    ("38", "delivered", "sms", [("whatsapp", "rejected", "recipient"), ("sms", "accepted", None)], False),
 ]
 SIMULATED = {
     "0": "delivered", "1": "read", "2": "none", "3": "rejected", "4": "transient", "5": "rate_limited", "6": "timeout",
@@ -146,7 +167,7 @@ async def test_quiet_hours_hold_a_message_until_they_end(api: Api, client: Notif
     """A step that falls into quiet hours waits for their end on the test clock, and is then sent."""
     start, end = time.gmtime(time.time() - 60), time.gmtime(time.time() + 7200)
     quiet = {"start": time.strftime("%H:%M", start), "end": time.strftime("%H:%M", end), "time_zone": "UTC"}
-    client.policy(("whatsapp", "delivered", 60), deadline_s=90_000, quiet_hours=quiet)
+    client.policy(("whatsapp", "delivered", 60), deadline_s=90_000, deadline_s=40_000, quiet_hours=quiet)
     id = client.send(to="+910000000000")
     async with sending(api):
 
@@ -194,3 +215,45 @@ async def test_accounts_of_one_priority_share_the_messages(api: Api, client: Not
         for id in sent:
             found = await client.until(id, "delivered")
             assert [one["provider_account_id"] for one in found["attempts"]] == in_turn(id, weights)[:1]
+
+
+async def test_quiet_hours_that_begin_between_two_steps_hold_the_next_one(
+    api: Api, client: NotificationsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step is called before them, the fallback at their end, by the policy's word (failure case 22)."""
+    quiet = {"start": "22:00", "end": "07:00", "time_zone": "Asia/Kolkata", "then": "wait"}
+    client.policy(("whatsapp", "delivered", 1), ("sms", "delivered", 2), deadline_s=40_000, quiet_hours=quiet)
+    begun = time.time() + 0.5
+    ends = datetime.fromtimestamp(begun + 2.5, UTC)
+    monkeypatch.setattr(
+        "policies.fallback.quiet_until", lambda _, now: ends if begun <= now.timestamp() < ends.timestamp() else None
+    )
+    id = client.send(to="+910000000200")
+    async with sending(api):
+        found = await client.until(id, "delivered")
+    first, second = found["attempts"]
+    assert (first["channel"], second["channel"]) == ("whatsapp", "sms")
+    assert datetime.fromisoformat(second["started_at"]) >= ends
+    (held,) = [entry["detail"] for entry in client.audit(id) if entry["kind"] == "held"]
+    assert held["why"] == "quiet_hours"
+
+
+async def test_a_promotional_sms_in_the_evening_is_not_a_failure_of_the_provider(
+    api: Api, client: NotificationsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 21:05 IST the fallback to SMS is passed over before any call; the reason is the window (failure case 23)."""
+    evening = datetime(2026, 11, 2, 21, 5, tzinfo=ZoneInfo("Asia/Kolkata"))
+    monkeypatch.setattr(
+        "spine.notifications.state_machine.decide.dlt_window_closed",
+        lambda channel, address, category, _: dlt_window_closed(channel, address, category, evening),
+    )
+    dlt = {"entity_id": "1", "template_id": "2", "header": "SPINEX", "category": "promotional"}
+    client.template(slug="offer", dlt=dlt)
+    id = client.send(to="+910000000300", template="offer")
+    async with sending(api):
+        failed = await client.until(id, "failed")
+    assert [(one["channel"], one["reason"]) for one in failed["reasons"]] == [
+        ("whatsapp", "recipient"),
+        ("sms", "window_closed"),
+    ]
+    assert [one["channel"] for one in failed["attempts"]] == ["whatsapp"]
