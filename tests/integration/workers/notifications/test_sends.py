@@ -167,7 +167,7 @@ async def test_quiet_hours_hold_a_message_until_they_end(api: Api, client: Notif
     """A step that falls into quiet hours waits for their end on the test clock, and is then sent."""
     start, end = time.gmtime(time.time() - 60), time.gmtime(time.time() + 7200)
     quiet = {"start": time.strftime("%H:%M", start), "end": time.strftime("%H:%M", end), "time_zone": "UTC"}
-    client.policy(("whatsapp", "delivered", 60), deadline_s=90_000, deadline_s=40_000, quiet_hours=quiet)
+    client.policy(("whatsapp", "delivered", 60), deadline_s=90_000, quiet_hours=quiet)
     id = client.send(to="+910000000000")
     async with sending(api):
 
