@@ -13,12 +13,12 @@ _BITS: Final = 53
 """As many as a float holds exactly."""
 
 
-def in_turn(key: str, weights: Mapping[str, int]) -> list[str]:
+def in_turn(key: str, weights: Mapping[str, float]) -> list[str]:
     """Return the names of `weights` in the order in which `key`, a message's id, tries them. Weights are positive."""
     return sorted(weights, key=lambda name: (-_score(key, name, weights[name]), name))
 
 
-def _score(key: str, name: str, weight: int) -> float:
+def _score(key: str, name: str, weight: float) -> float:
     digest = blake2b(f"{key}\0{name}".encode(), digest_size=8).digest()
     drawn = ((int.from_bytes(digest) >> (64 - _BITS)) + 1) / (2**_BITS + 1)  # above 0 and below 1
     return weight / -math.log(drawn)

@@ -61,6 +61,9 @@ class BreakerOut(BaseModel):
     state: Literal["closed", "open", "half_open", "misconfigured", "forced_open", "forced_closed"] = "closed"
     opened_until: datetime | None = Field(default=None, description="When it is tried again, or the order ends.")
     reason: str | None = None
+    degraded_until: datetime | None = Field(
+        default=None, description="Until when it gets a smaller share of the messages, because deliveries are missing."
+    )
 
 
 class Circuit(BaseModel):
@@ -110,10 +113,12 @@ def order_in_force(row: Mapping[str, Any], now: datetime) -> str | None:
 
 def shown(row: Mapping[str, Any], now: datetime) -> BreakerOut:
     """Return the breaker as callers see it: an operator's order first, while it is in force."""
+    worse = row["degraded_until"] if row["degraded_until"] is not None and row["degraded_until"] > now else None
     if order_in_force(row, now) is not None:
-        return BreakerOut(state=f"forced_{row['forced']}", opened_until=row["forced_until"], reason=row["reason"])
+        state = f"forced_{row['forced']}"
+        return BreakerOut(state=state, opened_until=row["forced_until"], reason=row["reason"], degraded_until=worse)
     reason = row["reason"] if row["state"] != "closed" else None  # of an order that has ended
-    return BreakerOut(state=row["state"], opened_until=row["opened_until"], reason=reason)
+    return BreakerOut(state=row["state"], opened_until=row["opened_until"], reason=reason, degraded_until=worse)
 
 
 def change_event(row: Mapping[str, Any], old: Breaker, new: Breaker) -> tuple[EventType, Circuit] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from policies.degraded import SHARE
 from policies.fallback_values import Policy, Route, Step
 from policies.weights import in_turn
 from spine.kernel.errors import Unprocessable
@@ -89,7 +90,8 @@ def accounts_of_step(accounts: Accounts, channel: str, providers: Sequence[str] 
 def routes_by_step(policy: Policy, accounts: Accounts, message_id: str) -> dict[int, list[Route]]:
     """Return the routes of each step, by the step's number from 0.
 
-    Accounts of one priority share the messages by their weights. A step that names its providers keeps their order.
+    Accounts of one priority share the messages by their weights, a degraded one by a part of its weight. A step that names
+    its providers keeps their order.
     """
     return {
         n: [
@@ -103,7 +105,7 @@ def routes_by_step(policy: Policy, accounts: Accounts, message_id: str) -> dict[
 def _shared_out(accounts: Accounts, step: Step, message_id: str) -> Accounts:
     if step.providers or len(accounts) < 2:
         return accounts
-    weights = {account["id"]: account["weight"] for account in accounts}
+    weights = {account["id"]: account["weight"] * (SHARE if account["degraded"] else 1) for account in accounts}
     turn = {id: n for n, id in enumerate(in_turn(message_id, weights))}
     return sorted(accounts, key=lambda account: (account["priority"], turn[account["id"]]))
 

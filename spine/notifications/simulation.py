@@ -95,7 +95,7 @@ async def _accounts(unit: UnitOfWork) -> list[dict[str, Any]]:
         .where(AccountRow.workspace_id == unit.workspace_id)
         .order_by(AccountRow.priority, AccountRow.id)
     )
-    return [dict(row) for row in (await unit.session.execute(query)).mappings()]
+    return [{**row, "degraded": False} for row in (await unit.session.execute(query)).mappings()]
 
 
 def _down(accounts: list[dict[str, Any]], names: list[str]) -> frozenset[str]:

@@ -1,8 +1,8 @@
 """Maintenance: periodic tasks. One worker at a time runs them: the one that holds the lease.
 
 The tasks delete expired keys and secrets, end the sessions of frozen processes, and read the stats of the queues. A second
-loop runs the tasks that may take long: partitions, and the retention of rows that are not partitioned. Two workers may
-also run a task at the same time: the lease only saves work.
+loop runs the tasks that may take long: partitions, the receipts of providers, the retention of rows that are not
+partitioned. Two workers may also run a task at the same time: the lease only saves work.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from workers.connection import CONNECTION_ERRORS, Connection, DedicatedConnectio
 from workers.maintenance.history import Retention
 from workers.maintenance.lease import Lease, LeaseLostError
 from workers.maintenance.partitions import rotate_partitions
+from workers.maintenance.receipts import ReceiptJudge
 from workers.maintenance.stats import QueueObserver
 from workers.pipeline import WorkerContext, run_forever
 
@@ -105,7 +106,11 @@ class Maintenance:
         self._history = TaskLoop(
             context,
             lease,
-            (("partitions", 60, partitions), ("retention", 3600, Retention(lease, retention).delete)),
+            (
+                ("partitions", 60, partitions),
+                ("receipts of providers", 60, ReceiptJudge(lease).judge),
+                ("retention", 3600, Retention(lease, retention).delete),
+            ),
             pause_factor=1,  # these tasks pause after each batch
         )
 

@@ -14,7 +14,8 @@ ACCOUNTS_LOAD: Final = """
            CASE WHEN a.unit_cost_micros IS NULL THEN false ELSE EXISTS (
                SELECT FROM spine.quotas q WHERE q.workspace_id = a.workspace_id AND q.name = 'spend' AND q.used >= q."limit"
                   AND q.resets_at > now()) END AS spent,
-           b.state AS breaker, coalesce(b.generation, 0) AS generation, b.opened_until, b.probe_until, b.forced, b.forced_until
+           b.state AS breaker, coalesce(b.generation, 0) AS generation, b.opened_until, b.probe_until, b.forced, b.forced_until,
+           coalesce(b.degraded_until > now(), false) AS degraded
       FROM spine.provider_accounts a
       LEFT JOIN spine.provider_breakers b ON b.workspace_id = a.workspace_id AND b.account_id = a.id
      WHERE a.workspace_id = ANY ($1::text[]) ORDER BY a.workspace_id, a.priority, a.id

@@ -159,6 +159,7 @@ def _start_attempt(
             "why": decision.why,
             "priority": account["priority"],
             "weight": account["weight"],
+            "degraded": account["degraded"],
         },
     )
     return attempt

@@ -16,6 +16,7 @@ UNMOVED = {
     "email_confirmed_at": "confirmation of an address",
     "failed_at": "failure",
     "polled_at": "question to a provider",
+    "degraded_until": "judgement of real receipts, which a test clock does not bring",
     "next_call_at": "pace of an account's calls, which a test clock does not make faster",
     "left_at": "change from an attempt to the next one",
     "delivered_at": "delivery",

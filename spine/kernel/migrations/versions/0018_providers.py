@@ -54,6 +54,8 @@ def upgrade() -> None:
         COMMENT ON COLUMN spine.attempts.recipient IS 'The address, where the provider passes on replies.';
         CREATE INDEX attempts_recipient ON spine.attempts (workspace_id, provider_account_id, recipient, id) WHERE recipient IS NOT NULL;
         GRANT INSERT ON spine.contacts TO spine_worker;
+        ALTER TABLE spine.provider_breakers ADD COLUMN degraded_until timestamptz;
+        COMMENT ON COLUMN spine.provider_breakers.degraded_until IS 'Until when the account has a smaller share, because receipts are missing.';
 
         -- When the next call of an account with a rate may start, for all workers. Whoever claims its messages locks the row.
         CREATE TABLE spine.provider_paces (
@@ -79,6 +81,7 @@ def downgrade() -> None:
         ALTER TABLE spine.quotas DROP CONSTRAINT quotas_name_check, ADD CONSTRAINT quotas_name_check CHECK (name IN ('messages'));
         ALTER TABLE spine.provider_accounts DROP COLUMN unit_cost_micros;
         DROP TABLE spine.provider_paces;
+        ALTER TABLE spine.provider_breakers DROP COLUMN degraded_until;
         REVOKE INSERT ON spine.contacts FROM spine_worker;
         DROP INDEX spine.attempts_recipient;
         ALTER TABLE spine.attempts DROP COLUMN recipient, DROP COLUMN polled_at, DROP COLUMN units, DROP COLUMN cost_micros;
