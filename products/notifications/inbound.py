@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import asyncpg
 import structlog
 from fastapi import Path, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from products.notifications.providers import open_adapters
 from providers.protocol import Callback, CallbackResponse, MalformedCallback, Provider, SignatureInvalid
@@ -45,7 +45,9 @@ class ReceiptBody(BaseModel):
     status: str
     timestamp: str
     error: str | None = None
-    text: str | None = None
+    text: str | None = Field(default=None, description="The person's reply, if `status` is `replied`.")
+    in_reply_to: str | None = Field(default=None, description="Your id of the message that the person replied to.")
+    from_: str | None = Field(default=None, alias="from", description="The address that a reply came from.")
 
 
 class ReceivedOut(BaseModel):

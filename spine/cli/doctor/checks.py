@@ -18,7 +18,9 @@ async def run_checks(environ: Mapping[str, str], url: str | None) -> list[Findin
     findings = list(check_settings(settings))
     findings = [*check_machine(data_directory(environ), settings.work), *findings]
     if settings.database is not None:
-        findings += [finding async for finding in check_database(settings.database.database_url, settings.vault)]
+        public_url = settings.http.public_url if settings.http is not None else None
+        checks = check_database(settings.database.database_url, settings.vault, public_url)
+        findings += [finding async for finding in checks]
     if settings.wakeups is not None:
         findings += [finding async for finding in check_redis(settings.wakeups.redis_url)]
     try:

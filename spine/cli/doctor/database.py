@@ -8,6 +8,7 @@ from typing import Any, Final
 import asyncpg
 from alembic.script import ScriptDirectory
 
+from spine.cli.doctor.callbacks import check_callbacks
 from spine.cli.doctor.durability import check_durability
 from spine.cli.doctor.finding import Finding, by_limits, fail, ok
 from spine.cli.doctor.queue import check_queue
@@ -19,7 +20,7 @@ from spine.webhooks.endpoint_store import secret_place
 _MIN_VERSION: Final = 15
 
 
-async def check_database(url: str, vault: Vault | None) -> AsyncIterator[Finding]:
+async def check_database(url: str, vault: Vault | None, public_url: str | None) -> AsyncIterator[Finding]:
     """Yield the findings about the database. A check that depends on a failed one is skipped."""
     try:
         connection = await asyncpg.connect(url, timeout=5, server_settings={"application_name": "spine doctor"})
@@ -36,7 +37,12 @@ async def check_database(url: str, vault: Vault | None) -> AsyncIterator[Finding
         yield migrated
         if migrated.level == "fail":
             return
-        for check in (check_tenancy(connection), check_queue(connection), _check_secrets(connection, vault)):
+        for check in (
+            check_tenancy(connection),
+            check_queue(connection),
+            check_callbacks(connection, public_url),
+            _check_secrets(connection, vault),
+        ):
             async for finding in check:
                 yield finding
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spine.cli.doctor import api, database, durability, machine, queue, redis, report, settings, tenancy
+from spine.cli.doctor import api, callbacks, database, durability, machine, queue, redis, report, settings, tenancy
 from spine.cli.doctor.finding import Finding, fail, ok, warn
 from spine.cli.locations import ROOT
 from spine.cli.output import Output
@@ -61,6 +61,10 @@ _KEY = base64.b64encode(b"k" * 32).decode()
         (queue.overdue(3), "ok"),
         (queue.overdue(60), "warn"),
         (queue.overdue(600), "fail"),
+        (callbacks.callbacks([], None), "ok"),
+        (callbacks.callbacks(["exotel", "twilio"], None), "warn"),
+        (callbacks.callbacks(["twilio"], "http://api.example.com"), "warn"),
+        (callbacks.callbacks(["twilio"], "https://api.example.com"), "ok"),
         (queue.long_work(3, 2000, 1, 0), "ok"),
         (queue.long_work(3, 2000, 1, 1), "warn"),
         (queue.results(0), "ok"),
