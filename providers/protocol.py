@@ -1,5 +1,6 @@
 """The protocol of a provider adapter, and the signed report that the HTTP provider and the sandbox share."""
 
+import hmac
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,12 @@ class Provider(Protocol):
     async def poll(self, account: ProviderAccount, provider_message_id: str) -> ProviderReport | None:
         """Ask the provider what became of a message. None: it did not say, or has no call for this."""
         ...
+
+
+def require_token(expected: str, callback: Callback) -> None:
+    """Raise SignatureInvalid unless a callback's path ends with the account's token. It stands for a signature."""
+    if not hmac.compare_digest(expected.encode(), (callback.token or "").encode()):
+        raise SignatureInvalid
 
 
 def signed_report(secret: str, callback: Callback) -> CallbackResponse:

@@ -1,6 +1,5 @@
 """Sends SMS through Exotel. Our attempt id goes in `CustomField`, which the status callback echoes."""
 
-import hmac
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -16,7 +15,7 @@ from providers.http_calls import (
     result_without_response,
     short_text,
 )
-from providers.protocol import Callback, CallbackResponse, MalformedCallback, SignatureInvalid
+from providers.protocol import Callback, CallbackResponse, MalformedCallback, require_token
 from spine.kernel.http_client import HttpClient, HttpResponse
 from spine.notifications.account_credentials import ProviderAccount
 from spine.notifications.account_models import ExotelConfig, ExotelCredentials
@@ -67,8 +66,7 @@ class ExotelProvider:
 
     def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
         """Read a status."""
-        if not hmac.compare_digest(_typed(account)[0].callback_token.encode(), (callback.token or "").encode()):
-            raise SignatureInvalid
+        require_token(_typed(account)[0].callback_token, callback)
         values = dict(form(callback.body))
         id = short_text(values.get("SmsSid"))
         if id is None or not values.get("Status"):

@@ -1,6 +1,5 @@
 """Sends SMS through MSG91's flows, one recipient per call. A report finds its attempt by request id and number."""
 
-import hmac
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from providers.http_calls import (
     short_text,
 )
 from providers.msg91.codes import DELIVERED, FAILURES, class_of
-from providers.protocol import Callback, CallbackResponse, MalformedCallback, SignatureInvalid
+from providers.protocol import Callback, CallbackResponse, MalformedCallback, require_token
 from spine.kernel.http_client import HttpClient, HttpResponse
 from spine.notifications.account_credentials import ProviderAccount
 from spine.notifications.account_models import Msg91Credentials
@@ -51,8 +50,7 @@ class Msg91Provider:
 
     def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
         """Read reports in MSG91's version 2 (a form whose field is JSON) or 3 (JSON)."""
-        if not hmac.compare_digest(_typed(account).callback_token.encode(), (callback.token or "").encode()):
-            raise SignatureInvalid
+        require_token(_typed(account).callback_token, callback)
         return CallbackResponse([report for item in _items(callback.body) if (report := _report(item)) is not None])
 
     async def check(self, account: ProviderAccount) -> ProviderResult | None:  # part of the protocol

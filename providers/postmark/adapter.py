@@ -1,6 +1,5 @@
 """Sends mail through Postmark. Our attempt id goes in `Metadata`, which webhooks echo."""
 
-import hmac
 from typing import Any, Final
 
 import orjson
@@ -16,7 +15,7 @@ from providers.http_calls import (
     short_text,
 )
 from providers.postmark.codes import class_of, class_of_bounce
-from providers.protocol import Callback, CallbackResponse, MalformedCallback, SignatureInvalid
+from providers.protocol import Callback, CallbackResponse, MalformedCallback, require_token
 from spine.kernel.http_client import HttpClient, HttpResponse
 from spine.notifications.account_credentials import ProviderAccount
 from spine.notifications.account_models import PostmarkConfig, PostmarkCredentials
@@ -62,8 +61,7 @@ class PostmarkProvider:
 
     def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
         """Read a webhook: delivery, bounce, complaint, opening, or a change of subscription."""
-        if not hmac.compare_digest(_typed(account)[0].callback_token.encode(), (callback.token or "").encode()):
-            raise SignatureInvalid
+        require_token(_typed(account)[0].callback_token, callback)
         document = json_object(callback.body)
         kind, id = short_text(document.get("RecordType")), short_text(document.get("MessageID"))
         if kind is None:

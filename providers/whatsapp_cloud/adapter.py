@@ -94,7 +94,11 @@ def _content(call: ProviderCall) -> dict[str, Any]:
     for index, name in enumerate(template.get("buttons") or []):
         parameters = [{"type": "text", "text": parameter(call.vars, name)}]
         components.append({"type": "button", "sub_type": "url", "index": str(index), "parameters": parameters})
-    value = {"name": template["name"], "language": {"code": template["language"]}, "components": components}
+    value = {
+        "name": template["name"],
+        "language": {"policy": "deterministic", "code": template["language"]},
+        "components": components,
+    }
     return {"type": "template", "template": value}
 
 
