@@ -165,7 +165,10 @@ async def lock_messages(
     for row in rows:
         key = row["workspace_id"], row["id"]
         context = contexts[key]
-        person = key[0], context["contact_id"] or min(row["addresses"].values())
+        known = context["contact_id"]
+        names = [(key[0], name) for name in ([known] if known is not None else row["addresses"].values())]
+        person = next((persons[name] for name in names if name in persons), Person(known))
+        persons |= dict.fromkeys(names, person)
         messages[key] = LockedMessage(
             row=dict(row),
             policy=parse_policy(row["policy"]),
@@ -173,7 +176,7 @@ async def lock_messages(
             leased=worker_id is not None and context["leased_by"] == worker_id,
             queued=context["queued"],
             opt_outs=[OptOut(*values) for values in context["opt_outs"] or ()],
-            person=persons.setdefault(person, Person(context["contact_id"])),
+            person=person,
         )
     for row in await connection.fetch(_ATTEMPTS_LOAD, *columns):
         messages[row["workspace_id"], row["message_id"]].attempts.append(LockedAttempt.from_row(row))

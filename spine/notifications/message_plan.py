@@ -63,7 +63,7 @@ async def plan_message(
     start = max(request.send_at, now) if request.send_at else now
     deadline_at = start + timedelta(seconds=policy.deadline_s)
     _check_quiet_hours(policy, start, deadline_at)
-    warnings = strategy_warnings(strategy, lookup.accounts)
+    warnings = strategy_warnings(strategy, lookup.accounts, template["provider_templates"])
     return MessagePlan(recipient, template, policy_row, strategy, addresses, warnings, deadline_at)
 
 

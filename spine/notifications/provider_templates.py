@@ -24,6 +24,14 @@ class WhatsAppTemplate(Body):
     header: Annotated[list[VariableName], Field(max_length=1)] = []
     body: Annotated[list[VariableName], Field(max_length=50)] = []
     buttons: Annotated[list[VariableName], Field(max_length=10, description="The ends of its URL buttons.")] = []
+    ttl_s: Annotated[
+        int | None,
+        Field(
+            ge=30,
+            le=30 * 24 * 3600,
+            description="Its `message_send_ttl_seconds` at Meta: how long WhatsApp goes on trying.",
+        ),
+    ] = None
 
 
 class TwilioTemplate(Body):

@@ -14,6 +14,7 @@ from spine.notifications.workspace_lookup import Recipient, WorkspaceLookup
 Accounts = Sequence[Mapping[str, Any]]
 """Provider accounts of one workspace as rows, in order of priority."""
 
+_NONE: Final[Mapping[str, Any]] = {}
 _DEFAULT_WAIT_S: Final = 300
 _DEFAULT_DEADLINE_S: Final = 24 * 3600
 _DEFAULT_ORDER: Final = (Channel.WHATSAPP, Channel.SMS, Channel.EMAIL)
@@ -110,13 +111,18 @@ def _shared_out(accounts: Accounts, step: Step, message_id: str) -> Accounts:
     return sorted(accounts, key=lambda account: (account["priority"], turn[account["id"]]))
 
 
-def strategy_warnings(strategy: Mapping[str, Any], accounts: Accounts) -> list[dict[str, Any]]:
-    """Warn of waits that are shorter than a provider's time to live, and of providers that send no receipts."""
+def strategy_warnings(
+    strategy: Mapping[str, Any], accounts: Accounts, provider_templates: Mapping[str, Any] = _NONE
+) -> list[dict[str, Any]]:
+    """Warn of waits that are shorter than a provider's time to live, and of providers that send no receipts.
+
+    The time to live is that of the provider's own template, where ours names it.
+    """
     found: list[dict[str, Any]] = []
     for step in strategy["steps"]:
         channel = step["channel"]
         kinds = {account["kind"] for account in accounts_of_step(accounts, channel, step.get("providers"))}
-        longest_s = max((PROVIDER_KINDS[kind].time_to_live_s or 0 for kind in kinds), default=0)
+        longest_s = max((_time_to_live_s(kind, provider_templates) for kind in kinds), default=0)
         if step["wait_s"] < longest_s:
             detail = f"{channel} goes on trying for {longest_s} s and the step waits {step['wait_s']} s: the person may get it twice"
             found.append({"code": "wait_below_time_to_live", "detail": detail, "channel": channel})
@@ -124,3 +130,8 @@ def strategy_warnings(strategy: Mapping[str, Any], accounts: Accounts) -> list[d
             detail = f"a provider of {channel} sends no receipts; with it, accepted counts as success"
             found.append({"code": "receipts_unsupported", "detail": detail, "channel": channel})
     return found
+
+
+def _time_to_live_s(kind: str, provider_templates: Mapping[str, Any]) -> int:
+    named: int | None = provider_templates.get(kind, {}).get("ttl_s")
+    return named if named is not None else PROVIDER_KINDS[kind].time_to_live_s or 0

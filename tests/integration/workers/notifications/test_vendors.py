@@ -239,6 +239,16 @@ async def test_an_opt_out_is_taken_over_from_the_provider(vendor: Vendor, api: A
 
 
 @only("whatsapp_cloud")
+async def test_a_short_wait_is_warned_of(vendor: Vendor) -> None:
+    """WhatsApp goes on for 30 days, unless the template at Meta has a time to live of its own: then that is the measure."""
+    warned = vendor.client.message(vendor.send())["warnings"]
+    assert [(one["code"], one["channel"]) for one in warned] == [("wait_below_time_to_live", "whatsapp")]
+    templates = {"whatsapp_cloud": TEMPLATES["whatsapp_cloud"] | {"ttl_s": 600}}
+    vendor.client.template(slug=vendor.template, provider_templates=templates)
+    assert vendor.client.message(vendor.send())["warnings"] == []
+
+
+@only("whatsapp_cloud")
 async def test_a_change_of_number_is_suggested(vendor: Vendor, api: Api) -> None:
     """An event and a timeline entry name the old and the new number; the contact keeps its own (case 21)."""
     contact = vendor.client.contact(phone=PHONE)
