@@ -63,6 +63,8 @@ router = new_router(f"/notifications/v1/{ACCOUNT.plural}", ACCOUNT.plural)
 async def _ask_provider(unit: UnitOfWork, id: str, body: AccountTestBody) -> tuple[ProviderResult | None, int] | None:
     """Make the call, before the transaction opens. Returns its result and its milliseconds; None for an unknown account."""
     platform, workspace_id = unit.platform, unit.workspace_id
+    if not ids.is_id(id, ACCOUNT.prefix):
+        return None
     await platform.account_tests.take(workspace_id, "This workspace tests its provider accounts too often.")
     async with platform.pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT set_config('app.ws', $1, true)", workspace_id)

@@ -15,6 +15,7 @@ from spine.webhooks.endpoint_deliveries import FIRST_STEP
 from tests.api import Api, Organisation
 from tests.database import owner_connection
 from tests.delivery_engine import Engine
+from tests.message_engine import until
 from tests.receiver import Receiver, ScriptedResponse
 from workers.webhooks.endpoint_transitions import EndpointTransitions
 
@@ -271,7 +272,11 @@ async def test_a_410_with_a_backlog_is_recorded_at_once_and_the_rest_follows(
     async with engine.running_worker():
         await engine.publish()
         await engine.until_states(dead=1, held=ROWS)
-        assert await engine.pool.fetchval("SELECT count(*) FROM spine.endpoint_transitions") == 0
+
+        async def followed() -> bool:
+            return await engine.pool.fetchval("SELECT count(*) FROM spine.endpoint_transitions") == 0
+
+        await until(followed, "the end of the walk was not recorded")  # the step after the last rows finds no more
     assert receiver.count["/gone"] == 1
 
 

@@ -38,7 +38,7 @@ class FakeHttpClient:
         self.connecting: asyncio.Event | None = None
         """If set, calls wait for it before they write."""
 
-    async def post(self, url: str, *_: object, may_send: Callable[[], bool], **__: object) -> HttpResponse:
+    async def call(self, url: str, *_: object, may_send: Callable[[], bool], **__: object) -> HttpResponse:
         if self.connecting is not None:
             await self.connecting.wait()
         if not may_send():
