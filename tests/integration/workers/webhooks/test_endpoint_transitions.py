@@ -274,7 +274,7 @@ async def test_a_410_with_a_backlog_is_recorded_at_once_and_the_rest_follows(
         await engine.until_states(dead=1, held=ROWS)
 
         async def followed() -> bool:
-            return await engine.pool.fetchval("SELECT count(*) FROM spine.endpoint_transitions") == 0
+            return bool(await engine.pool.fetchval("SELECT count(*) = 0 FROM spine.endpoint_transitions"))
 
         await until(followed, "the end of the walk was not recorded")  # the step after the last rows finds no more
     assert receiver.count["/gone"] == 1
