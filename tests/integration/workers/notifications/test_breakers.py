@@ -88,7 +88,7 @@ async def test_without_another_way_messages_are_parked(api: Api, client: Notific
         await until(parked, "the timeline never tells of the breaker")
         assert client.message(id)["attempts"] == []
         released = client.post(f"{path}/release", {}, status=200)
-        assert released["breaker"] == {"state": "closed", "opened_until": None, "reason": None}
+        assert released["breaker"] == {"state": "closed", "opened_until": None, "reason": None, "degraded_until": None}
         client.advance(60)  # it looks again within a minute
         assert len((await client.until(id, "delivered"))["attempts"]) == 1
     told = client.events("provider.circuit_opened", "provider.circuit_closed")
@@ -159,7 +159,12 @@ async def test_refused_credentials_stop_it_until_they_change(
         reporter = BreakerReporter(context, Limits(), lambda: None)
         reporter.note(ended(account, org.test.workspace_id, "config"))
         await reporter.step()
-    assert client.get(path)["breaker"] == {"state": "misconfigured", "opened_until": None, "reason": "config"}
+    assert client.get(path)["breaker"] == {
+        "state": "misconfigured",
+        "opened_until": None,
+        "reason": "config",
+        "degraded_until": None,
+    }
     renamed = client.post(path, {"name": "other"}, status=200, method="PATCH")
     assert renamed["breaker"]["state"] == "misconfigured"
     secret = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
