@@ -2,19 +2,12 @@
 
 import re
 import time
+from functools import partial
 from typing import Any, Final
 
 import orjson
 
-from providers.http_calls import (
-    accepted,
-    class_of_status,
-    parse_json,
-    post,
-    rejected,
-    result_without_response,
-    short_text,
-)
+from providers.http_calls import accepted, class_of_status, post, rejected, short_text, succeeded
 from providers.protocol import Callback, CallbackResponse, signed_report
 from spine.kernel.http_client import HttpClient, HttpResponse
 from spine.notifications.account_credentials import ProviderAccount
@@ -57,7 +50,7 @@ class HttpProvider:
             "webhook-timestamp": str(timestamp_s),
             "webhook-signature": sign(call.attempt_id, timestamp_s, body, [credentials.secret]),
         }
-        return _result(await post(self._http_client, account, credentials.url, headers, body), config)
+        return await post(self._http_client, account, credentials.url, headers, body, partial(_result, config))
 
     def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
         """Read the report of a callback that is signed by Standard Webhooks."""
@@ -74,18 +67,13 @@ class HttpProvider:
         return None
 
 
-def _result(response: HttpResponse, config: HttpConfig) -> ProviderResult:
-    """Return the result of a call: by its HTTP status, or without one, by whether the provider may have acted on it."""
-    failed = result_without_response(response)
-    if failed is not None:
-        return failed
-    assert response.status is not None
-    document = parse_json(response.body_excerpt)
-    if 200 <= response.status < 300:
+def _result(config: HttpConfig, response: HttpResponse, document: Any) -> ProviderResult:
+    """Return the result of an answered call: by its HTTP status."""
+    if succeeded(response):
         status = short_text(find(document, config.status)) if config.status else None
         return accepted(response, short_text(find(document, config.id)), **({"status": status} if status else {}))
     code = short_text(find(document, config.error)) or f"http_{response.status}"
-    return rejected(response, class_of_status(response.status), code)
+    return rejected(response, class_of_status(response.status or 0), code)
 
 
 def find(document: Any, path: str) -> Any:

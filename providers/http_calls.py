@@ -1,7 +1,7 @@
 """What adapters that speak HTTP share: the result of a call without an answer, and careful reading of answers."""
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -33,6 +33,11 @@ def result_without_response(response: HttpResponse) -> ProviderResult | None:
     if code in _CONFIG_CODES:
         return ProviderResult("rejected", None, "config", code, response.status, raw=raw)
     return ProviderResult("unknown", None, "timeout", code, response.status, raw=raw)
+
+
+def succeeded(response: HttpResponse) -> bool:
+    """True for an answer with a status of 2xx."""
+    return response.status is not None and 200 <= response.status < 300
 
 
 def class_of_status(status: int) -> FailureClass:
@@ -98,9 +103,14 @@ def short_text(value: Any) -> str | None:
     return str(value)[:200].replace("\x00", "\ufffd") or None
 
 
+def fields(document: Any) -> dict[str, Any]:
+    """Return a document that is an object; an empty one for any other."""
+    return document if isinstance(document, dict) else {}
+
+
 def items(document: Any, name: str) -> list[dict[str, Any]]:
     """Return the objects in a list of an object; none if it has no such list."""
-    found = document.get(name) if isinstance(document, dict) else None
+    found = fields(document).get(name)
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
@@ -124,21 +134,30 @@ async def get_json(
     failed = result_without_response(response)
     if failed is not None:
         return failed, None
-    assert response.status is not None
     document = parse_json(response.body_excerpt)
-    if not 200 <= response.status < 300:
-        return rejected(response, class_of_status(response.status), f"http_{response.status}"), document
+    if not succeeded(response):
+        return rejected(response, class_of_status(response.status or 0), f"http_{response.status}"), document
     return accepted(response, None), document
 
 
 async def post(
-    http_client: HttpClient, account: ProviderAccount, url: str, headers: Mapping[str, str], body: bytes
-) -> HttpResponse:
-    """POST to a provider, through the SSRF guard. A live account's call is never in clear, except to allowed ranges."""
-    return await http_client.call(
+    http_client: HttpClient,
+    account: ProviderAccount,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    read: Callable[[HttpResponse, Any], ProviderResult],
+) -> ProviderResult:
+    """POST to a provider, through the SSRF guard. A live account's call is never in clear, except to allowed ranges.
+
+    `read` makes the result of a complete answer, with its document or None.
+    """
+    response = await http_client.call(
         url,
         {"Accept": "application/json", "User-Agent": "Spine", **headers},
         body,
         https_required=account.env == "live",
         workspace_id=account.workspace_id,
     )
+    failed = result_without_response(response)
+    return failed if failed is not None else read(response, parse_json(response.body_excerpt))

@@ -4,17 +4,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from providers.exotel.codes import class_of_answer, class_of_failure, state_of
-from providers.http_calls import (
-    accepted,
-    basic,
-    form,
-    get_json,
-    parse_json,
-    post,
-    rejected,
-    result_without_response,
-    short_text,
-)
+from providers.http_calls import accepted, basic, fields, form, get_json, post, rejected, short_text, succeeded
 from providers.protocol import Callback, CallbackResponse, MalformedCallback, require_token
 from spine.kernel.http_client import HttpClient, HttpResponse
 from spine.notifications.account_credentials import ProviderAccount
@@ -46,7 +36,7 @@ class ExotelProvider:
         if sender is None:
             return ProviderResult("rejected", None, "config", "sender_missing")
         text = call.content.text
-        fields = {
+        values = {
             "From": sender,
             "To": call.to,
             "Body": text,
@@ -55,14 +45,14 @@ class ExotelProvider:
             "CustomField": call.attempt_id,
         }
         if dlt is not None:
-            fields |= {
+            values |= {
                 "DltEntityId": dlt["entity_id"],
                 "DltTemplateId": dlt["template_id"],
                 "SmsType": _SMS_TYPES[dlt["category"]],
             }
         headers = {"Content-Type": "application/x-www-form-urlencoded", **_login(credentials)}
         url = f"{credentials.api_url}/Accounts/{credentials.account_sid}/Sms/send.json"
-        return _result(await post(self._http_client, account, url, headers, urlencode(fields).encode()))
+        return await post(self._http_client, account, url, headers, urlencode(values).encode(), _result)
 
     def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
         """Read a status."""
@@ -87,8 +77,8 @@ class ExotelProvider:
         credentials, _ = _typed(account)
         url = f"{credentials.api_url}/Accounts/{credentials.account_sid}/SMS/Messages/{provider_message_id}.json"
         result, document = await get_json(self._http_client, account, url, _login(credentials))
-        message = document.get("SMSMessage") if isinstance(document, dict) else None
-        if result.outcome != "accepted" or not isinstance(message, dict) or message.get("Sid") != provider_message_id:
+        message = fields(fields(document).get("SMSMessage"))
+        if result.outcome != "accepted" or message.get("Sid") != provider_message_id:
             return None
         values = {name: short_text(value) or "" for name, value in message.items()}
         if not values.get("Status"):
@@ -108,21 +98,13 @@ def _login(credentials: ExotelCredentials) -> dict[str, str]:
     return {"Authorization": basic(credentials.api_key, credentials.api_token)}
 
 
-def _result(response: HttpResponse) -> ProviderResult:
-    failed = result_without_response(response)
-    if failed is not None:
-        return failed
-    assert response.status is not None
-    document = parse_json(response.body_excerpt)
-    values: dict[str, Any] = document if isinstance(document, dict) else {}
-    if 200 <= response.status < 300:
-        message = values.get("SMSMessage")
-        return accepted(response, short_text(message.get("Sid")) if isinstance(message, dict) else None)
-    error = values.get("RestException")
-    code = short_text(error.get("Code")) if isinstance(error, dict) else None
+def _result(response: HttpResponse, document: Any) -> ProviderResult:
+    if succeeded(response):
+        return accepted(response, short_text(fields(fields(document).get("SMSMessage")).get("Sid")))
+    code = short_text(fields(fields(document).get("RestException")).get("Code"))
     if response.status == 409:
         return ProviderResult("unknown", None, "ours", "duplicate", 409, raw={"http_status": 409})
-    return rejected(response, class_of_answer(response.status), code or f"http_{response.status}")
+    return rejected(response, class_of_answer(response.status or 0), code or f"http_{response.status}")
 
 
 def _report(

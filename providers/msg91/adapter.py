@@ -1,19 +1,12 @@
 """Sends SMS through MSG91's flows, one recipient per call. A report finds its attempt by request id and number."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import orjson
 
-from providers.http_calls import (
-    accepted,
-    form,
-    parse_json,
-    post,
-    rejected,
-    result_without_response,
-    short_text,
-)
+from providers.http_calls import accepted, fields, form, parse_json, post, rejected, short_text, succeeded
 from providers.msg91.codes import DELIVERED, FAILURES, class_of
 from providers.protocol import Callback, CallbackResponse, MalformedCallback, require_token
 from spine.kernel.http_client import HttpClient, HttpResponse
@@ -46,7 +39,7 @@ class Msg91Provider:
         }
         headers = {"Content-Type": "application/json", "authkey": credentials.authkey}
         url = f"{credentials.api_url}/flow"
-        return _result(await post(self._http_client, account, url, headers, orjson.dumps(body)), number)
+        return await post(self._http_client, account, url, headers, orjson.dumps(body), partial(_result, number))
 
     def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
         """Read reports in MSG91's version 2 (a form whose field is JSON) or 3 (JSON)."""
@@ -70,18 +63,13 @@ def _typed(account: ProviderAccount) -> Msg91Credentials:
     return credentials
 
 
-def _result(response: HttpResponse, number: str) -> ProviderResult:
-    failed = result_without_response(response)
-    if failed is not None:
-        return failed
-    assert response.status is not None
-    document = parse_json(response.body_excerpt)
-    values = document if isinstance(document, dict) else {}
+def _result(number: str, response: HttpResponse, document: Any) -> ProviderResult:
+    values = fields(document)
     message = short_text(values.get("message")) or ""
-    if values.get("type") == "success" and 200 <= response.status < 300:
+    if values.get("type") == "success" and succeeded(response):
         return accepted(response, message_id(message, number))
-    code = "error" if 200 <= response.status < 300 else f"http_{response.status}"
-    return rejected(response, class_of(response.status, message), code)
+    code = "error" if succeeded(response) else f"http_{response.status}"
+    return rejected(response, class_of(response.status or 0, message), code)
 
 
 def message_id(request_id: str, number: str) -> str:

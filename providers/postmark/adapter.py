@@ -4,16 +4,7 @@ from typing import Any, Final
 
 import orjson
 
-from providers.http_calls import (
-    accepted,
-    get_json,
-    json_object,
-    parse_json,
-    post,
-    rejected,
-    result_without_response,
-    short_text,
-)
+from providers.http_calls import accepted, fields, get_json, json_object, post, rejected, short_text, succeeded
 from providers.postmark.codes import class_of, class_of_bounce
 from providers.protocol import Callback, CallbackResponse, MalformedCallback, require_token
 from spine.kernel.http_client import HttpClient, HttpResponse
@@ -57,7 +48,7 @@ class PostmarkProvider:
             body["ReplyTo"] = config.reply_to
         headers = {"Content-Type": "application/json", "X-Postmark-Server-Token": credentials.server_token}
         url = f"{credentials.api_url}/email"
-        return _result(await post(self._http_client, account, url, headers, orjson.dumps(body)))
+        return await post(self._http_client, account, url, headers, orjson.dumps(body), _result)
 
     def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
         """Read a webhook: delivery, bounce, complaint, opening, or a change of subscription."""
@@ -89,23 +80,17 @@ def _typed(account: ProviderAccount) -> tuple[PostmarkCredentials, PostmarkConfi
     return credentials, config
 
 
-def _result(response: HttpResponse) -> ProviderResult:
-    failed = result_without_response(response)
-    if failed is not None:
-        return failed
-    assert response.status is not None
-    document = parse_json(response.body_excerpt)
-    values = document if isinstance(document, dict) else {}
+def _result(response: HttpResponse, document: Any) -> ProviderResult:
+    values = fields(document)
     code = values.get("ErrorCode")
     code = code if isinstance(code, int) and not isinstance(code, bool) else None
-    if 200 <= response.status < 300 and not code:
+    if succeeded(response) and not code:
         return accepted(response, short_text(values.get("MessageID")))
-    return rejected(response, class_of(code, response.status), short_text(code) or f"http_{response.status}")
+    return rejected(response, class_of(code, response.status or 0), short_text(code) or f"http_{response.status}")
 
 
 def _report(kind: str, id: str, document: dict[str, Any]) -> ProviderReport:
-    metadata = document.get("Metadata")
-    attempt_id = short_text(metadata.get(_ATTEMPT)) if isinstance(metadata, dict) else None
+    attempt_id = short_text(fields(document.get("Metadata")).get(_ATTEMPT))
     reported_at = short_text(document.get(_TIMES.get(kind, ""))) or ""
     bounce = short_text(document.get("Type")) or "Unknown"
     if kind == "Delivery":

@@ -6,17 +6,7 @@ from urllib.parse import urlencode
 import orjson
 
 from policies.fallback_values import FailureClass
-from providers.http_calls import (
-    accepted,
-    basic,
-    form,
-    get_json,
-    parse_json,
-    post,
-    rejected,
-    result_without_response,
-    short_text,
-)
+from providers.http_calls import accepted, basic, fields, form, get_json, post, rejected, short_text, succeeded
 from providers.protocol import Callback, CallbackResponse, MalformedCallback, SignatureInvalid
 from providers.twilio.codes import STATES, class_of, opt_out_of
 from providers.twilio.signature import is_signed
@@ -46,36 +36,36 @@ class TwilioProvider:
         """Send one SMS, valid for as long as the step waits."""
         credentials, config = _typed(account)
         callback = f"{self._public_url}{callback_path(account.id)}?{_ATTEMPT}={call.attempt_id}{_REDELIVERIES}"
-        fields = {"To": call.to, "StatusCallback": callback, "ValidityPeriod": str(_validity_s(call))}
+        values = {"To": call.to, "StatusCallback": callback, "ValidityPeriod": str(_validity_s(call))}
         if config.messaging_service_sid is not None:
-            fields["MessagingServiceSid"] = config.messaging_service_sid
+            values["MessagingServiceSid"] = config.messaging_service_sid
         else:
             assert config.sender is not None
-            fields["From"] = config.sender
+            values["From"] = config.sender
         template = call.provider_templates.get("twilio")
         if template is None:
-            fields["Body"] = call.content.text
+            values["Body"] = call.content.text
         else:
             variables = {number: parameter(call.vars, name) for number, name in template["variables"].items()}
-            fields |= {"ContentSid": template["content_sid"], "ContentVariables": orjson.dumps(variables).decode()}
+            values |= {"ContentSid": template["content_sid"], "ContentVariables": orjson.dumps(variables).decode()}
         headers = {
             "Content-Type": "application/x-www-form-urlencoded",
             "Authorization": basic(credentials.account_sid, credentials.auth_token),
         }
         url = f"{credentials.api_url}/Accounts/{credentials.account_sid}/Messages.json"
-        return _result(await post(self._http_client, account, url, headers, urlencode(fields).encode()))
+        return await post(self._http_client, account, url, headers, urlencode(values).encode(), _result)
 
     def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
         """Read a status or a reply. A reply is answered with an empty TwiML document, so that Twilio says nothing."""
         try:
-            fields = form(callback.body)
+            sent = form(callback.body)
         except MalformedCallback as error:  # the signature is over the fields
             raise SignatureInvalid from error
         signature = callback.headers.get("x-twilio-signature") or ""
         settings = callback.headers.get("x-twilio-webhooks-signature-settings") or ""
-        if not is_signed(_typed(account)[0].auth_token, callback.url, fields, signature, settings):
+        if not is_signed(_typed(account)[0].auth_token, callback.url, sent, signature, settings):
             raise SignatureInvalid
-        values = dict(fields)
+        values = dict(sent)
         id = short_text(values.get("MessageSid") or values.get("SmsSid"))
         if id is None:
             raise MalformedCallback("MessageSid is missing")
@@ -127,19 +117,14 @@ def _validity_s(call: ProviderCall) -> int:
     return min(max(call.wait_s, 1), _MAX_VALIDITY_S)
 
 
-def _result(response: HttpResponse) -> ProviderResult:
-    failed = result_without_response(response)
-    if failed is not None:
-        return failed
-    assert response.status is not None
-    document = parse_json(response.body_excerpt)
-    values = document if isinstance(document, dict) else {}
-    if 200 <= response.status < 300:
+def _result(response: HttpResponse, document: Any) -> ProviderResult:
+    values = fields(document)
+    if succeeded(response):
         segments = values.get("num_segments")
         raw = {"segments": int(segments)} if isinstance(segments, str) and segments.isdigit() else {}
         return accepted(response, short_text(values.get("sid")), **raw)
     code = _code(values.get("code"))
-    failure = class_of(code, response.status)
+    failure = class_of(code, response.status or 0)
     return rejected(response, failure, short_text(code) or f"http_{response.status}", opt_out=opt_out_of(code))
 
 

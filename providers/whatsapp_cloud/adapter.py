@@ -4,16 +4,7 @@ from typing import Any, Final
 
 import orjson
 
-from providers.http_calls import (
-    accepted,
-    get_json,
-    items,
-    parse_json,
-    post,
-    rejected,
-    result_without_response,
-    short_text,
-)
+from providers.http_calls import accepted, fields, get_json, items, post, rejected, short_text, succeeded
 from providers.protocol import Callback, CallbackResponse
 from providers.whatsapp_cloud.callbacks import read_callback
 from providers.whatsapp_cloud.codes import PAIR_PAUSE_S, class_of, code_of, opt_out_of
@@ -48,7 +39,7 @@ class WhatsAppCloudProvider:
         )
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {credentials.access_token}"}
         url = f"{credentials.api_url}/{config.phone_number_id}/messages"
-        return _result(await post(self._http_client, account, url, headers, body))
+        return await post(self._http_client, account, url, headers, body, _result)
 
     def receive(self, account: ProviderAccount, callback: Callback) -> CallbackResponse:
         """Read statuses and messages; answer Meta's set-up call."""
@@ -61,7 +52,7 @@ class WhatsAppCloudProvider:
         result, document = await get_json(
             self._http_client, account, url, {"Authorization": f"Bearer {credentials.access_token}"}
         )
-        error = document.get("error") if isinstance(document, dict) else None
+        error = fields(document).get("error")
         if error is None or result.outcome == "accepted":
             return result
         failure = class_of(code_of(error), http_status=result.http_status or 0)
@@ -102,21 +93,16 @@ def _content(call: ProviderCall) -> dict[str, Any]:
     return {"type": "template", "template": value}
 
 
-def _result(response: HttpResponse) -> ProviderResult:
-    failed = result_without_response(response)
-    if failed is not None:
-        return failed
-    assert response.status is not None
-    document = parse_json(response.body_excerpt)
-    if 200 <= response.status < 300:
+def _result(response: HttpResponse, document: Any) -> ProviderResult:
+    if succeeded(response):
         message = next(iter(items(document, "messages")), {})
         status = message.get("message_status")
         raw = {"message_status": status} if status in _STATUSES else {}
         return accepted(response, short_text(message.get("id")), **raw)
-    error = document.get("error") if isinstance(document, dict) else None
+    error = fields(document).get("error")
     code = code_of(error)
     transient = isinstance(error, dict) and error.get("is_transient") is True
-    failure = class_of(code, is_transient=transient, http_status=response.status)
+    failure = class_of(code, is_transient=transient, http_status=response.status or 0)
     text = short_text(code) or f"http_{response.status}"
     pause_s = PAIR_PAUSE_S if failure == "recipient_rate" else None
     return rejected(response, failure, text, opt_out=opt_out_of(code), wait_s=pause_s)
