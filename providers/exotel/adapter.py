@@ -1,8 +1,9 @@
 """Sends SMS through Exotel. Our attempt id goes in `CustomField`, which the status callback echoes."""
 
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
+from policies.sms_segments import sms_segments
 from providers.exotel.codes import class_of_answer, class_of_failure, state_of
 from providers.http_calls import accepted, basic, fields, form, get_json, post, rejected, short_text, succeeded
 from providers.protocol import Callback, CallbackResponse, MalformedCallback, require_token
@@ -40,7 +41,7 @@ class ExotelProvider:
             "From": sender,
             "To": call.to,
             "Body": text,
-            "EncodingType": "plain" if text.isascii() else "unicode",
+            "EncodingType": "plain" if sms_segments(text).encoding == "gsm7" else "unicode",
             "StatusCallback": f"{self._public_url}{callback_path(account.id, credentials.callback_token)}",
             "CustomField": call.attempt_id,
         }
@@ -75,7 +76,7 @@ class ExotelProvider:
     async def poll(self, account: ProviderAccount, provider_message_id: str) -> ProviderReport | None:
         """Read the message."""
         credentials, _ = _typed(account)
-        url = f"{credentials.api_url}/Accounts/{credentials.account_sid}/SMS/Messages/{provider_message_id}.json"
+        url = f"{credentials.api_url}/Accounts/{credentials.account_sid}/SMS/Messages/{quote(provider_message_id, safe='')}.json"
         result, document = await get_json(self._http_client, account, url, _login(credentials))
         message = fields(fields(document).get("SMSMessage"))
         if result.outcome != "accepted" or message.get("Sid") != provider_message_id:

@@ -1,7 +1,7 @@
 """Sends SMS through Twilio. Our attempt id goes in the query of the status callback, which Twilio calls unchanged."""
 
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 
@@ -89,7 +89,7 @@ class TwilioProvider:
     async def poll(self, account: ProviderAccount, provider_message_id: str) -> ProviderReport | None:
         """Read the message, because Twilio gives up a callback after a few tries."""
         credentials, _ = _typed(account)
-        url = f"{credentials.api_url}/Accounts/{credentials.account_sid}/Messages/{provider_message_id}.json"
+        url = f"{credentials.api_url}/Accounts/{credentials.account_sid}/Messages/{quote(provider_message_id, safe='')}.json"
         result, document = await self._get(credentials, account, url)
         if result.outcome != "accepted" or not isinstance(document, dict):
             return None
