@@ -141,10 +141,10 @@ async def test_a_session_that_is_not_finalized_is_abandoned(api: Api, org: Organ
             collect(client, session["id"], {"city": "Pune"})
             body = {"lead": {"source": "phone"}}
             crm.post(f"/crm/v1/call_sessions/{kept['id']}/finalize", body, status=200)
-            crm.advance(1799)
+            await asyncio.to_thread(crm.advance, 1799)
             await runner.run_due()
             assert crm.get(f"/crm/v1/call_sessions/{session['id']}")["status"] == "open"
-            crm.advance(2)
+            await asyncio.to_thread(crm.advance, 2)
             path = f"/crm/v1/call_sessions/{session['id']}"
             assert crm.get(path)["status"] == "abandoned"
             assert [one["id"] for one in crm.get("/crm/v1/call_sessions?status=abandoned")["data"]] == [session["id"]]

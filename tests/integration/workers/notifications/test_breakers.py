@@ -89,7 +89,7 @@ async def test_without_another_way_messages_are_parked(api: Api, client: Notific
         assert client.message(id)["attempts"] == []
         released = client.post(f"{path}/release", {}, status=200)
         assert released["breaker"] == {"state": "closed", "opened_until": None, "reason": None, "degraded_until": None}
-        client.advance(60)  # it looks again within a minute
+        await asyncio.to_thread(client.advance, 60)  # it looks again within a minute
         assert len((await client.until(id, "delivered"))["attempts"]) == 1
     told = client.events("provider.circuit_opened", "provider.circuit_closed")
     assert [event["data"]["breaker"]["state"] for event in told] == ["forced_open", "closed"]
@@ -106,7 +106,7 @@ async def test_an_order_ends_by_itself(api: Api, client: NotificationsClient) ->
             failed = await client.until(client.send(to=OK, channels=["sms"]), "failed")
             assert [one["class"] for one in failed["attempts"]] == ["connect"] * 3
         assert client.get(path)["breaker"]["state"] == "forced_closed"
-        client.advance(61)
+        await asyncio.to_thread(client.advance, 61)
         await state(client, account["id"], "closed")
         for _ in range(2):
             client.send(to=OK, channels=["sms"])

@@ -196,7 +196,7 @@ async def test_a_message_that_waits_for_an_account_ends_at_its_deadline(
     first, second = (client.send(to=SMS_DELIVERED) for _ in range(2))
     async with sending(api):
         await client.until(first, "delivered")
-        client.advance(601)
+        await asyncio.to_thread(client.advance, 601)
         found = await client.until(second, "failed")
     assert [reason["reason"] for reason in found["reasons"]] == ["deadline_exceeded"]
     assert found["attempts"] == []

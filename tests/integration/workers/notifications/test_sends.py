@@ -133,11 +133,11 @@ async def test_the_test_clock_moves_waits_starts_and_late_receipts(api: Api, cli
     waiting = client.send(to="+910000000900")
     async with sending(api):
         await client.until(waiting, "sent")
-        client.advance(3601)
+        await asyncio.to_thread(client.advance, 3601)
         found = await client.until(waiting, "delivered")
         assert [one["channel"] for one in found["attempts"]] == ["whatsapp", "sms"]
         assert client.message(scheduled)["status"] == "scheduled"
-        client.advance(3601)
+        await asyncio.to_thread(client.advance, 3601)
         await client.until(scheduled, "delivered")
 
         async def late() -> Any:
@@ -158,7 +158,7 @@ async def test_the_deadline_ends_a_message(api: Api, client: NotificationsClient
     id = client.send(to="+910000000200")
     async with sending(api):
         await client.until(id, "sent")
-        client.advance(1801)
+        await asyncio.to_thread(client.advance, 1801)
         found = await client.until(id, "failed")
     assert [reason["reason"] for reason in found["reasons"]] == ["delivery_unknown", "deadline_exceeded"]
 
@@ -176,7 +176,7 @@ async def test_quiet_hours_hold_a_message_until_they_end(api: Api, client: Notif
 
         await until(held, "the message was not held")
         assert client.message(id)["attempts"] == []
-        client.advance(7200)
+        await asyncio.to_thread(client.advance, 7200)
         await client.until(id, "delivered")
 
 
