@@ -1,7 +1,7 @@
 """Request handlers: run an endpoint function inside a unit of work, or directly on the parsed body."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar, get_type_hints
 
 from fastapi import Request, Response
@@ -16,9 +16,10 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 def prepared_by(prepare: Callable[..., Awaitable[Any]]) -> Callable[[T], T]:
-    """Set a handler's `unit.prepared` to the result of `prepare`, called with the handler's arguments.
+    """Set a mutating handler's `unit.prepared` to the result of `prepare`, called with the handler's arguments.
 
-    It runs before the transaction opens. Use it for outgoing calls, such as resolving a name: no transaction waits for them.
+    It runs before the transaction opens, and not for a replay. Use it for outgoing calls, such as resolving a name: no
+    transaction waits for them.
     """
 
     def mark(endpoint: T) -> T:
@@ -57,14 +58,17 @@ def transactional_handler(
     @wraps(endpoint)
     async def handler(**arguments: Any) -> Response:
         unit: UnitOfWork = arguments[parameter]
-        if prepare is not None:
-            unit.prepared = await prepare(**arguments)
         if not mutating:
             value = await unit.read(lambda: endpoint(**arguments))
             if isinstance(value, Response):
                 return value
             return Response(adapter.dump_json(value, by_alias=True), status, media_type=JSON)
-        stored, replayed = await unit.write(lambda: endpoint(**arguments), renderer(unit.path), sealed=sealed)
+        stored, replayed = await unit.write(
+            lambda: endpoint(**arguments),
+            renderer(unit.path),
+            sealed=sealed,
+            prepare=None if prepare is None else partial(prepare, **arguments),
+        )
         return to_response(stored, replayed)
 
     return handler

@@ -7,6 +7,7 @@ The transaction sets one workspace, and the database's row-level security hides 
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from typing import Any, Final
 
@@ -27,6 +28,10 @@ from spine.kernel.platform import Platform
 from spine.kernel.wakeups import WakeupKind
 
 _CLAIM: Final = text("SELECT * FROM spine.idempotency_claim(:ws, :key, :fingerprint, :keep)")
+_IS_ANSWERED: Final = text(
+    "SELECT EXISTS (SELECT FROM spine.idempotency_keys "
+    "WHERE workspace_id = :ws AND key = :key AND status IS NOT NULL AND expires_at > now())"
+)
 _SET_WORKSPACE: Final = text("SELECT set_config('app.ws', :ws, true)")
 _BEGIN_READ: Final = text("SELECT set_config('app.ws', :ws, true), set_config('statement_timeout', :timeout, true)")
 _NOW: Final = text("SELECT now()")
@@ -116,20 +121,42 @@ class UnitOfWork:
             return await work()
 
     async def write(
-        self, work: Callable[[], Awaitable[Any]], render: Callable[[Any], StoredResponse], *, sealed: bool = False
+        self,
+        work: Callable[[], Awaitable[Any]],
+        render: Callable[[Any], StoredResponse],
+        *,
+        sealed: bool = False,
+        prepare: Callable[[], Awaitable[Any]] | None = None,
     ) -> tuple[StoredResponse, bool]:
-        """Run a mutating handler under its claim. Returns the response, and True if it is a replay."""
-        if self.claim is None:
+        """Run a mutating handler under its claim. Returns the response, and True if it is a replay.
+
+        `prepared` is set to the result of `prepare`, which runs before the transaction opens, and not for a replay. Two
+        first requests with one key in two processes at the same time both prepare; one of them then is the replay.
+        """
+        async with self._key_lock():
+            if prepare is not None and not await self._is_answered():
+                self.prepared = await prepare()
             stored, replayed = await self._transaction_with_retry(work, render, sealed)
-        else:
-            async with self.platform.key_locks.hold(self.workspace_id, self.claim.key):
-                stored, replayed = await self._transaction_with_retry(work, render, sealed)
         if not replayed:
             for kind in self._wakeups:
                 self.platform.wakeups.wake(kind)
             for act in self._after_commit:
                 act()
         return stored, replayed
+
+    def _key_lock(self) -> AbstractAsyncContextManager[None]:
+        """Let one request of the claim's key run at a time in this process."""
+        if self.claim is None:
+            return nullcontext()
+        return self.platform.key_locks.hold(self.workspace_id, self.claim.key)
+
+    async def _is_answered(self) -> bool:
+        """Whether the claim's key has a stored response."""
+        if self.claim is None:
+            return False
+        async with AsyncSession(self.platform.engine) as session, session.begin():
+            await session.execute(_SET_WORKSPACE, {"ws": self.workspace_id})
+            return bool(await session.scalar(_IS_ANSWERED, {"ws": self.workspace_id, "key": self.claim.key}))
 
     async def _transaction_with_retry(
         self, work: Callable[[], Awaitable[Any]], render: Callable[[Any], StoredResponse], sealed: bool
