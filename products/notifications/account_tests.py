@@ -15,17 +15,13 @@ from spine.kernel.resource import Body
 from spine.kernel.routes import CurrentUnit, declares, new_router
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.kernel.vault import Unsealable
-from spine.notifications.account_credentials import ProviderAccount, open_account
+from spine.notifications.account_credentials import ACCOUNT_LOAD, ProviderAccount, open_account
 from spine.notifications.provider_accounts import ACCOUNT
 from spine.notifications.provider_calls import ProviderCall, ProviderResult
 from spine.notifications.rendering import Content
 
 _TEXT: Final = "This is a test message. It shows that this account can send."
 _SUBJECT: Final = "Test message"
-_ACCOUNT_LOAD: Final = """
-    SELECT workspace_id, id, env, channel, kind, credentials, config, sandbox FROM spine.provider_accounts
-     WHERE workspace_id = $1 AND id = $2
-"""
 _WAIT_S: Final = 60
 
 
@@ -68,7 +64,7 @@ async def _ask_provider(unit: UnitOfWork, id: str, body: AccountTestBody) -> tup
     await platform.account_tests.take(workspace_id, "This workspace tests its provider accounts too often.")
     async with platform.pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT set_config('app.ws', $1, true)", workspace_id)
-        row = await connection.fetchrow(_ACCOUNT_LOAD, workspace_id, id)
+        row = await connection.fetchrow(ACCOUNT_LOAD, workspace_id, id)
     if row is None:
         return None
     start_s = time.perf_counter()
@@ -76,7 +72,7 @@ async def _ask_provider(unit: UnitOfWork, id: str, body: AccountTestBody) -> tup
         account = open_account(row, platform.vault)
     except Unsealable:
         return ProviderResult("rejected", None, "config", "credentials_unreadable"), 0
-    adapter = open_adapters(platform.pool, platform.http_client, platform.http.url)[account.kind]
+    adapter = open_adapters(None, platform.http_client, platform.http.url)[account.kind]
     if body.to is None:
         result = await adapter.check(account)
     else:

@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 router = new_router("/notifications/v1/inbound", "inbound")
 
-CallbackPath = Annotated[
+TokenPart = Annotated[
     str, Path(max_length=128, description="The account's `callback_token`, for providers that sign no callbacks.")
 ]
 
@@ -92,7 +92,7 @@ async def receive_provider_callback(provider_account_id: str, request: Request) 
     summary="A callback of a provider that signs none: the token in its path stands for the signature",
 )
 async def receive_unsigned_callback(
-    provider_account_id: str, callback_token: CallbackPath, request: Request
+    provider_account_id: str, callback_token: TokenPart, request: Request
 ) -> Response | ReceivedOut:
     return await _receive(request, provider_account_id, callback_token)
 
@@ -117,7 +117,7 @@ async def _receive(request: Request, account_id: str, token: str | None = None) 
     query = f"?{request.url.query}" if request.url.query else ""
     url = f"{platform.http.url}{callback_path(account_id, token)}{query}"
     callback = Callback(request.method, url, request.headers, body, request.query_params, token)
-    adapters = open_adapters(platform.pool, platform.http_client, platform.http.url)
+    adapters = open_adapters(None, platform.http_client, platform.http.url)
     try:
         received, answer = read_callback(adapters, row, platform.vault, callback)
     except SignatureInvalid as error:

@@ -15,9 +15,10 @@ from spine.kernel.http_client import HttpClient
 
 
 def open_adapters(
-    pool: "asyncpg.Pool[asyncpg.Record]", http_client: HttpClient, public_url: str
+    pool: "asyncpg.Pool[asyncpg.Record] | None", http_client: HttpClient, public_url: str
 ) -> dict[str, Provider]:
-    """Return every adapter by its kind. The sandbox keeps its state in the database of `pool`.
+    """Return every adapter by its kind. The sandbox keeps its state in the database of `pool`; without one it
+    keeps none, and its messages have no receipts.
 
     `public_url` is the API's URL, which providers call with receipts.
     """
