@@ -56,13 +56,11 @@ class HttpProvider:
         """Read the report of a callback that is signed by Standard Webhooks."""
         return signed_report(account.credentials.secret, callback)
 
-    async def check(self, account: ProviderAccount) -> ProviderResult | None:  # part of the protocol
+    async def check(self, account: ProviderAccount) -> ProviderResult | None:
         """Return None: the service is called for messages alone."""
         return None
 
-    async def poll(
-        self, account: ProviderAccount, provider_message_id: str
-    ) -> ProviderReport | None:  # part of the protocol
+    async def poll(self, account: ProviderAccount, provider_message_id: str) -> ProviderReport | None:
         """Return None: the service sends receipts by itself."""
         return None
 

@@ -46,13 +46,11 @@ class Msg91Provider:
         require_token(_typed(account).callback_token, callback)
         return CallbackResponse([report for item in _items(callback.body) if (report := _report(item)) is not None])
 
-    async def check(self, account: ProviderAccount) -> ProviderResult | None:  # part of the protocol
+    async def check(self, account: ProviderAccount) -> ProviderResult | None:
         """Return None: MSG91 documents no call that only proves the key."""
         return None
 
-    async def poll(
-        self, account: ProviderAccount, provider_message_id: str
-    ) -> ProviderReport | None:  # part of the protocol
+    async def poll(self, account: ProviderAccount, provider_message_id: str) -> ProviderReport | None:
         """Return None: MSG91 documents no call for the state of one message."""
         return None
 

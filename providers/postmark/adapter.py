@@ -66,9 +66,7 @@ class PostmarkProvider:
         result, _ = await get_json(self._http_client, account, f"{credentials.api_url}/server", headers)
         return result
 
-    async def poll(
-        self, account: ProviderAccount, provider_message_id: str
-    ) -> ProviderReport | None:  # part of the protocol
+    async def poll(self, account: ProviderAccount, provider_message_id: str) -> ProviderReport | None:
         """Return None: Postmark repeats its webhooks for hours."""
         return None
 

@@ -51,9 +51,7 @@ class SmtpProvider:
         """Connect, and log in if the account has a login."""
         return await self._within_limits(account, None)
 
-    async def poll(
-        self, account: ProviderAccount, provider_message_id: str
-    ) -> ProviderReport | None:  # part of the protocol
+    async def poll(self, account: ProviderAccount, provider_message_id: str) -> ProviderReport | None:
         """Return None: a mail server does not tell what became of a mail."""
         return None
 

@@ -58,9 +58,7 @@ class WhatsAppCloudProvider:
         failure = class_of(code_of(error), http_status=result.http_status or 0)
         return ProviderResult("rejected", None, failure, short_text(code_of(error)), result.http_status, raw=result.raw)
 
-    async def poll(
-        self, account: ProviderAccount, provider_message_id: str
-    ) -> ProviderReport | None:  # part of the protocol
+    async def poll(self, account: ProviderAccount, provider_message_id: str) -> ProviderReport | None:
         """Return None: Meta tells the state of a message in statuses alone."""
         return None
 

@@ -14,6 +14,11 @@ from spine.kernel.vault import Place, Vault
 from spine.notifications.account_models import SandboxCredentials, SandboxState, SmtpConfig, SmtpCredentials
 from spine.notifications.provider_kinds import PROVIDER_KINDS
 
+ACCOUNT_LOAD: Final = """
+    SELECT workspace_id, id, env, channel, kind, credentials, config, sandbox FROM spine.provider_accounts
+     WHERE workspace_id = $1 AND id = $2
+"""
+"""The row that `open_account` takes."""
 _TLS_RANK: Final = {"none": 0, "starttls": 1, "implicit": 2}
 
 

@@ -48,6 +48,7 @@ class MessageChanges:
         """Attempts whose provider is to be asked after the commit what became of them."""
         self._waiting: list[tuple[str, str, datetime, str]] = []
         self._events: list[tuple[str, str, str, bytes]] = []
+        self._complete: dict[str, LockedAttempt] = {}
         self._delivered: list[LockedAttempt] = []
         self._ended_waits: list[tuple[str, float]] = []
 
@@ -92,6 +93,7 @@ class MessageChanges:
         """Ask the provider of an attempt after the commit; the message is due `until` then."""
         attempt.polled_at = self.now
         self.polls.append(attempt)
+        self._complete[attempt.id] = attempt
         self.mark_changed(message, attempt)
         self.schedule(message, until)
 
@@ -144,6 +146,11 @@ class MessageChanges:
                 "request_id": self._request_id or message.row["request_id"],
             }
         )
+
+    def charge(self, attempt: LockedAttempt, units: int, cost_micros: int) -> None:
+        """Note what a provider asks for an attempt."""
+        attempt.units, attempt.cost_micros = units, cost_micros
+        self._complete[attempt.id] = attempt
 
     def add_contact(self, contact: dict[str, Any]) -> None:
         """Add a contact."""
@@ -206,9 +213,8 @@ class MessageChanges:
             [{"workspace_id": ws, "id": id, "due_at": due_at} for (ws, id), due_at in self._queue.items()],
             *([event[n] for event in self._events] for n in range(4)),
         )
-        complete = [one.to_row() for one in self._attempts.values() if one.polled_at or one.cost_micros]
-        if complete:
-            await connection.execute(_ATTEMPTS_COMPLETE, complete)
+        if self._complete:
+            await connection.execute(_ATTEMPTS_COMPLETE, [attempt.to_row() for attempt in self._complete.values()])
 
 
 def after_commit(committed: Sequence[MessageChanges], wakeups: Wakeups) -> None:

@@ -10,17 +10,13 @@ import structlog
 from providers.protocol import CALL_TIMEOUT_S, Provider
 from spine.kernel.vault import Unsealable
 from spine.notifications import receipts
-from spine.notifications.account_credentials import open_account
+from spine.notifications.account_credentials import ACCOUNT_LOAD, open_account
 from spine.notifications.locked_messages import LockedAttempt
 from spine.notifications.message_changes import after_commit
 from spine.notifications.provider_calls import ProviderReport
 from spine.notifications.receipts import ReceivedReport
 from workers.pipeline import WorkerContext
 
-ACCOUNT_LOAD: Final = """
-    SELECT workspace_id, id, env, channel, kind, credentials, config, sandbox FROM spine.provider_accounts
-     WHERE workspace_id = $1 AND id = $2
-"""
 GO_ON: Final = """
     UPDATE spine.sends_open SET due_at = now() WHERE workspace_id = $1 AND id = $2 AND leased_by IS NULL AND due_at > now()
 """

@@ -33,7 +33,7 @@ def record_result(
         step, result.outcome, result.failure, result.retry_after_s, tries, changes.now
     )
     if result.outcome != "rejected" and charge.cost_micros is not None:
-        attempt.units, attempt.cost_micros = charge.units, charge.cost_micros
+        changes.charge(attempt, charge.units, charge.cost_micros)
     if result.outcome == "rejected" and RANK[attempt.state] < RANK["accepted"]:
         attempt.state, attempt.failed_at = "failed", changes.now
     elif result.outcome == "accepted" and attempt.state == "sending":

@@ -49,7 +49,7 @@ def upgrade() -> None:
         ALTER TABLE spine.attempts ADD COLUMN polled_at timestamptz;
         COMMENT ON COLUMN spine.attempts.polled_at IS 'When its provider was asked what became of it, because no receipt had come.';
         ALTER TABLE spine.attempts ADD COLUMN units smallint, ADD COLUMN cost_micros bigint;
-        COMMENT ON COLUMN spine.attempts.units IS 'What the provider charges for: the parts of an SMS, else 1. Null before the call ended.';
+        COMMENT ON COLUMN spine.attempts.units IS 'What is paid for: the parts of an SMS, else 1. Null without a price.';
         ALTER TABLE spine.provider_accounts ADD COLUMN unit_cost_micros bigint CHECK (unit_cost_micros > 0);
         COMMENT ON COLUMN spine.attempts.recipient IS 'The address, where the provider passes on replies.';
         CREATE INDEX attempts_recipient ON spine.attempts (workspace_id, provider_account_id, recipient, id) WHERE recipient IS NOT NULL;
