@@ -70,20 +70,19 @@ def next_step(
     if world.deadline_at is not None and now >= world.deadline_at:
         return Fail("deadline_exceeded")
     skipped: list[Skip] = []
-    parked_until: datetime | None = None
+    parked: Wait | None = None
     first = attempts[-1].step if attempts else 0
     for n in range(first, len(policy.steps)):
         mine = [attempt for attempt in attempts if attempt.step == n]
         decision = _in_step(policy, n, mine, attempts, world, now, breakers, quotas)
         if isinstance(decision, Skip):
-            if decision.reason == "circuit_open":
-                reopens_at = _reopens_at(world.routes.get(n, ()), breakers)
-                parked_until = reopens_at if parked_until is None else min(parked_until, reopens_at)
+            if decision.wait is not None and (parked is None or decision.wait.until < parked.until):
+                parked = decision.wait
             skipped.append(decision)
         elif decision is not None:
             return _bounded(replace(decision, skipped=tuple(skipped)), world)
-    if parked_until is not None:
-        return _bounded(Wait(parked_until, "circuit_open", tuple(skipped)), world)
+    if parked is not None:
+        return _bounded(replace(parked, skipped=tuple(skipped)), world)
     return Fail("exhausted", tuple(skipped))
 
 
@@ -107,20 +106,49 @@ def _in_step(
             return Poll(n, mine[-1].account_id)
         if not _continues(mine[-1]):
             return None
-    reason = world.blocked.get(step.channel) or ("quota_exceeded" if step.channel in quotas.exhausted else None)
+    reason = world.blocked.get(step.channel) or _over_quota(step, attempts, quotas)
     if reason is not None:
         return Skip(n, step.channel, reason)
-    held = world.held_until is not None and world.held_until <= now < world.held_until + _HOLD_OVER
-    quiet = quiet_until(policy.quiet, now) if policy.quiet is not None and not held else None
-    if quiet is not None and policy.quiet is not None:
-        late = world.deadline_at is not None and quiet >= world.deadline_at
-        if policy.quiet.then == "skip" or late:
-            return Skip(n, step.channel, "quiet_hours")
-        return Wait(quiet, "quiet_hours")
-    route, why = _route(world.routes.get(n, ()), mine, now, breakers)
+    quiet = _quiet(policy, n, world, now)
+    if quiet is not None:
+        return quiet
+    routes = world.routes.get(n, ())
+    route, why = _route(routes, mine, now, breakers)
+    if route is None and why == "circuit_open":
+        return Skip(n, step.channel, why, Wait(_reopens_at(routes, breakers), why))
     if route is None:
-        return None if mine and why != "circuit_open" else Skip(n, step.channel, why)
-    return Send(n, len(mine) + 1, step.channel, route, why, any(_may_arrive(attempt) for attempt in attempts))
+        return None if mine else Skip(n, step.channel, why)
+    turn = _turn_of_person(policy, n, route, world, now) if why != "retry" else None
+    return turn or Send(n, len(mine) + 1, step.channel, route, why, any(_may_arrive(attempt) for attempt in attempts))
+
+
+def _over_quota(step: Step, attempts: Sequence[Attempt], quotas: Quotas) -> str | None:
+    accepted = any(attempt.outcome == "accepted" or RANK[attempt.state] >= RANK["accepted"] for attempt in attempts)
+    return "quota_exceeded" if (quotas.messages and accepted) or step.channel in quotas.money else None
+
+
+def _quiet(policy: Policy, n: int, world: World, now: datetime) -> Wait | Skip | None:
+    """Return what a step does in quiet hours, None outside of them."""
+    held = world.held_until is not None and world.held_until <= now < world.held_until + _HOLD_OVER
+    if policy.quiet is None or held:
+        return None
+    quiet = quiet_until(policy.quiet, now)
+    if quiet is None:
+        return None
+    late = world.deadline_at is not None and quiet >= world.deadline_at
+    if policy.quiet.then == "skip" or late:
+        return Skip(n, policy.steps[n].channel, "quiet_hours")
+    return Wait(quiet, "quiet_hours")
+
+
+def _turn_of_person(policy: Policy, n: int, route: Route, world: World, now: datetime) -> Wait | Skip | None:
+    """Return the wait for an account that has written to this person just now; past the step's `wait_s` the next one is taken."""
+    free_at = world.recipient_free_at.get(route.account_id, now)
+    if free_at <= now:
+        return None
+    turn = Wait(free_at, "recipient_rate", account_id=route.account_id)
+    late = free_at > now + timedelta(seconds=policy.steps[n].wait_s)
+    return Skip(n, policy.steps[n].channel, turn.why, turn) if late else turn
 
 
 def _wait_in(last: Attempt, now: datetime) -> Wait | None:

@@ -72,9 +72,13 @@ class Breakers:
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """Channels whose quota is used up."""
+    """Quotas that are used up. `messages`: a message that a provider has accepted once takes no further step.
 
-    exhausted: frozenset[str] = frozenset()
+    `money`: the channels whose accounts all cost money that is spent.
+    """
+
+    messages: bool = False
+    money: frozenset[str] = frozenset()
 
 
 ALL_CLOSED: Final = Breakers()
@@ -90,15 +94,18 @@ class World:
     deadline_at: datetime | None = None
     held_until: datetime | None = None
     """The end of the quiet hours that the message has already waited for."""
+    recipient_free_at: Mapping[str, datetime] = field(default_factory=dict)
+    """By account with a rate to one person: when it may send this message to this person (`policies.recipient_rate`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A step that is skipped, and the reason."""
+    """A step that is skipped, and the reason. `wait` is the wait for the end of the reason, if that has a time."""
 
     step: int
     channel: str
     reason: str
+    wait: "Wait | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +124,12 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Decision: do nothing before this time, unless a receipt arrives."""
+    """Decision: do nothing before this time, unless a receipt arrives. `account_id`: for which account, if it is for one."""
 
     until: datetime
     why: str
     skipped: tuple[Skip, ...] = ()
+    account_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,29 +1,28 @@
 """Simulates a message under a policy with scripted outcomes. The production decision function makes every decision."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final
 
 from policies.fallback import is_success, next_step, waits
 from policies.fallback_values import (
     Attempt,
+    Breakers,
     Done,
     Fail,
     FailureClass,
     Outcome,
     Policy,
-    Route,
+    Poll,
     Send,
     Skip,
     Wait,
     World,
 )
 from policies.receipts import Report, State, advance
-
-OutcomeKind = Literal[
-    "sent", "delivered", "read", "failed", "none", "late", "rejected", "rate_limited", "timeout", "transient"
-]
+from policies.simulation_values import ScriptedOutcome, SimulatedWorld, TraceEntry
+from policies.windows import dlt_window_closed
 
 RECEIPT_S: Final = 1.0
 """Seconds from a call to its receipt, unless the scripted outcome says otherwise."""
@@ -33,37 +32,6 @@ _MAX_ENTRIES: Final = 500
 _RATE_RETRY_AFTER_S: Final = 86_400.0
 _TRANSIENT_TIMES: Final = 2
 _STATE: Final[dict[Outcome, State]] = {"accepted": "accepted", "rejected": "failed", "unknown": "sending"}
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptedOutcome:
-    """The outcome of all calls on a channel, and the delay of their receipt in seconds; None for the usual delay."""
-
-    kind: OutcomeKind = "delivered"
-    after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedWorld:
-    """The surroundings of a simulation. `down` lists accounts whose provider does not answer."""
-
-    routes: Mapping[int, Sequence[Route]]
-    down: frozenset[str] = frozenset()
-    outcomes: Mapping[str, ScriptedOutcome] = field(default_factory=dict)
-    blocked: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TraceEntry:
-    """One entry of a trace. `at_s` is in seconds after the start."""
-
-    at_s: float
-    action: Literal["skip", "send", "accepted", "rejected", "unknown", "wait", "receipt", "done", "fail"]
-    step: int | None = None
-    channel: str | None = None
-    account_id: str | None = None
-    reason: str | None = None
-    until_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -93,16 +61,17 @@ def simulate(policy: Policy, simulated: SimulatedWorld, start: datetime) -> tupl
     The trace includes receipts that arrive after the end.
     """
     run = _Simulation(policy, simulated, start, start)
-    deadline_at = start + timedelta(seconds=policy.deadline_s)
     while len(run.trace) < _MAX_ENTRIES:
-        world = World(simulated.routes, simulated.blocked, deadline_at, run.held_until)
-        decision = next_step(policy, run.attempts, world, run.now)
+        breakers = Breakers(_times(start, simulated.open_s))
+        decision = next_step(policy, run.attempts, _world(run), run.now, breakers, simulated.quotas)
         if not isinstance(decision, Done):
             _record_skipped(run, decision.skipped)
         if isinstance(decision, Send):
             _call(run, decision)
         elif isinstance(decision, Wait):
             _wait(run, decision)
+        elif isinstance(decision, Poll):
+            _poll(run, decision)
         elif isinstance(decision, Fail):
             run.record(TraceEntry(0, "fail", reason=decision.why))
             break
@@ -113,6 +82,20 @@ def simulate(policy: Policy, simulated: SimulatedWorld, start: datetime) -> tupl
         run.now = max(run.now, at)
         _receive(run, n, report)
     return run.trace, _final_state(run), run.duplicate_possible
+
+
+def _times(start: datetime, seconds: Mapping[str, float]) -> dict[str, datetime]:
+    return {account_id: start + timedelta(seconds=s) for account_id, s in seconds.items()}
+
+
+def _world(run: _Simulation) -> World:
+    simulated = run.simulated
+    blocked = dict(simulated.blocked)
+    if simulated.sms is not None and dlt_window_closed("sms", *simulated.sms, run.now):
+        blocked.setdefault("sms", "window_closed")
+    deadline_at = run.start + timedelta(seconds=run.policy.deadline_s)
+    free_at = _times(run.start, simulated.recipient_free_s)
+    return World(simulated.routes, blocked, deadline_at, run.held_until, free_at)
 
 
 def _record_skipped(run: _Simulation, skipped: Iterable[Skip]) -> None:
@@ -141,6 +124,7 @@ def _call(run: _Simulation, decision: Send) -> None:
             failure,
             wait_until,
             retry_at,
+            account_id in run.simulated.polls and outcome == "accepted",
         )
     )
     run.held_until = None
@@ -195,6 +179,16 @@ def _wait(run: _Simulation, decision: Wait) -> None:
     run.now = max(run.now, decision.until)
     if decision.why == "quiet_hours":
         run.held_until = decision.until
+
+
+def _poll(run: _Simulation, decision: Poll) -> None:
+    """Ask the provider of the last attempt. It knows of a delivery whose receipt is lost."""
+    n = len(run.attempts) - 1
+    attempt = run.attempts[n] = replace(run.attempts[n], may_poll=False)
+    run.record(TraceEntry(0, "poll", decision.step, attempt.channel, decision.account_id))
+    scripted = run.simulated.outcomes.get(attempt.channel, ScriptedOutcome())
+    if scripted.kind == "lost":
+        _receive(run, n, "delivered")
 
 
 def _receive(run: _Simulation, n: int, report: Report) -> None:

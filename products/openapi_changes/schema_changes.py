@@ -46,6 +46,8 @@ class Comparison:
     def _default_change(self, old: Schema | bool, new: Schema | bool, place: str) -> Iterator[str]:
         before = old.get("default") if isinstance(old, dict) else None
         after = new.get("default") if isinstance(new, dict) else None
+        if isinstance(before, dict) and isinstance(after, dict):
+            after = {name: value for name, value in after.items() if name in before}  # a new field has its own default
         if before is not None and before != after:
             yield f"{place}: the default was {before!r}, is {after!r}"
 

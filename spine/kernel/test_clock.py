@@ -68,6 +68,8 @@ TIME_COLUMNS: Final = (
     TimeColumn("provider_breakers", "opened_until"),
     TimeColumn("provider_breakers", "probe_until"),
     TimeColumn("provider_breakers", "forced_until"),
+    TimeColumn("recipient_paces", "used_until"),
+    TimeColumn("recipient_paces", "queued_until"),
     TimeColumn("tickets", "sla_running_since"),
     # After each other as a reschedule locks them.
     TimeColumn("waitlist_entries", "offer_expires_at"),

@@ -151,3 +151,10 @@ class SandboxState(BaseModel):
         description="true: no connection; timeouts: no answer; slow_ms: answers after `slow_ms`; false: heals.",
     )
     slow_ms: int = Field(default=2000, ge=0, le=10_000)
+
+
+class RecipientRate(Body):
+    """How often the account writes to one person."""
+
+    interval_s: float = Field(ge=0.1, le=30 * 24 * 3600, description="A person gets at most one message in this time,")
+    burst: int = Field(default=1, ge=1, le=1_000, description="and up to this many at once after a pause.")

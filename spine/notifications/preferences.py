@@ -6,6 +6,7 @@ from pydantic import Field, StringConstraints
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Mapped, aliased
 
+from policies.opt_outs import OptOut
 from spine.directory.contacts import CONTACT, ContactRow
 from spine.kernel import ids, store, timeline
 from spine.kernel.events import EventType
@@ -13,6 +14,7 @@ from spine.kernel.resource import Body, Resource, ResourceOut, TenantRow
 from spine.kernel.routes import CurrentUnit, Paging, declares, new_router
 from spine.kernel.store import Page
 from spine.kernel.timeline import Change
+from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.provider_kinds import Channel
 
 ContactId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -96,6 +98,17 @@ async def put_preference(body: PreferencePut, unit: CurrentUnit) -> PreferenceOu
     )
     out: PreferenceOut = await store.emit_event(unit, PREFERENCE, row, "changed")
     return out
+
+
+async def opt_outs_of(unit: UnitOfWork, contact_id: str) -> list[OptOut]:
+    """Return the preferences of a contact that are in force."""
+    query = (
+        select(PreferenceRow.channel, PreferenceRow.category, PreferenceRow.opted_out)
+        .distinct(PreferenceRow.channel, PreferenceRow.category)
+        .where(PreferenceRow.workspace_id == unit.workspace_id, PreferenceRow.contact_id == contact_id)
+        .order_by(PreferenceRow.channel, PreferenceRow.category, PreferenceRow.id.desc())
+    )
+    return [OptOut(*row) for row in await unit.session.execute(query)]
 
 
 @router.get("", openapi_extra=declares("notifications:read"), summary="List the wishes in force, newest first")

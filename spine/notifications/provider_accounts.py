@@ -17,7 +17,7 @@ from spine.kernel.routes import CurrentUnit, IfMatch, Paging, declares, new_rout
 from spine.kernel.store import Page
 from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.account_credentials import require_secret_again, seal, unseal, validate_account
-from spine.notifications.account_models import SandboxState
+from spine.notifications.account_models import RecipientRate, SandboxState
 from spine.notifications.account_targets import callback_url, check_target, resolve_target
 from spine.notifications.breakers import CLOSED, OPENED, BreakerOut, end_misconfigured, read_breakers
 from spine.notifications.provider_kinds import PROVIDER_KINDS, SANDBOX, Channel, KindName
@@ -43,6 +43,7 @@ class AccountRow(TenantRow):
     priority: Mapped[int]
     weight: Mapped[int]
     rate_per_s: Mapped[float | None] = mapped_column(Double)
+    recipient_rate: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     unit_cost_micros: Mapped[int | None] = mapped_column(BigInteger)
     credentials: Mapped[bytes | None] = mapped_column(LargeBinary)
     config: Mapped[dict[str, Any]]
@@ -61,6 +62,7 @@ class AccountCreate(Body):
     priority: Priority = _DEFAULT_PRIORITY
     weight: Weight = 1
     rate_per_s: Rate | None = None
+    recipient_rate: RecipientRate | None = None
     unit_cost_micros: UnitCost | None = None
     credentials: dict[str, JsonValue] = Field(
         default={},
@@ -75,6 +77,7 @@ class AccountUpdate(PatchBody):
     priority: Priority = _DEFAULT_PRIORITY
     weight: Weight = 1
     rate_per_s: Rate | None = None
+    recipient_rate: RecipientRate | None = None
     unit_cost_micros: UnitCost | None = None
     credentials: dict[str, JsonValue] = {}
     config: dict[str, JsonValue] = {}
@@ -90,6 +93,7 @@ class AccountOut(ResourceOut):
     priority: int
     weight: int
     rate_per_s: float | None
+    recipient_rate: RecipientRate | None
     unit_cost_micros: int | None
     config: dict[str, Any]
     sandbox: SandboxState | None = Field(description="How a sandbox account is told to misbehave; null for real ones.")
@@ -170,6 +174,7 @@ async def create_provider_account(body: AccountCreate, unit: CurrentUnit) -> Acc
         priority=body.priority,
         weight=body.weight,
         rate_per_s=body.rate_per_s,
+        recipient_rate=body.recipient_rate.model_dump() if body.recipient_rate else None,
         unit_cost_micros=body.unit_cost_micros,
         credentials=seal(unit.platform.vault, credentials, unit.workspace_id, id),
         config=config.model_dump(exclude_none=True),
@@ -200,6 +205,8 @@ async def update_provider_account(
     if credentials.model_dump(exclude_none=True) != old:
         values["credentials"] = seal(unit.platform.vault, credentials, row.workspace_id, row.id)
     values["config"] = config.model_dump(exclude_none=True)
+    if body.recipient_rate is not None:
+        values["recipient_rate"] = body.recipient_rate.model_dump()
     if "sandbox" in values:
         if row.kind != SANDBOX:
             raise Unprocessable("only a sandbox account can be told to fail", code="not_a_sandbox", param="sandbox")

@@ -111,6 +111,16 @@ def _shared_out(accounts: Accounts, step: Step, message_id: str) -> Accounts:
     return sorted(accounts, key=lambda account: (account["priority"], turn[account["id"]]))
 
 
+def channels_without_money(policy: Policy, accounts: Accounts) -> frozenset[str]:
+    """Return the channels of steps that have accounts, each of which costs money that is spent."""
+    found = set()
+    for step in policy.steps:
+        usable = accounts_of_step(accounts, step.channel, step.providers)
+        if usable and all(account["spent"] for account in usable):
+            found.add(step.channel)
+    return frozenset(found)
+
+
 def strategy_warnings(
     strategy: Mapping[str, Any], accounts: Accounts, provider_templates: Mapping[str, Any] = _NONE
 ) -> list[dict[str, Any]]:

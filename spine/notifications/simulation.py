@@ -1,11 +1,15 @@
 """Simulate a channel policy: the trace of a message in an imagined world, made by the function that decides in reality."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import select
 
-from policies.simulation import ScriptedOutcome, SimulatedWorld, simulate
+from policies.fallback_values import Policy, Quotas
+from policies.opt_outs import opted_out
+from policies.simulation import simulate
+from policies.simulation_values import ScriptedOutcome, SimulatedWorld
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Timestamp
@@ -14,22 +18,26 @@ from spine.kernel.unit_of_work import UnitOfWork
 from spine.notifications.accept import plan_messages
 from spine.notifications.channel_policies import PolicyOut, PolicyRow, get_policy_row, parse_policy
 from spine.notifications.message_models import Caution
+from spine.notifications.message_plan import MessagePlan
 from spine.notifications.message_request import MAX_AHEAD, MessageCreate
+from spine.notifications.preferences import opt_outs_of
 from spine.notifications.provider_accounts import AccountRow
-from spine.notifications.provider_kinds import Channel
-from spine.notifications.routing import routes_by_step, strategy_warnings
+from spine.notifications.provider_kinds import PROVIDER_KINDS, Channel
+from spine.notifications.routing import channels_without_money, routes_by_step, strategy_warnings
 
 Kind = Literal[
-    "sent", "delivered", "read", "failed", "none", "late", "rejected", "rate_limited", "timeout", "transient"
+    "sent", "delivered", "read", "failed", "none", "late", "lost", "rejected", "rate_limited", "timeout", "transient"
 ]
 Named = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+"""Accounts by id, name or kind, or all those of a channel."""
+Seconds = Annotated[float, Field(ge=0, le=30 * 24 * 3600)]
 
 
 class ImaginedReceipt(Body):
     """What a channel's calls come to, and how long after the call its receipt comes."""
 
     status: Kind = "delivered"
-    after_s: float | None = Field(default=None, ge=0, le=30 * 24 * 3600)
+    after_s: Seconds | None = None
 
 
 class ImaginedWorld(Body):
@@ -38,6 +46,19 @@ class ImaginedWorld(Body):
     )
     receipts: dict[Channel, Kind | ImaginedReceipt] = Field(
         default={}, description="By channel; `delivered` where nothing is said."
+    )
+    circuits_open: dict[Named, Seconds] = Field(
+        default={}, max_length=100, description="By account, as in `providers_down`: how long its circuit is open."
+    )
+    recipient_rate: dict[Named, Seconds] = Field(
+        default={}, max_length=100, description="By account: how long it may not write to this person again."
+    )
+    quota_used_up: bool = Field(default=False, description="The quota of messages; the first step is paid for.")
+    spend_used_up: bool = Field(default=False, description="The quota of money: accounts that cost some are not used.")
+    opted_out: list[Channel] = Field(
+        default=[],
+        max_length=10,
+        description="Channels that the person does not want, beside what the contact has said.",
     )
 
 
@@ -53,7 +74,7 @@ class TraceLine(BaseModel):
     """One thing that would happen."""
 
     at_s: float = Field(description="Seconds after the start.")
-    action: str = Field(description="skip, send, accepted, rejected, unknown, wait, receipt, done or fail.")
+    action: str = Field(description="skip, send, accepted, rejected, unknown, wait, poll, receipt, done or fail.")
     step: int | None
     channel: str | None
     provider: str | None = Field(description="The account's kind.")
@@ -87,24 +108,35 @@ SIMULATED = EventType("policy.simulated", PolicySimulated, "A channel policy was
 router = new_router("/notifications/v1/channel_policies", "channel_policies")
 
 
-async def _accounts(unit: UnitOfWork) -> list[dict[str, Any]]:
+async def _accounts(unit: UnitOfWork, *, spend_used_up: bool) -> list[dict[str, Any]]:
     query = (
         select(
-            AccountRow.id, AccountRow.name, AccountRow.channel, AccountRow.kind, AccountRow.priority, AccountRow.weight
+            AccountRow.id,
+            AccountRow.name,
+            AccountRow.channel,
+            AccountRow.kind,
+            AccountRow.priority,
+            AccountRow.weight,
+            AccountRow.unit_cost_micros,
         )
         .where(AccountRow.workspace_id == unit.workspace_id)
         .order_by(AccountRow.priority, AccountRow.id)
     )
-    return [{**row, "degraded": False} for row in (await unit.session.execute(query)).mappings()]
+    return [
+        {**row, "degraded": False, "spent": spend_used_up and row["unit_cost_micros"] is not None}
+        for row in (await unit.session.execute(query)).mappings()
+    ]
 
 
-def _down(accounts: list[dict[str, Any]], names: list[str]) -> frozenset[str]:
-    wanted = set(names)
-    return frozenset(
-        account["id"]
-        for account in accounts
-        if wanted & {account["id"], account["name"], account["kind"], account["channel"]}
-    )
+def _by_account(accounts: list[dict[str, Any]], named: Mapping[str, float]) -> dict[str, float]:
+    """Return the seconds by account id, the longest where several names are an account's."""
+    found: dict[str, float] = {}
+    for account in accounts:
+        names = {account["id"], account["name"], account["kind"], account["channel"]}
+        seconds = [s for name, s in named.items() if name in names]
+        if seconds:
+            found[account["id"]] = max(seconds)
+    return found
 
 
 def _scripted_outcomes(receipts: dict[Channel, Kind | ImaginedReceipt]) -> dict[str, ScriptedOutcome]:
@@ -116,12 +148,21 @@ def _scripted_outcomes(receipts: dict[Channel, Kind | ImaginedReceipt]) -> dict[
     }
 
 
-async def _strategy(unit: UnitOfWork, row: PolicyRow, message: MessageCreate | None) -> dict[str, Any]:
-    if message is None:
-        shown = PolicyOut.model_validate(row).model_dump(mode="json")
-        return {name: shown[name] for name in ("steps", "deadline_s", "quiet_hours")}
-    request = message.model_copy(update={"policy": row.id})
-    return (await plan_messages(unit.platform, unit.caller, [request]))[0].strategy
+def _strategy(row: PolicyRow, plan: MessagePlan | None) -> dict[str, Any]:
+    if plan is not None:
+        return plan.strategy
+    shown = PolicyOut.model_validate(row).model_dump(mode="json")
+    return {name: shown[name] for name in ("steps", "deadline_s", "quiet_hours")}
+
+
+async def _blocked(unit: UnitOfWork, policy: Policy, world: ImaginedWorld, plan: MessagePlan | None) -> dict[str, str]:
+    """Return the channels that the person does not want: those of the imagined world, and what the contact has said."""
+    channels = set(world.opted_out)
+    if plan is not None and plan.recipient.contact_id is not None:
+        opt_outs = await opt_outs_of(unit, plan.recipient.contact_id)
+        category = plan.template["category"]
+        channels |= {Channel(step.channel) for step in policy.steps if opted_out(opt_outs, step.channel, category)}
+    return dict.fromkeys(channels, "opted_out")
 
 
 @router.post(
@@ -132,16 +173,29 @@ async def _strategy(unit: UnitOfWork, row: PolicyRow, message: MessageCreate | N
 async def simulate_channel_policy(id: str, unit: CurrentUnit, body: SimulateBody | None = None) -> SimulationOut:
     request = body or SimulateBody()
     row = await get_policy_row(unit, id)
-    strategy = await _strategy(unit, row, request.message)
+    plan = None
+    if request.message is not None:
+        message = request.message.model_copy(update={"policy": row.id})
+        plan = (await plan_messages(unit.platform, unit.caller, [message]))[0]
+    strategy = _strategy(row, plan)
     policy = parse_policy(strategy)
-    accounts = await _accounts(unit)
+    imagined = request.world
+    accounts = await _accounts(unit, spend_used_up=imagined.spend_used_up)
     start = request.at or await unit.now()
     if abs(start - await unit.now()) > MAX_AHEAD:
         raise Unprocessable("at lies more than a year away", code="at_too_far", param="at")
     world = SimulatedWorld(
-        routes_by_step(policy, accounts, row.id),
-        _down(accounts, request.world.providers_down),
-        _scripted_outcomes(request.world.receipts),
+        routes_by_step(policy, [account for account in accounts if not account["spent"]], row.id),
+        frozenset(_by_account(accounts, dict.fromkeys(imagined.providers_down, 0.0))),
+        _scripted_outcomes(imagined.receipts),
+        await _blocked(unit, policy, imagined, plan),
+        _by_account(accounts, imagined.circuits_open),
+        _by_account(accounts, imagined.recipient_rate),
+        Quotas(imagined.quota_used_up, channels_without_money(policy, accounts)),
+        frozenset(account["id"] for account in accounts if PROVIDER_KINDS[account["kind"]].polls),
+        (plan.addresses["sms"], (plan.template["dlt"] or {}).get("category"))
+        if plan and "sms" in plan.addresses
+        else None,
     )
     lines, outcome, duplicate_possible = simulate(policy, world, start)
     unit.emit(

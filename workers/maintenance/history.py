@@ -116,6 +116,13 @@ SANDBOX_RECEIPTS_DELETE: Final = """
          SELECT ctid FROM spine.sandbox_receipts WHERE due_at < now() - $2::interval ORDER BY due_at, seq LIMIT $1))
 """
 """Receipts that could not be applied for the whole retention."""
+RECIPIENT_PACES_DELETE: Final = """
+    DELETE FROM spine.recipient_paces
+     WHERE ctid = ANY (ARRAY(
+         SELECT ctid FROM spine.recipient_paces WHERE greatest(used_until, queued_until) < now()
+          ORDER BY greatest(used_until, queued_until) LIMIT $1 FOR UPDATE SKIP LOCKED))
+"""
+"""A person who is not held back has the same pace without a row."""
 
 
 class Retention:
@@ -138,6 +145,7 @@ class Retention:
                     await self._delete_history(connection, history, row["workspace_id"])
             after = ids[-1]
         await self._delete_while_full(connection, SANDBOX_RECEIPTS_DELETE, self._batch, self._retention)
+        await self._delete_while_full(connection, RECIPIENT_PACES_DELETE, self._batch)
 
     async def _delete_history(self, connection: Connection, history: History, workspace_id: str) -> None:
         last = ""

@@ -9,8 +9,8 @@ from spine.notifications.breakers import may_probe, not_before
 from spine.notifications.locked_messages import Connection, LockedMessage
 
 ACCOUNTS_LOAD: Final = """
-    SELECT a.workspace_id, a.id, a.env, a.name, a.channel, a.kind, a.priority, a.weight, a.rate_per_s, a.unit_cost_micros,
-           a.credentials, a.config, a.sandbox,
+    SELECT a.workspace_id, a.id, a.env, a.name, a.channel, a.kind, a.priority, a.weight, a.rate_per_s, a.recipient_rate,
+           a.unit_cost_micros, a.credentials, a.config, a.sandbox,
            CASE WHEN a.unit_cost_micros IS NULL THEN false ELSE EXISTS (
                SELECT FROM spine.quotas q WHERE q.workspace_id = a.workspace_id AND q.name = 'spend' AND q.used >= q."limit"
                   AND q.resets_at > now()) END AS spent,

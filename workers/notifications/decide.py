@@ -18,8 +18,9 @@ from spine.notifications.locked_messages import Connection, LockedAttempt, Locke
 from spine.notifications.message_changes import MessageChanges
 from spine.notifications.provider_calls import FREE, ProviderCall, ProviderResult, charge
 from spine.notifications.provider_kinds import PROVIDER_KINDS
+from spine.notifications.recipient_paces import RecipientPaces
 from spine.notifications.rendering import ParsedTemplate, TemplateCache, VariableMissing
-from spine.notifications.state_machine.decide import decide_next_attempt
+from spine.notifications.state_machine.decide import Surroundings, decide_next_attempt
 from spine.notifications.state_machine.results import record_result
 from spine.notifications.template_budget import Unrenderable
 from workers.notifications.accounts import Accounts, quotas_used_up
@@ -122,6 +123,7 @@ class MessageDecider:
         messages, now = await lock_messages(connection, keys, self._worker_id)
         changes = MessageChanges(now)
         accounts = await Accounts.load(connection, {key[0] for key in messages}, now, self._recheck_s, self._lease)
+        paces = await RecipientPaces.lock(connection, messages.values(), accounts.by_id.values(), now)
         used_up = await quotas_used_up(connection, messages.values())
         started: list[_Started] = []
         broken: list[MessageKey] = []
@@ -135,9 +137,10 @@ class MessageDecider:
                 )
 
             try:
-                attempt = self._next_attempt(
-                    changes, message, results.get(key), accounts, may_call, quota_used_up=key[0] in used_up
+                surroundings = Surroundings(
+                    accounts.of(key[0]), accounts.breakers, paces, may_call, quota_used_up=key[0] in used_up
                 )
+                attempt = self._next_attempt(changes, message, results.get(key), surroundings)
             except Exception:
                 _log.exception("a message cannot be decided on", message_id=key[1])
                 broken.append(key)
@@ -147,6 +150,7 @@ class MessageDecider:
                 started.append(_Started(message, attempt, accounts.start(attempt.provider_account_id)))
             await turns.give()
         await accounts.give_back_probes(connection)
+        await paces.write(connection)
         await changes.write(connection, self._worker_id)
         if broken:
             await connection.execute(RELEASE, self._worker_id, _ERROR_PAUSE, *_columns(broken))
@@ -169,10 +173,7 @@ class MessageDecider:
         changes: MessageChanges,
         message: LockedMessage,
         result: CallResult | None,
-        accounts: Accounts,
-        may_call: Callable[[str], bool],
-        *,
-        quota_used_up: bool,
+        surroundings: Surroundings,
     ) -> LockedAttempt | None:
         """The attempt that this message makes now."""
         if result is not None:
@@ -191,9 +192,7 @@ class MessageDecider:
                 changes.add_timeline_entry(message, "attempt.repeated", {"attempt_id": last.id, "why": why})
                 return last
             record_result(changes, message, last, ProviderResult("unknown", None, "timeout", "worker_lost"))
-        return decide_next_attempt(
-            changes, message, accounts.of(message.key[0]), may_call, accounts.breakers, quota_used_up=quota_used_up
-        )
+        return decide_next_attempt(changes, message, surroundings)
 
     async def _fetch_templates(self, connection: Connection, messages: Iterable[LockedMessage]) -> _Templates:
         """Return the messages' templates by id, each parsed, or as its row if it is not parsed yet."""

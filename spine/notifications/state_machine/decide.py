@@ -1,11 +1,12 @@
 """Choose a message's next attempt by its fallback policy, or wait, or end the message."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from policies.fallback import next_step
-from policies.fallback_values import Breakers, Done, Fail, Poll, Quotas, Send, Skip, Step, Wait, World
+from policies.fallback_values import Breakers, Done, Fail, Poll, Quotas, Send, Skip, Wait, World
 from policies.opt_outs import opted_out
 from policies.windows import dlt_window_closed
 from spine.kernel import ids
@@ -13,45 +14,55 @@ from spine.notifications.locked_messages import LockedAttempt, LockedMessage
 from spine.notifications.message_changes import MessageChanges
 from spine.notifications.message_models import Status
 from spine.notifications.provider_kinds import PROVIDER_KINDS
-from spine.notifications.routing import accounts_of_step, routes_by_step
+from spine.notifications.recipient_paces import RecipientPaces
+from spine.notifications.routing import channels_without_money, routes_by_step
 from spine.notifications.state_machine.transitions import end_waits, fail_message, set_current_attempt
 
 _POLL: Final = timedelta(seconds=25)
 """How long a message waits for its provider's answer to a question. A call takes less."""
 
 
-def decide_next_attempt(
-    changes: MessageChanges,
-    message: LockedMessage,
-    accounts: Sequence[Mapping[str, Any]],
-    may_call: Callable[[str], bool],
-    breakers: Breakers,
-    *,
-    quota_used_up: bool,
-) -> LockedAttempt | None:
-    """Take the next step of a message that this worker has leased. Returns the attempt to make, or None.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the decision on a message needs to know of its workspace.
 
-    `accounts` are the provider accounts of the message's workspace, in order of priority; those with an open breaker are
-    passed over. The message waits for the account, without an attempt, if `may_call` is false for its id. While the
-    workspace's quota is used up, a message that a provider has accepted once takes no further step. Accounts that are `spent`
-    cost money that the workspace's quota no longer has, and are passed over too.
+    `accounts` are the provider accounts, in order of priority; those with an open breaker are passed over, as are those
+    that are `spent`: they cost money that the workspace's quota no longer has. While the quota of messages is used up, a
+    message that a provider has accepted once takes no further step. The message waits for an account, without an attempt, if
+    `may_call` is false for its id, or if its rate to one person says so.
     """
+
+    accounts: Sequence[Mapping[str, Any]]
+    breakers: Breakers
+    recipient_paces: RecipientPaces
+    may_call: Callable[[str], bool]
+    quota_used_up: bool
+
+
+def decide_next_attempt(
+    changes: MessageChanges, message: LockedMessage, surroundings: Surroundings
+) -> LockedAttempt | None:
+    """Take the next step of a message that this worker has leased. Returns the attempt to make, or None."""
     if message.row["status"] == Status.CANCELLED:
         changes.end(message)
         return None
+    accounts, paces = surroundings.accounts, surroundings.recipient_paces
     affordable = [account for account in accounts if not account["spent"]]
-    world = _world(message, affordable, changes.now)
+    world = _world(message, affordable, changes.now, paces.free_at(message))
     attempts = [attempt.to_policy_attempt() for attempt in message.attempts]
-    further = quota_used_up and any(attempt.accepted_at is not None for attempt in message.attempts)
-    quotas = Quotas(frozenset(step.channel for step in message.policy.steps if further or _is_spent(step, accounts)))
-    decision = next_step(message.policy, attempts, world, changes.now, breakers, quotas)
+    quotas = Quotas(surroundings.quota_used_up, channels_without_money(message.policy, accounts))
+    decision = next_step(message.policy, attempts, world, changes.now, surroundings.breakers, quotas)
     if isinstance(decision, Send | Wait | Poll | Fail):
         _record_skipped(changes, message, decision.skipped)
-    if isinstance(decision, Send) and not may_call(decision.route.account_id):
+    if isinstance(decision, Send) and not surroundings.may_call(decision.route.account_id):
         _wait_for_account(changes, message, _find(accounts, decision.route.account_id))
     elif isinstance(decision, Send):
+        if decision.why != "retry":
+            paces.use(message, decision.route.account_id)
         return _start_attempt(changes, message, decision, _find(accounts, decision.route.account_id))
     elif isinstance(decision, Wait):
+        if decision.account_id is not None:
+            _queue_for_person(changes, message, decision, paces)
         _wait(changes, message, decision)
     elif isinstance(decision, Poll):
         attempt = message.attempts[-1]
@@ -79,14 +90,22 @@ def _wait_for_account(changes: MessageChanges, message: LockedMessage, account: 
         changes.add_timeline_entry(message, "attempt.waits", detail)
 
 
-def _is_spent(step: Step, accounts: Sequence[Mapping[str, Any]]) -> bool:
-    """True if a step has accounts, and each of them costs money that is spent."""
-    usable = accounts_of_step(accounts, step.channel, step.providers)
-    return bool(usable) and all(account["spent"] for account in usable)
+def _queue_for_person(changes: MessageChanges, message: LockedMessage, decision: Wait, paces: RecipientPaces) -> None:
+    """Leave the message its turn among those to the same person, if there is one before its deadline."""
+    assert decision.account_id is not None
+    if decision.until != message.row["deadline_at"]:
+        paces.queue(message, decision.account_id, decision.until)
+    detail = {"provider_account_id": decision.account_id, "why": decision.why, "until": decision.until}
+    changes.add_timeline_entry(message, "attempt.waits", detail)
 
 
-def _world(message: LockedMessage, accounts: Sequence[Mapping[str, Any]], now: datetime) -> World:
-    """Return what the fallback policy needs besides the attempts: routes, blocked channels and deadlines."""
+def _world(
+    message: LockedMessage,
+    accounts: Sequence[Mapping[str, Any]],
+    now: datetime,
+    recipient_free_at: Mapping[str, datetime],
+) -> World:
+    """Return what the fallback policy needs besides the attempts: routes, blocked channels and times."""
     row = message.row
     blocked: dict[str, str] = {}
     for step in message.policy.steps:
@@ -94,7 +113,8 @@ def _world(message: LockedMessage, accounts: Sequence[Mapping[str, Any]], now: d
             blocked[step.channel] = "opted_out"
         elif dlt_window_closed(step.channel, row["addresses"][step.channel], row["dlt_category"], now):
             blocked[step.channel] = "window_closed"
-    return World(routes_by_step(message.policy, accounts, row["id"]), blocked, row["deadline_at"], row["held_until"])
+    routes = routes_by_step(message.policy, accounts, row["id"])
+    return World(routes, blocked, row["deadline_at"], row["held_until"], recipient_free_at)
 
 
 def _record_skipped(changes: MessageChanges, message: LockedMessage, skipped: Sequence[Skip]) -> None:

@@ -85,6 +85,31 @@ def test_too_much_to_one_person_holds_that_person_only() -> None:
     assert given_up.channel == "sms"
 
 
+def test_a_person_who_has_just_got_a_message_is_waited_for() -> None:
+    """Within the step's wait the message waits for its turn, past it the next channel has it; no other account does.
+
+    If no channel is left it waits as long as its deadline allows. A retry is the same message, and waits for no turn.
+    """
+    soon, late = NOW + timedelta(seconds=60), NOW + timedelta(seconds=61)
+    held = replace(WORLD, recipient_free_at={"prv_a": soon})
+    assert next_step(TWO, [], held, NOW) == Wait(soon, "recipient_rate", account_id="prv_a")
+    assert next_step(TWO, [], held, soon) == next_step(TWO, [], WORLD, soon)
+    passed = next_step(TWO, [], replace(WORLD, recipient_free_at={"prv_a": late}), NOW)
+    assert isinstance(passed, Send)
+    assert (passed.channel, [skip.reason for skip in passed.skipped]) == ("sms", ["recipient_rate"])
+    parked = next_step(TWO, [], replace(WORLD, recipient_free_at={"prv_a": late, "prv_c": late}), NOW)
+    assert isinstance(parked, Wait)
+    assert (parked.until, parked.why, parked.account_id) == (late, "recipient_rate", "prv_a")
+    beyond = NOW + timedelta(hours=2)
+    bounded = next_step(TWO, [], replace(WORLD, recipient_free_at={"prv_a": beyond, "prv_c": beyond}), NOW)
+    assert isinstance(bounded, Wait)
+    assert bounded.until == WORLD.deadline_at
+    again = attempt(outcome="rejected", state="failed", failure="transient", retry_s=0)
+    retry = next_step(TWO, [again], held, NOW)
+    assert isinstance(retry, Send)
+    assert retry.why == "retry"
+
+
 def test_a_message_starts_with_its_first_step() -> None:
     """The first call goes to the first account of the first channel."""
     decision = next_step(TWO, [], WORLD, NOW)
@@ -166,7 +191,10 @@ def test_a_blocked_step_is_skipped_with_its_reason() -> None:
     decision = next_step(TWO, [], world, NOW)
     assert isinstance(decision, Send)
     assert [skip.reason for skip in decision.skipped] == ["opted_out"]
-    quota = next_step(TWO, [], WORLD, NOW, quotas=Quotas(frozenset({"whatsapp"})))
+    paid = [attempt(wait_s=-1)]
+    assert isinstance(next_step(TWO, paid, WORLD, NOW, quotas=Quotas(messages=True)), Fail)
+    assert isinstance(next_step(TWO, [], WORLD, NOW, quotas=Quotas(messages=True)), Send)
+    quota = next_step(TWO, [], WORLD, NOW, quotas=Quotas(money=frozenset({"whatsapp"})))
     assert isinstance(quota, Send)
     assert [skip.reason for skip in quota.skipped] == ["quota_exceeded"]
     failed = next_step(TWO, [], World({}), NOW)

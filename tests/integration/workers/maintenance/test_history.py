@@ -17,6 +17,7 @@ from workers.maintenance.history import (
     MESSAGES,
     MESSAGES_DELETE,
     MESSAGES_PAST,
+    RECIPIENT_PACES_DELETE,
     SANDBOX_RECEIPTS_DELETE,
     WORKSPACES,
     Retention,
@@ -224,6 +225,7 @@ async def test_every_statement_reads_its_batch_by_an_index(api: Api, org: Organi
         *((statement, (id, old, batch)) for statement in MESSAGE_PARTS),
         (MESSAGES_DELETE, (id, old, RETENTION)),
         (SANDBOX_RECEIPTS_DELETE, (batch, RETENTION)),
+        (RECIPIENT_PACES_DELETE, (batch,)),
         *((history.find, ([id], RETENTION)) for history in HISTORIES),
         *((history.delete, (id, "", batch, RETENTION)) for history in HISTORIES),
     ]

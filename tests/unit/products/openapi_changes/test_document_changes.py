@@ -101,7 +101,7 @@ DOCUMENT: Final[Document] = {
                     "size": {"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]},
                     "kind": {"type": "string", "enum": ["a", "b"], "default": "a"},
                     "notes": {"type": "array", "items": {"type": "string"}, "maxItems": 5},
-                    "extra": {"type": "object", "additionalProperties": {"type": "string"}},
+                    "extra": {"type": "object", "additionalProperties": {"type": "string"}, "default": {"a": "1"}},
                 },
                 "required": ["name"],
             },
@@ -148,6 +148,9 @@ ASKED: Final[dict[str, Mutation]] = {
     "body.name: the field is gone": lambda p: (p.asked["properties"].pop("name"), p.asked["required"].clear()),
     "body.kind: values b is no longer accepted": lambda p: p.asked["properties"]["kind"].update(enum=["a"]),
     "body.kind: the default was 'a', is 'b'": lambda p: p.asked["properties"]["kind"].update(default="b"),
+    "body.extra: the default was {'a': '1'}, is {'a': '2'}": lambda p: p.asked["properties"]["extra"].update(
+        default={"a": "2", "b": "3"}
+    ),
     "body.name: values of any kind are no longer accepted": lambda p: p.asked["properties"]["name"].update(enum=["x"]),
     "body.kind: the field became required": lambda p: p.asked["required"].append("kind"),
     "body.new: a new field is required": lambda p: (
@@ -231,6 +234,7 @@ ADDITIONS: Final[dict[str, Mutation]] = {
     "no limit in a request": lambda p: p.asked["properties"]["notes"].pop("maxItems"),
     "a field of a request that is optional now": lambda p: p.asked["required"].clear(),
     "a default": lambda p: p.asked["properties"]["name"].update(default="x"),
+    "a field in a default": lambda p: p.asked["properties"]["extra"].update(default={"a": "1", "b": "3"}),
     "a field in a response": lambda p: p.told["properties"].update(new={"type": "string"}),
     "a field of a response that is always there now": lambda p: p.told["required"].append("note"),
     "fewer values in a response": lambda p: p.told["properties"]["state"].update(enum=["open"]),
