@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 from sqlalchemy import exists, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Mapped, aliased
 
 from policies.opt_outs import OptOut
@@ -104,7 +105,7 @@ async def opt_outs_of(unit: UnitOfWork, contact_id: str) -> list[OptOut]:
     """Return the preferences of a contact that are in force."""
     query = (
         select(PreferenceRow.channel, PreferenceRow.category, PreferenceRow.opted_out)
-        .distinct(PreferenceRow.channel, PreferenceRow.category)
+        .ext(distinct_on(PreferenceRow.channel, PreferenceRow.category))
         .where(PreferenceRow.workspace_id == unit.workspace_id, PreferenceRow.contact_id == contact_id)
         .order_by(PreferenceRow.channel, PreferenceRow.category, PreferenceRow.id.desc())
     )

@@ -1,5 +1,8 @@
 """Channel policies: deadlines, versions, which policy applies, and the simulation."""
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 from tests.message_engine import NotificationsClient
 
 MESSAGES = "/notifications/v1/messages"
@@ -62,3 +65,37 @@ def test_a_simulation_returns_what_would_happen(client: NotificationsClient) -> 
     assert client.post(path, {"world": {"providers_down": ["sandbox"]}}, status=200)["outcome"] == "failed"
     message = {"to": NUMBER, "template": "reminder", "vars": {}}
     assert client.post(path, {"world": {}, "message": message}, status=422)["code"] == "variable_missing"
+
+
+def test_a_simulation_knows_what_the_world_and_the_person_say(client: NotificationsClient) -> None:
+    """Circuits, rates, quotas and costs by account, kind or channel; what a contact does not want; the hours of Indian rules."""
+    policy = client.policy(("whatsapp", "delivered", 5), ("sms", "delivered", 300))
+    path = f"{POLICIES}/{policy['id']}/simulate"
+
+    def actions(world: dict[str, Any], **more: Any) -> list[tuple[str, str | None, str | None]]:
+        lines = client.post(path, {"world": world} | more, status=200)["trace"]
+        return [(line["action"], line["channel"], line["reason"]) for line in lines]
+
+    assert actions({"circuits_open": {"whatsapp": 60}})[0] == ("skip", "whatsapp", "circuit_open")
+    assert actions({"recipient_rate": {"sandbox whatsapp": 4}})[0] == ("wait", None, "recipient_rate")
+    assert actions({"recipient_rate": {"sandbox": 6}})[0] == ("skip", "whatsapp", "recipient_rate")
+    assert actions({"opted_out": ["whatsapp"]})[0] == ("skip", "whatsapp", "opted_out")
+    assert ("skip", "sms", "quota_exceeded") in actions({"quota_used_up": True, "receipts": {"whatsapp": "none"}})
+    accounts = client.get("/notifications/v1/provider_accounts")["data"]
+    (whatsapp,) = [row["id"] for row in accounts if row["channel"] == "whatsapp"]
+    client.post(f"/notifications/v1/provider_accounts/{whatsapp}", {"unit_cost_micros": 5}, status=200, method="PATCH")
+    assert actions({"spend_used_up": True})[0] == ("skip", "whatsapp", "quota_exceeded")
+
+    contact = client.contact(phone=NUMBER)
+    wish = {"contact_id": contact, "channel": "whatsapp", "category": "*", "opted_out": True}
+    client.post("/notifications/v1/preferences", wish, status=200, method="PUT")
+    dlt = {"entity_id": "1201159", "template_id": "1207161", "header": "SPINEX", "category": "promotional"}
+    client.template(slug="offer", dlt=dlt)
+    message = {"template": "offer", "vars": {"time": "5"}}
+    at = f"{(datetime.now(UTC) + timedelta(days=1)).date()}T18:00:00Z"
+    for to in ({"contact_id": contact}, {"to": NUMBER}):
+        assert actions({}, message=message | to, at=at)[:3] == [
+            ("skip", "whatsapp", "opted_out"),
+            ("skip", "sms", "window_closed"),
+            ("fail", None, "exhausted"),
+        ]
