@@ -17,6 +17,7 @@ CALL_TIMEOUT_S: Final = 20.0
 """The longest time that a call takes. A lease is longer."""
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _MAX_TEXT_CHARS: Final = 8192
+_MAX_TIMESTAMP_CHARS: Final = 200
 
 
 class SignatureInvalid(Exception):
@@ -104,7 +105,7 @@ def signed_report(secret: str, callback: Callback) -> CallbackResponse:
     read = ProviderReport(
         provider_message_id=token(report, "id") or "",
         status=token(report, "status") or "",
-        reported_at=token(report, "timestamp") or "",
+        reported_at=_reported_at(report),
         attempt_id=token(report, "attempt_id", optional=True),
         text=text(report, "text"),
         code=text(report, "error"),
@@ -124,6 +125,14 @@ def token(report: Mapping[str, Any], name: str, *, optional: bool = False) -> st
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise MalformedCallback(f"{name} is missing, or no short text")
     return value
+
+
+def _reported_at(report: Mapping[str, Any]) -> str:
+    """Return when the provider says that it was, in whatever form: it tells a report from another one, and orders none."""
+    value = report.get("timestamp")
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        raise MalformedCallback("timestamp is missing, or no text")
+    return str(value)[:_MAX_TIMESTAMP_CHARS].replace("\x00", "\ufffd")
 
 
 def text(report: Mapping[str, Any], name: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import orjson
 from pydantic import SecretStr
+from redis.exceptions import RedisError
 
 from spine.kernel.settings import DatabaseSettings, EgressSettings, VaultSettings, WakeupSettings, WorkSettings
 from spine.webhooks.signing import sign
@@ -165,12 +166,12 @@ class DiesAfterCalls(MessageDispatcher):
 
 @asynccontextmanager
 async def sending(
-    api: Api, pipelines: Sequence[PipelineFactory] = PIPELINES, **settings: Any
+    api: Api, pipelines: Sequence[PipelineFactory] = PIPELINES, *, redis_url: str | None = None, **settings: Any
 ) -> AsyncIterator[Runtime]:
     """Run the message pipelines in this loop. They are woken every 30 ms, without Redis."""
     runtime = Runtime(
         database=DatabaseSettings(DATABASE_URL=api.database_url, database_pool_size=12),
-        wakeup_settings=WakeupSettings(REDIS_URL=api.redis_url),
+        wakeup_settings=WakeupSettings(REDIS_URL=redis_url or api.redis_url),
         work=WorkSettings(**{"metrics_port": 0, "lease_s": 5, "drain_s": 5, **settings}),
         egress=EgressSettings(egress_allow=(IPv4Network("127.0.0.0/8"),)),
         vault=VaultSettings(encryption_key=SecretStr(KEY)),
@@ -193,6 +194,6 @@ async def sending(
 # cancellation, and the task would open a connection again after the last one was closed.
 async def _wake(runtime: Runtime, stopped: asyncio.Event) -> None:
     while not stopped.is_set():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RedisError):
             await runtime.receive_job("send")
         await asyncio.sleep(0.03)
