@@ -2,13 +2,15 @@
 
 import asyncio
 
+import orjson
+
 from bench.database import Database, Workspace
 from spine.kernel import ids
 
 TEMPLATE = "bench"
 _ACCOUNT = """
     INSERT INTO spine.provider_accounts (workspace_id, id, env, name, channel, kind, priority, weight, sandbox)
-    VALUES ($1, $2, 'test', 'bench', 'sms', 'sandbox', 1, 1, jsonb_build_object('outage', false, 'timeouts', false, 'slow_ms', $3::int))
+    VALUES ($1, $2, 'test', 'bench', 'sms', 'sandbox', 1, 1, $3::jsonb)
 """
 _TEMPLATE = """
     INSERT INTO spine.templates (workspace_id, id, slug, locale, bodies, category)
@@ -19,7 +21,9 @@ _TEMPLATE = """
 async def prepare(database: Database, *, slow_ms: int = 0) -> Workspace:
     """Create a workspace with a sandbox account for SMS, which takes `slow_ms` for each call, and a template."""
     workspace = await database.create_workspace()
-    await database.pool.execute(_ACCOUNT, workspace.id, ids.mint(ids.PREFIXES["provider_account"]), slow_ms)
+    state = {"outage": "slow_ms" if slow_ms else False, "slow_ms": slow_ms}
+    account_id = ids.mint(ids.PREFIXES["provider_account"])
+    await database.pool.execute(_ACCOUNT, workspace.id, account_id, orjson.dumps(state).decode())
     await database.pool.execute(_TEMPLATE, workspace.id, ids.mint(ids.PREFIXES["template"]), TEMPLATE)
     return workspace
 

@@ -19,7 +19,6 @@ from bench.stats import Latency, Spread
 RATE = 50
 _ENDPOINTS = 5
 _MESSAGES_PER_S = 20
-_SLOW_SEND_MS = 2_000
 _MESSAGE = {"to": {"phone": "+910000000000"}, "channels": ["sms"], "template": TEMPLATE}
 
 Measure = Callable[[Environment, str], Awaitable[list[float]]]
@@ -121,16 +120,21 @@ async def hanging(environment: Environment) -> AsyncIterator[None]:
         await environment.receiver.cut()
 
 
-@asynccontextmanager
-async def slow_sends(environment: Environment) -> AsyncIterator[None]:
-    """3,000 messages whose provider takes 2 s for each."""
-    workspace = await prepare(environment.database, slow_ms=_SLOW_SEND_MS)
-    body = orjson.dumps({"messages": [_MESSAGE] * 500})
-    async with environment.load(2) as load:
-        requests = (post("/notifications/v1/messages/batch", workspace.key, f"slow-{n}", body) for n in range(6))
-        (await load.closed_loop(requests, 60)).require(201)
-    await asyncio.sleep(0.5)
-    yield
+def many_sends(count: int, slow_ms: int) -> Hurter:
+    """So many messages at once, whose provider takes so long for each."""
+
+    @asynccontextmanager
+    async def hurt(environment: Environment) -> AsyncIterator[None]:
+        workspace = await prepare(environment.database, slow_ms=slow_ms)
+        body = orjson.dumps({"messages": [_MESSAGE] * 500})
+        async with environment.load(2) as load:
+            keys = (f"many-{n}" for n in range(count // 500))
+            requests = (post("/notifications/v1/messages/batch", workspace.key, key, body) for key in keys)
+            (await load.closed_loop(requests, 60)).require(201)
+        await asyncio.sleep(0.5)
+        yield
+
+    return hurt
 
 
 @asynccontextmanager
@@ -169,7 +173,8 @@ PAIRS = (
     _Pair("due rows of 500 endpoints", due_rows(500), "first byte", events),
     _Pair("due rows of 500 endpoints", due_rows(500), "retry lateness", retries),
     _Pair("200 hanging endpoints", hanging, "first byte", events),
-    _Pair("3,000 slow sends", slow_sends, "time to send", sends),
+    _Pair("3,000 slow sends", many_sends(3_000, 2_000), "time to send", sends),
+    _Pair("12,000 quick sends", many_sends(12_000, 0), "time to send", sends),
     _Pair("60 endless readers", endless_reads, "read", reads),
 )
 

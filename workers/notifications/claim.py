@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
+import structlog
+
 from providers.protocol import CALL_TIMEOUT_S
 from spine.notifications.locked_messages import MessageKey
 from spine.notifications.message_changes import MessageChanges
 from workers.connection import Connection, DedicatedConnection
+from workers.database_errors import is_refusal
 from workers.notifications.calls import PreparedCall
 from workers.notifications.decide import MessageDecider
 from workers.notifications.limits import SendLimits
@@ -27,6 +30,8 @@ CLAIM: Final = """
     UPDATE spine.sends_open o SET due_at = now() + $2::interval, leased_by = $1, waits_for = NULL
      WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked)) RETURNING o.workspace_id, o.id
 """
+
+_log = structlog.get_logger(__name__)
 
 _BATCH: Final = 32
 """Messages per claim while there is no backlog. If all of one claim are due, workspaces take turns from then on."""
@@ -52,6 +57,7 @@ class MessageClaimer:
     ) -> None:
         self._worker_id = context.worker_id
         self._lease = lease
+        self._claims = DedicatedConnection(context.pool, async_commit=True)
         self._db = DedicatedConnection(context.pool)
         self._decider = decider
         self._limits = limits
@@ -84,13 +90,32 @@ class MessageClaimer:
             await asyncio.sleep(_FULL_PAUSE_S)
             return
         lease_ends_s = time.monotonic() + self._lease.total_seconds()
-        async with self._db.connection() as connection:
+        async with self._claims.connection() as connection:
             claimed = await self._claim(connection)
-            decided = await self._decider.decide(connection, claimed, lease_ends_s) if claimed else None
-        if decided is not None:
-            self._after_commit(*decided)
+        if claimed:
+            await self._decide(claimed, lease_ends_s)
         if not claimed and self._turns.saw_all:
             await wait_for_wakeup(self._wakeup, self._turns.pause_s)
+
+    async def _decide(self, claimed: Mapping[MessageKey, str | None], lease_ends_s: float) -> None:
+        """Decide on claimed messages. If Postgres refuses what was decided, the message that it refuses waits alone."""
+        parts = [list(claimed)]
+        while parts:
+            part = parts.pop()
+            try:
+                async with self._db.connection() as connection:
+                    wanted = {key: claimed[key] for key in part}
+                    changes, calls = await self._decider.decide(connection, wanted, lease_ends_s)
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                middle = len(part) // 2
+                if middle:
+                    parts += [part[middle:], part[:middle]]
+                else:  # it is due again when its lease ends
+                    _log.error("a decision was refused", message_id=part[0][1], error=repr(error))
+            else:
+                self._after_commit(changes, calls)
 
     async def _claim(self, connection: Connection) -> Mapping[MessageKey, str | None]:
         """Lease rows. Returns their keys, with the account for which a message has waited."""

@@ -70,7 +70,7 @@ class _Started:
 class MessageDecider:
     """Decides what each message does next.
 
-    `is_in_flight` says if this process still makes the call of an attempt; `was_not_made`, if it has left it out.
+    `is_in_flight` says if this process makes the call of an attempt or has its result; `was_not_made`, if it has left it out.
     """
 
     def __init__(
@@ -183,8 +183,9 @@ class MessageDecider:
         if not message.leased:
             return None
         last = message.attempts[-1] if message.attempts else None
-        if last is not None and self._is_in_flight(last.id):
-            return None  # the lease ended before the call did; the result of the call decides
+        recorded = result.prepared.attempt_id if result is not None else None
+        if last is not None and last.id != recorded and self._is_in_flight(last.id):
+            return None  # the lease ended before the call, or the record of its result, did; the result decides
         if last is not None and last.outcome is None and last.state != "failed":
             not_made = self._was_not_made(last.id)
             if last.state == "sending" and (not_made or PROVIDER_KINDS[last.provider].dedupes):

@@ -49,7 +49,7 @@ class MessageDispatcher:
             context.worker_id,
             lease,
             limits,
-            self.sender.is_in_flight,
+            lambda attempt_id: self.sender.is_in_flight(attempt_id) or self.recorder.holds(attempt_id),
             self.sender.was_not_made,
             context.work,
             breakers.recheck_s,
