@@ -1,7 +1,7 @@
 """The sandbox: a fake provider whose recipients' addresses script the outcome (notifications.md, "Sandbox").
 
 A number is `+910000000WSx`: W is the outcome on WhatsApp, S on SMS, x the person's reply. The sandbox stores the
-attempts that it accepted, so that a repeated call counts once. The same statement stores the receipts that will follow.
+attempts that it accepted, so that a repeated call counts once, with the receipts that will follow.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import orjson
 
 from policies.fallback_values import FailureClass
 from providers.protocol import Callback, CallbackResponse, signed_report
+from providers.sandbox.calls import SandboxCall, SandboxCalls
 from spine.directory.addresses import is_sandbox_address
 from spine.notifications.account_credentials import ProviderAccount
 from spine.notifications.provider_calls import ProviderCall, ProviderReport, ProviderResult
@@ -24,19 +25,6 @@ LATE_S: Final = 0.5
 """A late receipt comes this long after the step's wait."""
 _TRANSIENT_FAILURES: Final = 2
 _RATE_RETRY_AFTER_S: Final = 86_400.0
-
-# Stores the call and its receipts. For a repeated call it stores nothing. Returns the provider message id of the first.
-_CALL_PUT: Final = """
-    WITH taken AS (
-        INSERT INTO spine.sandbox_calls (workspace_id, attempt_id, provider_message_id) VALUES ($1, $2, $3)
-        ON CONFLICT DO NOTHING RETURNING attempt_id
-    ), receipts AS (
-        INSERT INTO spine.sandbox_receipts (workspace_id, provider_account_id, attempt_id, body, late, due_at)
-        SELECT $1, $4, $2, u.body, u.late, now() + u.after
-          FROM taken, unnest($5::bytea[], $6::boolean[], $7::interval[]) AS u (body, late, after)
-    )
-    SELECT coalesce((SELECT provider_message_id FROM spine.sandbox_calls WHERE workspace_id = $1 AND attempt_id = $2), $3)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +82,7 @@ class SandboxProvider:
     kind = "sandbox"
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record] | None") -> None:
-        self._pool = pool
+        self._calls = SandboxCalls(pool) if pool is not None else None
 
     async def send(self, account: ProviderAccount, call: ProviderCall) -> ProviderResult:
         """Return the outcome that the recipient's address scripts, and store the receipts that will follow."""
@@ -134,7 +122,7 @@ class SandboxProvider:
     ) -> str:
         """Store the call and its receipts. Returns the provider message id."""
         id = f"sbx-{call.attempt_id}"
-        if self._pool is None:
+        if self._calls is None:
             return id
         wait_s = float(call.wait_s) if scripted.late else 0.0
         now = datetime.now(UTC)
@@ -144,11 +132,11 @@ class SandboxProvider:
         if reply is not None and scripted.replies:
             last_s = max((due_s for _, due_s in receipts), default=wait_s)
             receipts.append((_report(call, f"{id}-reply", "replied", now, 3.0, text=reply), last_s + RECEIPT_S))
-        stored_id: str = await self._pool.fetchval(
-            _CALL_PUT, account.workspace_id, call.attempt_id, id, account.id,
-            [orjson.dumps(body) for body, _ in receipts], [scripted.late] * len(receipts), [timedelta(seconds=s) for _, s in receipts],
-        )  # fmt: skip
-        return stored_id
+        bodies = [(orjson.dumps(body), timedelta(seconds=due_s)) for body, due_s in receipts]
+        await self._calls.put(
+            SandboxCall(account.workspace_id, account.id, call.attempt_id, id, bodies, late=scripted.late)
+        )
+        return id
 
 
 def _scripted(call: ProviderCall) -> tuple[_ScriptedOutcome, str | None]:
