@@ -23,7 +23,7 @@ from spine.kernel.wakeups import WakeupKind, Wakeups
 from workers.heartbeat import Heartbeat
 from workers.pipeline import Pipeline, PipelineFactory, WakeupStatus, WorkerContext, run_forever
 
-POOL_MIN_SIZE: Final = 20
+POOL_MIN_SIZE: Final = 24
 """Each loop keeps a connection. With a smaller pool the heartbeat and the endpoint cache would wait for ever."""
 _CONNECT_PAUSE_S: Final = 1.0
 

@@ -1,12 +1,13 @@
 """Claims due messages: leases their queue rows and decides on them at once.
 
 The longest due come first. When more are due than one claim takes, or one workspace holds all the calls that it may,
-workspaces take turns (`workers.notifications.turns`).
+workspaces take turns (`workers.notifications.turns`). While such a claim is under way, a second one takes the new messages of
+workspaces that have no call in flight: a turn among a backlog takes long, and theirs is the next one anyway.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -30,11 +31,26 @@ CLAIM: Final = """
     UPDATE spine.sends_open o SET due_at = now() + $2::interval, leased_by = $1, waits_for = NULL
      WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked)) RETURNING o.workspace_id, o.id
 """
+CLAIM_NEW: Final = """
+    WITH newest AS MATERIALIZED (
+        SELECT workspace_id FROM spine.sends_open WHERE due_at <= now() ORDER BY due_at DESC LIMIT 64
+    ), picked AS MATERIALIZED (
+        SELECT o.ctid FROM (SELECT DISTINCT workspace_id FROM newest WHERE workspace_id <> ALL ($3::text[])) w
+         CROSS JOIN LATERAL (
+            SELECT ctid FROM spine.sends_open WHERE workspace_id = w.workspace_id AND due_at <= now()
+             ORDER BY due_at LIMIT 4 FOR UPDATE SKIP LOCKED) o LIMIT $4
+    )
+    UPDATE spine.sends_open o SET due_at = now() + $2::interval, leased_by = $1, waits_for = NULL
+     WHERE o.ctid = ANY (ARRAY(SELECT ctid FROM picked)) RETURNING o.workspace_id, o.id
+"""
+"""Leases messages of other workspaces than `$3`, of those whose messages came last."""
 
 _log = structlog.get_logger(__name__)
 
 _BATCH: Final = 32
 """Messages per claim while there is no backlog. If all of one claim are due, workspaces take turns from then on."""
+_NEW_BATCH: Final = 16
+"""Messages per claim beside another one."""
 _FULL_PAUSE_S: Final = 0.05
 _LEASE_MARGIN_S: Final = 10.0
 
@@ -44,8 +60,42 @@ def lease_of(lease_s: float) -> timedelta:
     return timedelta(seconds=max(lease_s, CALL_TIMEOUT_S + _LEASE_MARGIN_S))
 
 
+class _Decisions:
+    """Decides on claimed messages, and passes on the calls to make."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        decider: MessageDecider,
+        after_commit: Callable[[MessageChanges, Sequence[PreparedCall]], None],
+    ) -> None:
+        self._db = DedicatedConnection(context.pool)
+        self._decider = decider
+        self._after_commit = after_commit
+
+    async def decide(self, claimed: Mapping[MessageKey, str | None], lease_ends_s: float) -> None:
+        """Decide on claimed messages. If Postgres refuses what was decided, the message that it refuses waits alone."""
+        parts = [list(claimed)]
+        while parts:
+            part = parts.pop()
+            try:
+                async with self._db.connection() as connection:
+                    wanted = {key: claimed[key] for key in part}
+                    changes, calls = await self._decider.decide(connection, wanted, lease_ends_s)
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                middle = len(part) // 2
+                if middle:
+                    parts += [part[middle:], part[:middle]]
+                else:  # it is due again when its lease ends
+                    _log.error("a decision was refused", message_id=part[0][1], error=repr(error))
+            else:
+                self._after_commit(changes, calls)
+
+
 class MessageClaimer:
-    """Leases rows while calls are free. A lease lasts longer than any call."""
+    """Leases rows while calls are free. A lease lasts longer than any call. Its loops are `step` and `step_new`."""
 
     def __init__(
         self,
@@ -58,17 +108,22 @@ class MessageClaimer:
         self._worker_id = context.worker_id
         self._lease = lease
         self._claims = DedicatedConnection(context.pool, async_commit=True)
-        self._db = DedicatedConnection(context.pool)
-        self._decider = decider
+        self._new_claims = DedicatedConnection(context.pool, async_commit=True)
+        self._decisions = _Decisions(context, decider, after_commit)
+        self._new_decisions = _Decisions(context, decider, after_commit)
         self._limits = limits
-        self._after_commit = after_commit
         self._turns = Turns(context.worker_id, lease, limits)
         self._wakeup = asyncio.Event()
+        self._new_wakeup = asyncio.Event()
+        self._claiming: set[str] | None = None
+        """The workspaces whose messages are being decided on; None while nothing is claimed."""
         self._stopping = False
 
     def wake(self) -> None:
         """Claim without waiting for the next poll."""
         self._wakeup.set()
+        if self._claiming is not None:
+            self._new_wakeup.set()
 
     def on_call_end(self) -> None:
         """Claim again if messages wait for a call."""
@@ -90,32 +145,32 @@ class MessageClaimer:
             await asyncio.sleep(_FULL_PAUSE_S)
             return
         lease_ends_s = time.monotonic() + self._lease.total_seconds()
-        async with self._claims.connection() as connection:
-            claimed = await self._claim(connection)
-        if claimed:
-            await self._decide(claimed, lease_ends_s)
+        self._claiming = set()
+        try:
+            async with self._claims.connection() as connection:
+                claimed = await self._claim(connection)
+            if claimed:
+                self._claiming = _workspaces(claimed)
+                await self._decisions.decide(claimed, lease_ends_s)
+        finally:
+            self._claiming = None
         if not claimed and self._turns.saw_all:
             await wait_for_wakeup(self._wakeup, self._turns.pause_s)
 
-    async def _decide(self, claimed: Mapping[MessageKey, str | None], lease_ends_s: float) -> None:
-        """Decide on claimed messages. If Postgres refuses what was decided, the message that it refuses waits alone."""
-        parts = [list(claimed)]
-        while parts:
-            part = parts.pop()
-            try:
-                async with self._db.connection() as connection:
-                    wanted = {key: claimed[key] for key in part}
-                    changes, calls = await self._decider.decide(connection, wanted, lease_ends_s)
-            except Exception as error:
-                if not is_refusal(error):
-                    raise
-                middle = len(part) // 2
-                if middle:
-                    parts += [part[middle:], part[:middle]]
-                else:  # it is due again when its lease ends
-                    _log.error("a decision was refused", message_id=part[0][1], error=repr(error))
-            else:
-                self._after_commit(changes, calls)
+    async def step_new(self) -> None:
+        """Wait for messages that come while a claim is under way, and claim those of workspaces without a call in flight."""
+        await self._new_wakeup.wait()
+        self._new_wakeup.clear()
+        limit = min(_NEW_BATCH, self._limits.free)
+        if self._stopping or self._claiming is None or limit <= 0:
+            return
+        lease_ends_s = time.monotonic() + self._lease.total_seconds()
+        busy = sorted({*self._limits.by_workspace, *self._claiming})
+        async with self._new_claims.connection() as connection:
+            rows = await connection.fetch(CLAIM_NEW, self._worker_id, self._lease, busy, limit)
+        if rows:
+            claimed = {(row["workspace_id"], row["id"]): None for row in rows}
+            await self._new_decisions.decide(claimed, lease_ends_s)
 
     async def _claim(self, connection: Connection) -> Mapping[MessageKey, str | None]:
         """Lease rows. Returns their keys, with the account for which a message has waited."""
@@ -128,3 +183,7 @@ class MessageClaimer:
             if self._turns.backlog:
                 return claimed
         return claimed | await self._turns.claim(connection)
+
+
+def _workspaces(keys: Iterable[MessageKey]) -> set[str]:
+    return {workspace_id for workspace_id, _ in keys}

@@ -68,6 +68,7 @@ class MessageDispatcher:
         self.claimer.wake()
         async with asyncio.TaskGroup() as loops:
             loops.create_task(run_forever("send claim", self.claimer.step))
+            loops.create_task(run_forever("send claim beside", self.claimer.step_new))
             loops.create_task(run_forever("send record", self.recorder.step))
             loops.create_task(run_forever("breakers", self.breakers.step))
 

@@ -14,10 +14,19 @@ from spine.kernel import ids
 from tests.api import Api, Organisation
 from tests.database import count_rows, owner_connection
 from tests.delivery_engine import Engine
-from tests.message_engine import SECRET, NotificationsClient, end_leases, fetch_value, sending, until
+from tests.message_engine import (
+    SECRET,
+    NotificationsClient,
+    end_leases,
+    fetch_value,
+    notifications_client,
+    sending,
+    until,
+)
 from workers.notifications.calls import PreparedCall
 from workers.notifications.dispatch import MessageDispatcher
 from workers.notifications.limits import SendLimits
+from workers.notifications.receipts import ReceiptPipeline
 from workers.notifications.turns import Turns
 from workers.pipeline import WorkerContext
 
@@ -116,6 +125,45 @@ async def test_a_slow_account_holds_only_its_own(api: Api, client: Notifications
     timelines = [[entry["kind"] for entry in client.audit(id)] for id in sorted(untouched)[:5]]
     assert timelines == [["message.created"]] * 5
     assert client.message(min(untouched))["status"] == "queued"
+
+
+class SlowToDecide(MessageDispatcher):
+    """A worker whose decision on claimed messages lasts until `go_on` is set."""
+
+    go_on: asyncio.Event
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        decisions: Any = self.claimer._decisions
+        decide = decisions.decide
+
+        async def decide_late(*args: Any) -> None:
+            await self.go_on.wait()
+            await decide(*args)
+
+        decisions.decide = decide_late
+
+
+async def test_a_long_decision_holds_no_other_workspace(
+    api: Api, client: NotificationsClient, org: Organisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a worker decides on what it has claimed, the next messages of another workspace are claimed and delivered."""
+    monkeypatch.setattr(SlowToDecide, "go_on", asyncio.Event(), raising=False)
+    other = notifications_client(api.sign_up().test)
+    claimed = "SELECT count(*) FROM spine.sends_open WHERE id = $1 AND leased_by IS NOT NULL"
+    with other.http:
+        other.template()
+        held = client.send(to=SMS_DELIVERED, channels=["sms"])
+        async with sending(api, (SlowToDecide, ReceiptPipeline)):
+            await until(lambda: fetch_value(api, claimed, held), "the message was not claimed")
+            for _ in range(3):
+                await other.until(other.send(to=SMS_DELIVERED, channels=["sms"]), "delivered")
+            behind = client.send(to=SMS_DELIVERED, channels=["sms"])
+            await asyncio.sleep(0.3)
+            assert [client.message(id)["attempts"] for id in (held, behind)] == [[], []]
+            SlowToDecide.go_on.set()
+            for id in (held, behind):
+                await client.until(id, "delivered")
 
 
 async def test_an_account_is_called_at_its_rate_in_the_order_of_acceptance(
