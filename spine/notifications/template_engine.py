@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Final, TextIO, cast
 from liquid import BoundTemplate, Environment, FalsyStrictUndefined, RenderContext
 from liquid.ast import BlockNode, Node
 from liquid.builtin.expressions import LoopExpression, Path
+from liquid.builtin.expressions.logical import ContainsExpression
+from liquid.builtin.expressions.primitive import RangeLiteral
 from liquid.builtin.tags.for_tag import ForNode, ForTag
 from liquid.builtin.tags.tablerow_tag import TablerowNode, TablerowTag
 from liquid.expression import Expression
@@ -99,6 +101,30 @@ def _expression_weight(expression: Expression) -> int:
     return own + sum(_expression_weight(child) for child in expression.children())
 
 
+class _Contains(ContainsExpression):
+    """A search. In a range each element pays: Python goes through all of them for anything but a number."""
+
+    __slots__ = ()
+
+    def evaluate(self, context: RenderContext) -> object:
+        """Return whether the right side is in the left one."""
+        if isinstance(self.left, RangeLiteral):
+            cast(_Context, context).budget.take(self.left.evaluate(context))
+        return super().evaluate(context)
+
+
+def _let_searches_pay(node: Node) -> None:
+    """Replace the searches of a node and of its inner ones. Liquid has no other place to name their class."""
+    rest = list(node.expressions())
+    while rest:
+        expression = rest.pop()
+        if type(expression) is ContainsExpression:
+            expression.__class__ = _Contains
+        rest.extend(expression.children())
+    for child in node.children(cast(RenderContext, None), include_partials=False):
+        _let_searches_pay(child)
+
+
 class _For(ForNode):
     __slots__ = ()
 
@@ -125,6 +151,13 @@ class _TablerowTag(TablerowTag):
 
 class _Environment(Environment):
     context_depth_limit: ClassVar[int] = 20
+
+    def from_string(self, *args: Any, **options: Any) -> BoundTemplate:
+        """Parse a template."""
+        template = super().from_string(*args, **options)
+        for node in template.nodes:
+            _let_searches_pay(node)
+        return template
 
     def setup_tags_and_filters(self, *, extra: bool = False) -> None:
         super().setup_tags_and_filters(extra=extra)
