@@ -18,7 +18,7 @@ from tests.api import Api, Organisation
 from tests.integration.providers.vendor_harnesses import CONFIGS
 from tests.message_engine import NotificationsClient, end_leases, fetch_value, sending, until
 from tests.provider_fakes.twilio import FakeTwilio
-from workers.notifications.claim import CLAIM
+from workers.notifications.claim import CLAIM, CLAIM_NEW
 from workers.notifications.dispatch import MessageDispatcher
 
 PHONE = "+919812345000"
@@ -41,7 +41,7 @@ class Killer:
             if self.dead:
                 raise asyncpg.InterfaceError("the worker is dead")
             found = await original(connection, query, *args, **options)
-            self.claimed = self.claimed or (query == CLAIM and bool(found))
+            self.claimed = self.claimed or (query in (CLAIM, CLAIM_NEW) and bool(found))
             self.n -= self.claimed
             if self.n < 0:
                 self._die(query)
