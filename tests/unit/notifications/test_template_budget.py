@@ -48,7 +48,7 @@ HOSTILE = {
     "searches": "{% for a in (1..5000) %}{% if text contains rare %}{% endif %}{% endfor %}",
     "a search in a range": "{% if (1..99999999) contains 'x' %}{% endif %}",
     "a search in a range in a loop": "{% for a in rows %}{% unless a and (1..9999) contains 'x' %}{% endunless %}{% endfor %}",
-    "a search in a range inside of blocks": "{% case 1 %}{% when 1 %}{% if nil %}{% elsif (1..99999999) contains true %}{% endif %}{% endcase %}",
+    "a search in a block": "{% case 1 %}{% when 1 %}{% if nil %}{% elsif (1..9999999) contains 1.5 %}{% endif %}{% endcase %}",
     "searches from the end": "{% for a in (1..5000) %}{% assign x = text | remove_last: rare %}{% endfor %}",
     "unique rows": "{{ rows | uniq | size }}",
     "unique rows again and again": "{% for a in (1..5000) %}{% assign x = few | uniq %}{% endfor %}",
