@@ -89,10 +89,12 @@ class RecipientPaces:
         for pace in self._paces(message, account_id):
             pace.use(self._now)
 
-    def queue(self, message: LockedMessage, account_id: str, until: datetime) -> None:
-        """Note that this message waits until then for the account."""
-        for pace in self._paces(message, account_id):
+    def queue(self, message: LockedMessage, account_id: str, until: datetime) -> bool:
+        """Note that this message waits until then for the account. Returns False if another worker holds the row."""
+        paces = list(self._paces(message, account_id))
+        for pace in paces:
             pace.queue(until)
+        return bool(paces)
 
     def _paces(self, message: LockedMessage, account_id: str) -> Iterator[RecipientPace]:
         """Yield the pace, if the account has a rate to one person and its row is locked: it is about to change."""

@@ -93,8 +93,9 @@ def _wait_for_account(changes: MessageChanges, message: LockedMessage, account: 
 def _queue_for_person(changes: MessageChanges, message: LockedMessage, decision: Wait, paces: RecipientPaces) -> None:
     """Leave the message its turn among those to the same person, if there is one before its deadline."""
     assert decision.account_id is not None
-    if decision.until != message.row["deadline_at"]:
-        paces.queue(message, decision.account_id, decision.until)
+    at_deadline = decision.until == message.row["deadline_at"]
+    if not at_deadline and not paces.queue(message, decision.account_id, decision.until):
+        return  # it looks again in a moment, which is not worth an entry
     detail = {"provider_account_id": decision.account_id, "why": decision.why, "until": decision.until}
     changes.add_timeline_entry(message, "attempt.waits", detail)
 

@@ -128,18 +128,23 @@ async def test_a_slow_account_holds_only_its_own(api: Api, client: Notifications
 
 
 class SlowToDecide(MessageDispatcher):
-    """A worker whose decision on claimed messages lasts until `go_on` is set."""
+    """A worker whose decisions on the messages of one workspace last until `go_on` is set."""
 
     go_on: asyncio.Event
+    workspace_id: str
 
     def __init__(self, context: WorkerContext) -> None:
         super().__init__(context)
-        decisions: Any = self.claimer._decisions
+        for decisions in (self.claimer._decisions, self.claimer._new_decisions):
+            self._delay(decisions)
+
+    def _delay(self, decisions: Any) -> None:
         decide = decisions.decide
 
-        async def decide_late(*args: Any) -> None:
-            await self.go_on.wait()
-            await decide(*args)
+        async def decide_late(claimed: Mapping[tuple[str, str], Any], lease_ends_s: float) -> None:
+            if self.workspace_id in {workspace_id for workspace_id, _ in claimed}:
+                await self.go_on.wait()
+            await decide(claimed, lease_ends_s)
 
         decisions.decide = decide_late
 
@@ -149,6 +154,7 @@ async def test_a_long_decision_holds_no_other_workspace(
 ) -> None:
     """While a worker decides on what it has claimed, the next messages of another workspace are claimed and delivered."""
     monkeypatch.setattr(SlowToDecide, "go_on", asyncio.Event(), raising=False)
+    monkeypatch.setattr(SlowToDecide, "workspace_id", org.test.workspace_id, raising=False)
     other = notifications_client(api.sign_up().test)
     claimed = "SELECT count(*) FROM spine.sends_open WHERE id = $1 AND leased_by IS NOT NULL"
     with other.http:

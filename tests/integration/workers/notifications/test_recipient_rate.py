@@ -110,6 +110,7 @@ async def test_a_row_that_another_worker_holds_is_not_waited_for(
             await client.until(other, "delivered")
             assert client.message(blocked)["attempts"] == []
         await client.until(blocked, "delivered")
+    assert "attempt.waits" not in [entry["kind"] for entry in client.audit(blocked)]
 
 
 async def test_paces_that_are_over_are_deleted(api: Api, client: NotificationsClient, org: Organisation) -> None:
