@@ -31,8 +31,9 @@ check: $(DEV)
 test: $(DEV)
 	@$(MAKE) --no-print-directory -j2 check pytest
 
+# Tests wait for a quarter of their time: three processes keep two cores busy.
 pytest: $(DEV)
-	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long" --hypothesis-profile=thorough $(WHERE)
+	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not long" --hypothesis-profile=thorough $(WHERE)
 
 bench: $(DEV)
 	$(PY) -m bench
