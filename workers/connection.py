@@ -36,14 +36,20 @@ class DedicatedConnection:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """The connection, for one user at a time. It is replaced after any error, because its state is unknown."""
+        """The connection, for one user at a time. It is replaced after any error, because its state is unknown.
+
+        A cancellation stays one if the rollback after it fails: a loop that takes it for an error would never end.
+        """
         async with self._lock:
             if self._acquired is None or self._is_closed():
                 await self._open()
             try:
                 yield self._connection
-            except BaseException:
+            except BaseException as error:
                 await self._release()
+                task = asyncio.current_task()
+                if isinstance(error, CONNECTION_ERRORS) and task is not None and task.cancelling():
+                    raise asyncio.CancelledError from error
                 raise
 
     async def close(self) -> None:

@@ -61,3 +61,31 @@ async def test_async_commit_does_not_leak_into_the_pool(database: str) -> None:
     finally:
         await db.close()
         await pool.close()
+
+
+async def test_a_cancellation_outlives_a_rollback_that_fails(database: str) -> None:
+    """A loop that is cancelled in a transaction ends, though its connection breaks at the same time."""
+    pool, operator = await open_pool(database, "spine_worker", "test", 4), await asyncpg.connect(database)
+    db = DedicatedConnection(pool)
+    began = asyncio.Event()
+
+    async def work() -> None:
+        async with db.connection() as connection, connection.transaction():
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+            try:
+                began.set()
+                await asyncio.sleep(60)
+            finally:
+                await operator.execute("SELECT pg_terminate_backend($1)", pid)
+                await asyncio.sleep(0.2)
+
+    task = asyncio.create_task(work())
+    try:
+        await began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    finally:
+        await db.close()
+        await operator.close()
+        await pool.close()
