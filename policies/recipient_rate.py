@@ -5,6 +5,11 @@ Providers limit how often a sender writes to one person. Meta takes one message 
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
+
+MAX_SLACK: Final = timedelta(seconds=0.25)
+"""Turns are so much later than they could be, at most an eighth of the interval: a message that is sent a little after its turn
+must not take the next one's, who would wait for a whole round again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,9 @@ class RecipientPace:
     def free_at(self, now: datetime) -> datetime:
         """Return when a message that asks now may be sent. Messages that cannot be sent now wait one after the other."""
         free_at = self.used_until - self.rate.interval * (self.rate.burst - 1)
-        return now if free_at <= now else max(free_at, self.queued_until + self.rate.interval)
+        if free_at <= now:
+            return now
+        return max(free_at, self.queued_until + self.rate.interval) + min(MAX_SLACK, self.rate.interval / 8)
 
     def use(self, now: datetime) -> None:
         """Note a message that is sent now."""
