@@ -17,7 +17,7 @@ from providers.protocol import CALL_TIMEOUT_S
 from spine.notifications.locked_messages import MessageKey
 from spine.notifications.message_changes import MessageChanges
 from workers.connection import Connection, DedicatedConnection
-from workers.database_errors import is_refusal
+from workers.halving import write_in_parts
 from workers.notifications.calls import PreparedCall
 from workers.notifications.decide import MessageDecider
 from workers.notifications.limits import SendLimits
@@ -75,23 +75,18 @@ class _Decisions:
 
     async def decide(self, claimed: Mapping[MessageKey, str | None], lease_ends_s: float) -> None:
         """Decide on claimed messages. If Postgres refuses what was decided, the message that it refuses waits alone."""
-        parts = [list(claimed)]
-        while parts:
-            part = parts.pop()
-            try:
-                async with self._db.connection() as connection:
-                    wanted = {key: claimed[key] for key in part}
-                    changes, calls = await self._decider.decide(connection, wanted, lease_ends_s)
-            except Exception as error:
-                if not is_refusal(error):
-                    raise
-                middle = len(part) // 2
-                if middle:
-                    parts += [part[middle:], part[:middle]]
-                else:  # it is due again when its lease ends
-                    _log.error("a decision was refused", message_id=part[0][1], error=repr(error))
-            else:
-                self._after_commit(changes, calls)
+
+        async def decide(part: Sequence[MessageKey]) -> None:
+            async with self._db.connection() as connection:
+                wanted = {key: claimed[key] for key in part}
+                changes, calls = await self._decider.decide(connection, wanted, lease_ends_s)
+            self._after_commit(changes, calls)
+
+        await write_in_parts(list(claimed), decide, self._leave)
+
+    async def _leave(self, key: MessageKey, error: Exception) -> None:
+        """Leave a message that is refused until its lease ends. It is due again then."""
+        _log.error("a decision was refused", message_id=key[1], error=repr(error))
 
 
 class MessageClaimer:

@@ -17,6 +17,7 @@ from spine.notifications.message_changes import MessageChanges
 from spine.notifications.provider_calls import ProviderResult
 from workers.connection import DedicatedConnection
 from workers.database_errors import is_refusal
+from workers.halving import write_in_parts
 from workers.notifications.calls import CallResult, PreparedCall
 from workers.notifications.decide import MessageDecider
 from workers.pipeline import WorkerContext
@@ -61,19 +62,8 @@ class MessageRecorder:
     async def step(self) -> None:
         """Wait for results and commit one batch. After an error what is not committed is kept for the next step."""
         await self._has_results.wait()
-        parts = [list(islice(self._results.values(), _BATCH))]
-        while parts:
-            part = parts.pop()
-            try:
-                await self._commit(part)
-            except Exception as error:
-                if not is_refusal(error):
-                    raise
-                middle = len(part) // 2
-                if middle:
-                    parts += [part[middle:], part[:middle]]
-                else:
-                    await self._commit_alone(part[0], error)
+        batch = list(islice(self._results.values(), _BATCH))
+        await write_in_parts(batch, self._commit, self._commit_alone)
         if not self._results:
             self._has_results.clear()
 

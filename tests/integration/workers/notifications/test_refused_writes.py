@@ -1,13 +1,18 @@
 """What Postgres refuses to store of one message holds up no other message of its batch."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+
+import pytest
 
 from spine.kernel.metrics import results_set_apart
 from tests.api import Api, Organisation
 from tests.database import owner_connection
 from tests.message_engine import NotificationsClient, end_leases, fetch_value, sending, until
+from workers.notifications.dispatch import MessageDispatcher
+from workers.pipeline import WorkerContext
 
 DELIVERED, SILENT, UNREACHABLE = "+910000000000", "+910000000020", "+910000000030"
 ONE = {"template": "reminder", "vars": {"time": "5"}, "channels": ["sms"]}
@@ -88,3 +93,39 @@ async def test_a_refused_decision_leaves_its_message_alone(
             assert client.message(poison)["attempts"] == []
         await end_leases(api, org.test)
         await client.until(poison, "delivered")
+
+
+class SlowToRecord(MessageDispatcher):
+    """A worker that records no result until `go_on` is set."""
+
+    go_on: asyncio.Event
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        recorder: Any = self.recorder
+        step = recorder.step
+
+        async def step_late() -> None:
+            await self.go_on.wait()
+            await step()
+
+        recorder.step = step_late
+
+
+async def test_a_result_that_is_not_recorded_yet_is_not_lost(
+    api: Api, client: NotificationsClient, org: Organisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease ends before the result of the call is recorded: the same worker waits for it, and calls nobody again."""
+    monkeypatch.setattr(SlowToRecord, "go_on", asyncio.Event(), raising=False)
+    id = client.send(to=SILENT, channels=["sms"])
+    claimed = "SELECT count(*) FROM spine.sends_open WHERE id = $1 AND leased_by IS NOT NULL AND due_at > now()"
+    called = "SELECT count(*) FROM spine.sandbox_calls WHERE workspace_id = $1"
+    async with sending(api, (SlowToRecord,)) as runtime:
+        await until(lambda: fetch_value(api, called, org.test.workspace_id), "the call was not made")
+        await end_leases(api, org.test)
+        await runtime.receive_job("send")
+        await until(lambda: fetch_value(api, claimed, id), "the message was not claimed again")
+        await asyncio.sleep(0.3)
+        SlowToRecord.go_on.set()
+        await client.until(id, "sent")
+    assert "attempt.repeated" not in [entry["kind"] for entry in client.audit(id)]
