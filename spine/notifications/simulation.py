@@ -1,7 +1,7 @@
 """Simulate a channel policy: the trace of a message in an imagined world, made by the function that decides in reality."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import select
@@ -9,7 +9,7 @@ from sqlalchemy import select
 from policies.fallback_values import Policy, Quotas
 from policies.opt_outs import opted_out
 from policies.simulation import simulate
-from policies.simulation_values import ScriptedOutcome, SimulatedWorld
+from policies.simulation_values import OutcomeKind, ScriptedOutcome, SimulatedWorld
 from spine.kernel.errors import Unprocessable
 from spine.kernel.events import EventType
 from spine.kernel.resource import Body, Timestamp
@@ -25,9 +25,6 @@ from spine.notifications.provider_accounts import AccountRow
 from spine.notifications.provider_kinds import PROVIDER_KINDS, Channel
 from spine.notifications.routing import channels_without_money, routes_by_step, strategy_warnings
 
-Kind = Literal[
-    "sent", "delivered", "read", "failed", "none", "late", "lost", "rejected", "rate_limited", "timeout", "transient"
-]
 Named = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 """Accounts by id, name or kind, or all those of a channel."""
 Seconds = Annotated[float, Field(ge=0, le=30 * 24 * 3600)]
@@ -36,7 +33,7 @@ Seconds = Annotated[float, Field(ge=0, le=30 * 24 * 3600)]
 class ImaginedReceipt(Body):
     """What a channel's calls come to, and how long after the call its receipt comes."""
 
-    status: Kind = "delivered"
+    status: OutcomeKind = "delivered"
     after_s: Seconds | None = None
 
 
@@ -44,7 +41,7 @@ class ImaginedWorld(Body):
     providers_down: Annotated[list[Named], Field(max_length=100)] = Field(
         default=[], description="Accounts by id, name or kind, or channels, that do not answer."
     )
-    receipts: dict[Channel, Kind | ImaginedReceipt] = Field(
+    receipts: dict[Channel, OutcomeKind | ImaginedReceipt] = Field(
         default={}, description="By channel; `delivered` where nothing is said."
     )
     circuits_open: dict[Named, Seconds] = Field(
@@ -139,7 +136,7 @@ def _by_account(accounts: list[dict[str, Any]], named: Mapping[str, float]) -> d
     return found
 
 
-def _scripted_outcomes(receipts: dict[Channel, Kind | ImaginedReceipt]) -> dict[str, ScriptedOutcome]:
+def _scripted_outcomes(receipts: dict[Channel, OutcomeKind | ImaginedReceipt]) -> dict[str, ScriptedOutcome]:
     return {
         str(channel): ScriptedOutcome(one.status, one.after_s)
         if isinstance(one, ImaginedReceipt)
